@@ -1,0 +1,1 @@
+"""Matters (办件) and their progress, replicated from the internal platform."""

@@ -1,0 +1,1 @@
+"""Who is asking, proven how: persons, logins, sessions, guards, staff roles."""

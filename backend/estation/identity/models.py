@@ -1,0 +1,108 @@
+"""Persons as the counter knows them, how they log in, and staff."""
+
+from enum import StrEnum
+from uuid import UUID
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class StaffRole(StrEnum):
+    """Roles of the online side's staff pages."""
+
+    FINANCE_CLERK = "finance_clerk"  # 财务经办
+    FINANCE_CHECKER = "finance_checker"  # 财务复核
+    OPERATOR = "operator"  # 平台运维
+
+
+class Person(Model):
+    """A citizen identified at a counter; personal data is sealed, found by blind index."""
+
+    id = fields.UUIDField(primary_key=True)
+    id_type = fields.CharField(max_length=8)
+    id_no_index = fields.CharField(max_length=64)
+    id_no_sealed = fields.BinaryField()
+    id_tail_index = fields.CharField(max_length=64)  # of the last six characters
+    name_sealed = fields.BinaryField()
+    phone_index = fields.CharField(max_length=64, db_index=True)
+    phone_sealed = fields.BinaryField()
+    updated_at = fields.DatetimeField()
+
+    class Meta:
+        table = "person"
+        unique_together = (("id_type", "id_no_index"),)
+
+
+class WechatBinding(Model):
+    """An openid of one appid belongs to one person."""
+
+    id = fields.UUIDField(primary_key=True)
+    appid = fields.CharField(max_length=32)
+    openid = fields.CharField(max_length=128)
+    person: fields.ForeignKeyRelation[Person] = fields.ForeignKeyField(
+        "estation.Person", related_name=False, on_delete=fields.RESTRICT
+    )
+    person_id: UUID
+    bound_at = fields.DatetimeField()
+
+    class Meta:
+        table = "wechat_binding"
+        unique_together = (("appid", "openid"),)
+
+
+class LoginCode(Model):
+    """A short-message code for one phone: one use, five minutes, five tries."""
+
+    id = fields.UUIDField(primary_key=True)
+    phone_index = fields.CharField(max_length=64, db_index=True)
+    code_digest = fields.CharField(max_length=64)
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+    tries = fields.IntField(default=0)
+    used_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "login_code"
+
+
+class Session(Model):
+    """One logged-in (or logging-in) browser. Only the token's digest is stored.
+
+    Stages of a citizen's login: phone proven (`phone_index` set, `person` null), then the person
+    chosen by the last six of the identity number (`person` set). `openid` is set when the browser
+    came through WeChat.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    token_digest = fields.CharField(max_length=64, unique=True)
+    csrf_token = fields.CharField(max_length=64)
+    person: fields.ForeignKeyNullableRelation[Person] = fields.ForeignKeyField(
+        "estation.Person", related_name=False, on_delete=fields.RESTRICT, null=True
+    )
+    person_id: UUID | None
+    staff_id = fields.UUIDField(null=True)
+    phone_index = fields.CharField(max_length=64, null=True)
+    openid = fields.CharField(max_length=128, null=True)
+    bind_tries = fields.IntField(default=0)
+    oauth_state = fields.CharField(max_length=64, null=True)
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+
+    class Meta:
+        table = "session"
+
+
+class StaffUser(Model):
+    """An officer of the online side."""
+
+    id = fields.UUIDField(primary_key=True)
+    login = fields.CharField(max_length=32, unique=True)
+    name = fields.CharField(max_length=64)
+    role = fields.CharEnumField(StaffRole, max_length=32)
+    password_hash = fields.CharField(max_length=256)
+    failed_logins = fields.IntField(default=0)
+    locked_until = fields.DatetimeField(null=True)
+    disabled_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "staff_user"

@@ -1,0 +1,1 @@
+"""Append-only double-entry transfers (复式记账)."""

@@ -1,0 +1,72 @@
+"""What Tortoise's models cannot say: partial unique indexes, checks, append-only triggers.
+
+Tortoise silently drops `Meta.constraints` of new models (DESIGN §9), so they live here and a
+test asks the database for each of them.
+"""
+
+from tortoise import migrations
+from tortoise.migrations import operations as ops
+
+STATEMENTS = {
+    # payments
+    "uq_pay_order_bill_open": (
+        "create unique index uq_pay_order_bill_open on pay_order_bill (bill_id) where is_open"
+    ),
+    "uq_pay_attempt_live": (
+        "create unique index uq_pay_attempt_live on pay_attempt (order_id)"
+        " where state in ('opening', 'open')"
+    ),
+    "ix_pay_attempt_due": (
+        "create index ix_pay_attempt_due on pay_attempt (next_query_at)"
+        " where next_query_at is not null"
+    ),
+    "ix_pay_attempt_order": "create index ix_pay_attempt_order on pay_attempt (order_id)",
+    "ix_pay_notice_unhandled": (
+        "create index ix_pay_notice_unhandled on pay_notice (received_at) where handled_at is null"
+    ),
+    "ck_pay_order_amount": (
+        "alter table pay_order add constraint ck_pay_order_amount check (amount_fen > 0)"
+    ),
+    "ck_pay_attempt_amount": (
+        "alter table pay_attempt add constraint ck_pay_attempt_amount check (amount_fen > 0)"
+    ),
+    "ck_pay_attempt_paid": (
+        "alter table pay_attempt add constraint ck_pay_attempt_paid"
+        " check ((state = 'paid') = (paid_at is not null))"
+    ),
+    # ledger
+    "ck_ledger_entry_one_side": (
+        "alter table ledger_entry add constraint ck_ledger_entry_one_side"
+        " check (debit_fen >= 0 and credit_fen >= 0 and (debit_fen > 0) <> (credit_fen > 0))"
+    ),
+    "ledger_is_append_only": (
+        "create function ledger_is_append_only() returns trigger language plpgsql as $$"
+        " begin raise exception 'the ledger is append-only'; end $$"
+    ),
+    "tr_ledger_transfer_append_only": (
+        "create trigger tr_ledger_transfer_append_only before update or delete on ledger_transfer"
+        " for each row execute function ledger_is_append_only()"
+    ),
+    "tr_ledger_entry_append_only": (
+        "create trigger tr_ledger_entry_append_only before update or delete on ledger_entry"
+        " for each row execute function ledger_is_append_only()"
+    ),
+    # fees
+    "ck_bill_total": "alter table bill add constraint ck_bill_total check (total_fen >= 0)",
+    # outbox
+    "ix_outbox_due": (
+        "create index ix_outbox_due on outbox_message (not_before)"
+        " where sent_at is null and dead_at is null"
+    ),
+    # gate
+    "ix_gate_row_waiting": (
+        "create index ix_gate_row_waiting on gate_outgoing_row (stream, id)"
+        " where packed_seq is null"
+    ),
+}
+
+
+class Migration(migrations.Migration):
+    dependencies = [("estation", "0001_initial")]
+
+    operations = [ops.RunSQL(sql) for sql in STATEMENTS.values()]

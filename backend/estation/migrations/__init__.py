@@ -1,0 +1,1 @@
+"""Changes to the online database, one chain."""

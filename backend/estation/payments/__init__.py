@@ -1,0 +1,1 @@
+"""Pay orders, channel attempts, notices and the one door to paid."""

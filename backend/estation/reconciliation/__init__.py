@@ -1,0 +1,1 @@
+"""Proves a day: channel bills against the ledger (对账)."""

@@ -1,0 +1,219 @@
+"""Settings, read once: config/default.toml, config/<environment>.toml, then ESTATION_* variables.
+
+Secrets are never in these files: they are files named relative to `secrets_dir`.
+"""
+
+import functools
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+CONTEXTS_WITH_TABLES = (
+    "identity.models",
+    "cases.models",
+    "fees.models",
+    "ledger.models",
+    "payments.models",
+    "reconciliation.models",
+    "outside.gate.models",
+    "shared.outbox",
+)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Payee(Strict):
+    """Who receives money (收款单位), and what paper the payer gets for it."""
+
+    code: str
+    name: str
+    kind: str  # treasury 国库, non_tax 财政非税专户, maintenance_fund 维修资金专户
+    receipt_title: str
+
+
+class WechatPayAccount(Strict):
+    """One merchant at WeChat Pay; file names are relative to secrets_dir."""
+
+    account_id: str  # "wechat_pay:<mchid>"
+    name: str
+    base_url: str
+    mchid: str
+    appid: str
+    merchant_serial: str
+    private_key_file: str
+    api_v3_key_file: str
+    public_key_id: str
+    public_key_file: str
+
+
+class AlipayAccount(Strict):
+    """One merchant application at Alipay, public-key mode."""
+
+    account_id: str  # "alipay:<app_id>"
+    name: str
+    gateway_url: str
+    app_id: str
+    seller_id: str
+    private_key_file: str
+    alipay_public_key_file: str
+    bill_hosts: list[str]  # hosts from which a bill may be downloaded
+
+
+class Wechat(Strict):
+    """The official account (公众号)."""
+
+    api_url: str
+    oauth_url: str
+    appid: str
+    secret_file: str
+
+
+class Gate(Strict):
+    """Folders and keys of this side; streams are named `<source>-<destination>`."""
+
+    folder: Path
+    stream_in: str
+    stream_out: str
+    signing_key_file: str
+    peer_public_key_file: str
+    pack_max_rows: int = 5000
+    pack_max_age_seconds: float = 1.0
+
+
+class Settings(BaseSettings):
+    """Everything the online programs need; `inner` has its own few in `InnerSettings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ESTATION_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    environment: str
+    public_url: str
+    host: str
+    port: int
+    workers: int
+    log_as_json: bool
+    database_url: str
+    redis_url: str
+    secrets_dir: Path
+    data_key_file: str
+    city_name: str
+    bureau_name: str
+    order_minutes: int
+    sms_url: str
+    collecting_accounts: dict[str, str]  # channel -> account_id that collects city-wide
+    payees: list[Payee]
+    wechat_pay: list[WechatPayAccount]
+    alipay: list[AlipayAccount]
+    wechat: Wechat
+    gate: Gate
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, _toml("online", settings_cls))
+
+    def secret(self, name: str) -> bytes:
+        """The bytes of a secret file. Raises OSError naming the file."""
+        return (self.secrets_dir / name).read_bytes()
+
+
+class InnerSettings(BaseSettings):
+    """Everything the internal platform needs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ESTATION_INNER_", env_nested_delimiter="__", extra="forbid"
+    )
+
+    environment: str
+    host: str
+    port: int
+    log_as_json: bool
+    database_url: str
+    secrets_dir: Path
+    source: str
+    region: str
+    bureau_name: str
+    payees: list[Payee]
+    gate: Gate
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, _toml("inner", settings_cls))
+
+    def secret(self, name: str) -> bytes:
+        return (self.secrets_dir / name).read_bytes()
+
+
+class _TomlSection(TomlConfigSettingsSource):
+    """One table of default.toml overlaid by the same table of <environment>.toml."""
+
+    def __init__(self, section: str, settings_cls: type[BaseSettings]) -> None:
+        self._section = section
+        super().__init__(settings_cls, toml_file=None)
+
+    def __call__(self) -> dict[str, Any]:
+        environment = os.environ.get("ESTATION_ENVIRONMENT", "local")
+        common = _read(CONFIG / "default.toml")
+        special = _read(CONFIG / f"{environment}.toml")
+        merged: dict[str, Any] = {
+            **common.get("both", {}),
+            **common.get(self._section, {}),
+            **special.get("both", {}),
+            **special.get(self._section, {}),
+        }
+        return {"environment": environment, **merged}
+
+
+def _toml(section: str, settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    return _TomlSection(section, settings_cls)
+
+
+@functools.cache
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def database(url: str) -> dict[str, Any]:
+    """Tortoise's configuration of the online database: one app, one chain of migrations."""
+    return {
+        "connections": {"default": url},
+        "apps": {
+            "estation": {
+                "models": [f"estation.{name}" for name in CONTEXTS_WITH_TABLES],
+                "migrations": "estation.migrations",
+            }
+        },
+        "use_tz": True,
+        "timezone": "Asia/Shanghai",
+    }
+
+
+DATABASE = database(os.environ.get("ESTATION_DATABASE_URL", "asyncpg://localhost/unused"))
+"""For `tortoise makemigrations`, which wants a module attribute and touches no database."""

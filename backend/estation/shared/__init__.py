@@ -1,0 +1,1 @@
+"""No business words: money, clock, ids, errors, columns, outbox, replies, crypto."""

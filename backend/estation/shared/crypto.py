@@ -1,0 +1,38 @@
+"""Personal data at rest: AES-256-GCM for reading back, HMAC-SHA-256 for finding again."""
+
+import hashlib
+import hmac
+import os
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+
+class Vault:
+    """Encrypts short texts and makes blind indexes of them, from one 32-byte master key.
+
+    The two uses get different subkeys, so that an index never helps to decrypt.
+    """
+
+    def __init__(self, master_key: bytes) -> None:
+        if len(master_key) != 32:
+            raise ValueError("the personal-data key must have 32 bytes")
+        self._cipher = AESGCM(hmac.digest(master_key, b"estation/encrypt/1", "sha256"))
+        self._index_key = hmac.digest(master_key, b"estation/index/1", "sha256")
+
+    def seal(self, text: str) -> bytes:
+        """Nonce (12 bytes) and ciphertext with tag."""
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, text.encode(), None)
+
+    def open(self, sealed: bytes) -> str:
+        """Raises cryptography's InvalidTag when the bytes were altered or the key is another."""
+        return self._cipher.decrypt(bytes(sealed[:12]), bytes(sealed[12:]), None).decode()
+
+    def index(self, text: str) -> str:
+        """64 hex digits: equal texts have equal indexes, and only the key holder can make one."""
+        return hmac.digest(self._index_key, text.encode(), "sha256").hex()
+
+
+def token_digest(token: str) -> str:
+    """What is stored of a random token: a leaked table opens no session."""
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,86 @@
+"""Messages and jobs that must happen exactly when their transaction commits.
+
+A row beside the business row, claimed in batches with SKIP LOCKED under a lease; the worker
+delivers at least once, so handlers are idempotent (DESIGN §9, measured against job libraries).
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tortoise import fields
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.models import Model
+
+from estation.shared import ids
+
+LEASE = timedelta(seconds=30)
+MAX_TRIES = 20
+CHANNEL = "outbox"
+"""Name for LISTEN/NOTIFY; a wake-up only, the table is the truth."""
+
+
+class OutboxMessage(Model):
+    """One message a worker still has to deliver; `sent_at` is null until then.
+
+    A message that failed MAX_TRIES times has `dead_at` set and is shown to staff, never dropped.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    topic = fields.CharField(max_length=64)
+    body = fields.JSONField[dict[str, Any]]()
+    created_at = fields.DatetimeField()
+    not_before = fields.DatetimeField()
+    tries = fields.IntField(default=0)
+    last_error = fields.TextField(default="")
+    sent_at = fields.DatetimeField(null=True)
+    dead_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "outbox_message"
+
+
+async def put(topic: str, body: dict[str, Any], *, now: datetime) -> UUID:
+    """Queue a message in the caller's transaction, due at once."""
+    message = OutboxMessage(
+        id=ids.row_id(now), topic=topic, body=body, created_at=now, not_before=now
+    )
+    await message.save(force_create=True)
+    return message.id
+
+
+async def claim(
+    db: BaseDBAsyncClient, *, now: datetime, limit: int, topics: list[str]
+) -> list[dict[str, Any]]:
+    """Lease up to `limit` due messages of these topics: rows of id, topic, body, tries."""
+    rows: list[dict[str, Any]] = await db.execute_query_dict(
+        """
+        update outbox_message m set not_before = $1, tries = tries + 1
+        from (select id from outbox_message
+              where sent_at is null and dead_at is null and not_before <= $2
+                and topic = any($3::text[])
+              order by not_before, id limit $4 for update skip locked) due
+        where m.id = due.id
+        returning m.id, m.topic, m.body, m.tries, m.created_at
+        """,
+        [now + LEASE, now, topics, limit],
+    )
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+async def mark_sent(db: BaseDBAsyncClient, message_ids: list[UUID], *, now: datetime) -> None:
+    await db.execute_query(
+        "update outbox_message set sent_at = $1 where id = any($2::uuid[])", [now, message_ids]
+    )
+
+
+async def mark_failed(
+    db: BaseDBAsyncClient, message_id: UUID, *, tries: int, error: str, now: datetime
+) -> None:
+    """Try again later (doubling from 2 s to 10 min), or set it aside for staff after MAX_TRIES."""
+    delay = min(timedelta(seconds=2**tries), timedelta(minutes=10))
+    await db.execute_query(
+        """update outbox_message set not_before = $1, last_error = $2,
+           dead_at = case when tries >= $3 then $4::timestamptz end where id = $5""",
+        [now + delay, error[:500], MAX_TRIES, now, message_id],
+    )

@@ -1,0 +1,38 @@
+"""What the models promise must really be in the database."""
+
+import importlib
+import re
+
+import pytest
+from tortoise import Tortoise
+
+constraints = importlib.import_module("estation.migrations.0002_constraints")
+
+
+@pytest.mark.parametrize("name", constraints.STATEMENTS)
+async def test_every_named_constraint_exists(database: str, name: str) -> None:
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select conname as name from pg_constraint union
+           select indexname from pg_indexes union
+           select tgname from pg_trigger union
+           select proname from pg_proc where pronamespace = 'public'::regnamespace""",
+        [],
+    )
+
+    assert name in {row["name"] for row in rows}
+
+
+async def test_every_unique_together_exists(database: str) -> None:
+    connection = Tortoise.get_connection("default")
+    missing = []
+    for model in Tortoise.apps["estation"].values():
+        for columns in model._meta.unique_together:
+            rows = await connection.execute_query_dict(
+                "select indexdef from pg_indexes where tablename = $1", [model._meta.db_table]
+            )
+            wanted = ", ".join(columns)
+            found = [re.sub(r'"', "", row["indexdef"]) for row in rows]
+            if not any("UNIQUE" in text and f"({wanted})" in text for text in found):
+                missing.append(f"{model._meta.db_table} ({wanted})")
+
+    assert missing == []
