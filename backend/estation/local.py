@@ -113,11 +113,25 @@ class LocalPostgres(_Server):
                 self._launch()
         return self
 
+    def restart(self) -> None:
+        """Start it again after its postmaster died; joins when another process was faster."""
+        with self._mutex():
+            if self._postmaster() is None:
+                self._clear_remains()
+                self._launch()
+
     def stop(self, *, mode: str = "fast") -> None:
         """Give up this process's share; the last one shuts the server down cleanly."""
         with self._mutex():
             if self._count_out() and self._postmaster() is not None:
                 self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "-t", 60, "stop")
+
+    def end_orphans(self) -> None:
+        """End a server that a killed program left behind, before its folder is emptied."""
+        with self._mutex():
+            for pid in list(self._processes()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def create_database(self, name: str, *, template: str = "template0") -> None:
         """Create it unless it is there."""

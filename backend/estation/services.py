@@ -1,17 +1,21 @@
 """Everything the program talks to, wired once and typed; hung on `app.ctx`."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias
 
+import aiohttp
 from redis.asyncio import Redis
 from sanic import Request, Sanic
 from sanic.config import Config
 
 from estation.outside.pay_channels import PayChannel
-from estation.outside.sms import SmsSender
+from estation.outside.pay_channels.building import channels_from_settings
+from estation.outside.sms import HttpSms, SmsSender
 from estation.outside.wechat import WechatPlatform
+from estation.outside.wechat.web_login import WebLogin
 from estation.settings import Settings
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
@@ -41,3 +45,27 @@ class Services:
 
 OnlineApp: TypeAlias = Sanic[Config, Services]
 OnlineRequest: TypeAlias = Request[OnlineApp, SimpleNamespace]
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Services]:
+    """Wire everything a program of the online side talks to; closed on leaving.
+
+    Raises OSError naming the missing secret file.
+    """
+    # Bounded: a slow channel may hold a few dozen connections, never all of ours.
+    connector = aiohttp.TCPConnector(limit=200, limit_per_host=100)
+    redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
+    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+        try:
+            yield Services(
+                settings=settings,
+                clock=clock,
+                vault=Vault(settings.secret(settings.data_key_file)),
+                channels=channels_from_settings(session, settings, clock),
+                wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
+                sms=HttpSms(session, settings.sms_url),
+                redis=redis,
+            )
+        finally:
+            await redis.aclose()

@@ -1,0 +1,143 @@
+"""Puts the online program together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import SanicException
+from sanic.response import raw
+from tortoise import Tortoise
+
+from estation import settings as settings_module
+from estation.cases import pages as case_pages
+from estation.fees import pages as fee_pages
+from estation.fees import routes as fee_routes
+from estation.identity import pages as identity_pages
+from estation.identity import routes as identity_routes
+from estation.identity import staff_pages as identity_staff_pages
+from estation.identity.api import attach_viewer, public
+from estation.payments import pages as payment_pages
+from estation.payments import routes as payment_routes
+from estation.payments import staff_pages as payment_staff_pages
+from estation.reconciliation import pages as reconciliation_pages
+from estation.services import OnlineApp, open_services
+from estation.settings import Settings
+from estation.shared.clock import Clock, system_clock
+from estation.shared.errors import Refused
+from estation.shared.pages import H5, render, wants_page
+from estation.shared.replies import json_reply, render_refusal
+
+log = structlog.get_logger()
+
+MAX_BODY_BYTES = 256 * 1024
+"""Nothing a citizen or a channel sends us is larger; uploads will get their own limit."""
+
+BLUEPRINTS = (
+    identity_pages.bp,
+    identity_routes.bp,
+    identity_staff_pages.bp,
+    case_pages.bp,
+    fee_pages.bp,
+    fee_routes.bp,
+    payment_pages.bp,
+    payment_routes.bp,
+    payment_staff_pages.bp,
+    reconciliation_pages.bp,
+)
+
+WORDS = {
+    400: ("bad_request", "请求的格式不正确，请返回重试。"),
+    404: ("not_found", "没有找到您要的页面，可能地址有误或内容已不存在。"),
+    405: ("method_not_allowed", "这个地址不支持这样的操作。"),
+    408: ("request_timeout", "网络较慢，请求没有完成，请重试。"),
+    413: ("body_too_large", "提交的内容过大，请减少后重试。"),
+    500: ("internal_error", "系统出了点问题，您的办理没有受到影响，请稍后重试。"),
+    503: ("unavailable", "系统正忙，请稍后重试。"),
+}
+
+
+def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) -> OnlineApp:
+    """The program; services and database open with each worker and close with it."""
+    app: OnlineApp = Sanic(name, configure_logging=False)
+    app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
+    app.config.REQUEST_TIMEOUT = 15
+    app.config.RESPONSE_TIMEOUT = 30
+    app.config.KEEP_ALIVE_TIMEOUT = 75  # longer than nginx's, so that we never close first
+    app.config.ACCESS_LOG = False
+    for blueprint in BLUEPRINTS:
+        app.blueprint(blueprint)
+    app.static("/static", H5 / "dist", name="static")
+    app.add_route(healthz, "/healthz")
+    app.add_route(metrics, "/metrics")
+    app.on_request(attach_viewer)
+    app.error_handler.add(Refused, render_refusal)
+    app.error_handler.add(SanicException, _render_http_error)
+    app.error_handler.add(Exception, _render_surprise)
+    _open_with_worker(app, settings, clock)
+    return app
+
+
+def _open_with_worker(app: OnlineApp, settings: Settings, clock: Clock) -> None:
+    async def start(app: OnlineApp) -> None:
+        app.ctx = await stack.__aenter__()
+        payment_routes.start_notice_desk(app)
+
+    async def stop(app: OnlineApp) -> None:
+        await payment_routes.stop_notice_desk(app)
+        await stack.__aexit__(None, None, None)
+
+    stack = _everything(settings, clock)
+    app.register_listener(start, "before_server_start")
+    app.register_listener(stop, "after_server_stop")
+
+
+@asynccontextmanager
+async def _everything(settings: Settings, clock: Clock) -> AsyncIterator[Any]:
+    await Tortoise.init(
+        config=settings_module.database(settings.database_url), _enable_global_fallback=True
+    )
+    try:
+        async with open_services(settings, clock) as services:
+            yield services
+    finally:
+        await Tortoise.close_connections()
+
+
+@public
+async def healthz(request: Request[Any, Any]) -> HTTPResponse:
+    """200 when the database answers; for the load balancer and the supervisor."""
+    await Tortoise.get_connection("default").execute_query("select 1")
+    return json_reply({"status": "ok"})
+
+
+@public
+async def metrics(request: Request[Any, Any]) -> HTTPResponse:
+    """Prometheus text. nginx lets only the monitoring network reach it."""
+    return raw(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+
+
+async def _render_http_error(request: Request[Any, Any], error: SanicException) -> HTTPResponse:
+    status = error.status_code or 500
+    return _words(request, status if status in WORDS else (500 if status >= 500 else 400), status)
+
+
+async def _render_surprise(request: Request[Any, Any], error: Exception) -> HTTPResponse:
+    log.error("request_failed", path=request.path, method=request.method, exc_info=error)
+    return _words(request, 500, 500)
+
+
+def _words(request: Request[Any, Any], known: int, status: int) -> HTTPResponse:
+    code, message = WORDS[known]
+    if wants_page(request):
+        return render(
+            request,
+            "shared/refusal.html",
+            status=status,
+            title="页面不存在" if status == 404 else "暂时无法办理",
+            message=message,
+            code=code,
+        )
+    return json_reply({"code": code, "message": message, "details": {}}, status=status)

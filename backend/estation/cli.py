@@ -1,0 +1,238 @@
+"""`estation …`: every program and tool by one name, help in plain words."""
+
+import asyncio
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sanic import Sanic
+from tortoise import Tortoise
+from tortoise.migrations.autodetector import MigrationAutodetector
+
+from estation import app as online_app
+from estation import settings as settings_module
+from estation import watchdog
+from estation import worker as online_worker
+from estation.bench import callback as callback_bench
+from estation.demo import main as demo_main
+from estation.inner import app as inner_app
+from estation.inner import database as inner_database
+from estation.inner import worker as inner_worker
+from estation.outside.gate import status as gate_status
+from estation.reconciliation import api as reconciliation
+from estation.sandbox import app as sandbox_app
+from estation.sandbox import credentials
+from estation.services import open_services
+from estation.settings import InnerSettings, Settings
+from estation.shared import logs
+from estation.shared.clock import system_clock
+from estation.shared.errors import Refused
+from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
+from estation.shared.money import display_yuan
+from estation.shared.pages import environment
+
+console = Console()
+main = typer.Typer(no_args_is_help=True, add_completion=False, help="不动产 e 站")
+serve = typer.Typer(no_args_is_help=True, help="Serve one of the programs over HTTP.")
+gate = typer.Typer(no_args_is_help=True, help="Look at the one-way gate.")
+sandbox = typer.Typer(no_args_is_help=True, help="The sandbox for what lies outside the city.")
+main.add_typer(serve, name="serve")
+main.add_typer(gate, name="gate")
+main.add_typer(sandbox, name="sandbox")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+Side = Annotated[str, typer.Option(help="online or inner.")]
+
+
+@serve.command("online")
+def serve_online() -> None:
+    """The citizens' platform (settings: workers, host, port)."""
+    settings = Settings()
+    logs.configure(as_json=settings.log_as_json)
+    watchdog.serve(
+        lambda: online_app.create_app(name="estation-online", settings=settings),
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+    )
+
+
+@serve.command("inner")
+def serve_inner() -> None:
+    """The reference internal platform."""
+    settings = InnerSettings()
+    logs.configure(as_json=settings.log_as_json)
+    watchdog.serve(
+        lambda: inner_app.create_app(name="estation-inner", settings=settings, clock=system_clock),
+        host=settings.host,
+        port=settings.port,
+        workers=1,
+    )
+
+
+@serve.command("sandbox")
+def serve_sandbox(data: Path, port: int = 8200) -> None:
+    """WeChat Pay, Alipay, WeChat and the short-message operator, for demo and tests."""
+    logs.configure(as_json=False)
+    watchdog.serve(
+        lambda: sandbox_app.create_sandbox(data=data, port=port),
+        host="127.0.0.1",
+        port=port,
+        workers=1,
+    )
+
+
+@main.command()
+def worker(side: Side = "online") -> None:
+    """The background program of one side, until it is told to stop."""
+    if side == "inner":
+        inner = InnerSettings()
+        logs.configure(as_json=inner.log_as_json)
+        asyncio.run(inner_worker.work(inner))
+    else:
+        online = Settings()
+        logs.configure(as_json=online.log_as_json)
+        asyncio.run(online_worker.work(online))
+
+
+@main.command()
+def migrate(side: Side = "online") -> None:
+    """Bring one side's database to the newest migration."""
+    config, url = _database(side)
+    asyncio.run(migrate_to_newest(config, dsn=asyncpg_dsn(url)))
+
+
+@gate.command("status")
+def show_gate_status(side: Side = "online", as_json: AsJson = False) -> None:
+    """Where every stream stands, what is parked or quarantined, and why."""
+    streams = asyncio.run(_with_database(side, gate_status.stream_status()))
+    if as_json:
+        console.print_json(data=[gate_status.as_dict(stream) for stream in streams])
+        return
+    table = Table("stream", "direction", "position", "watermark", "state", "reason")
+    for stream in streams:
+        shown = gate_status.as_dict(stream)
+        table.add_row(*(str(shown.get(name) or "—") for name in gate_status.COLUMNS))
+    console.print(table)
+
+
+@main.command()
+def reconcile(
+    day: Annotated[str, typer.Argument(help="YYYY-MM-DD")], as_json: AsJson = False
+) -> None:
+    """Fetch the day's channel bills, prove them, match them with the ledger, list differences.
+
+    Exit code 0: balanced. 1: differences. 2: a leg is missing or unproven.
+    """
+    settings = Settings()
+
+    async def run() -> Any:
+        async with open_services(settings, system_clock) as services:
+            return await reconciliation.reconcile_day(
+                date.fromisoformat(day), services=services, now=system_clock()
+            )
+
+    try:
+        view = asyncio.run(_with_database("online", run()))
+    except (Refused, ValueError) as refusal:
+        console.print(getattr(refusal, "message", f"日期应写作 YYYY-MM-DD：{refusal}"))
+        raise typer.Exit(2) from None
+    _print_run(view, as_json)
+    raise typer.Exit({"balanced": 0, "differences": 1}.get(view.state, 2))
+
+
+@sandbox.command("credentials")
+def sandbox_credentials(
+    data: Path = Path(".local/sandbox"),
+    base_url: str = "http://127.0.0.1:8200",
+    as_json: AsJson = False,
+) -> None:
+    """All that a third-party SDK needs to talk to the running sandbox."""
+    made = credentials.write_credentials(data, base_url)
+    sys.stdout.write(json.dumps(made, ensure_ascii=False, indent=None if as_json else 2) + "\n")
+
+
+@main.command()
+def demo(
+    once: Annotated[bool, typer.Option(help="Play the main chain headless, then stop.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Start over with empty data.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder for the city's data.")] = None,
+    ports: Annotated[str, typer.Option(help="online,inner,sandbox")] = "8000,8100,8200",
+) -> None:
+    """A running city on this machine; Ctrl-C ends it and leaves no process behind."""
+    raise typer.Exit(demo_main.run(once=once, fresh=fresh, data=data, ports=ports))
+
+
+@main.command()
+def bench(name: Annotated[str, typer.Argument(help="callback")], as_json: AsJson = False) -> None:
+    """Measure ours and the floor in the same run, and print the ratio."""
+    if name != "callback":
+        console.print("可用的基准：callback")
+        raise typer.Exit(2)
+    callback_bench.run(as_json=as_json)
+
+
+@main.command("check-migrations", hidden=True)
+def check_migrations() -> None:
+    """Exit 1 when models changed without a migration."""
+    drifted = [
+        *asyncio.run(_drift(settings_module.DATABASE)),
+        *asyncio.run(_drift(inner_database.DATABASE)),
+    ]
+    for line in drifted:
+        console.print(line)
+    raise typer.Exit(1 if drifted else 0)
+
+
+@main.command("check-templates", hidden=True)
+def check_templates() -> None:
+    """Every template compiles."""
+    templates = environment().list_templates(extensions=["html"])
+    for template in templates:
+        environment().get_template(template)
+    console.print(f"{len(templates)} templates compile")
+
+
+async def _drift(config: dict[str, Any]) -> list[str]:
+    await Tortoise.init(config=config, _enable_global_fallback=True)
+    try:
+        writers = await MigrationAutodetector(Tortoise.apps, config["apps"]).changes()
+        return [f"models changed without a migration: {w.app_label} {w.name}" for w in writers]
+    finally:
+        await Tortoise.close_connections()
+
+
+async def _with_database(side: str, work: Any) -> Any:
+    config, _ = _database(side)
+    await Tortoise.init(config=config, _enable_global_fallback=True)
+    try:
+        return await work
+    finally:
+        await Tortoise.close_connections()
+
+
+def _database(side: str) -> tuple[dict[str, Any], str]:
+    if side == "inner":
+        url = InnerSettings().database_url
+        return inner_database.database(url), url
+    url = Settings().database_url
+    return settings_module.database(url), url
+
+
+def _print_run(view: Any, as_json: bool) -> None:
+    if as_json:
+        console.print_json(data=reconciliation.as_dict(view))
+        return
+    console.print(
+        f"{view.day} {view.state}：相符 {view.matched} 笔，¥ {display_yuan(view.matched_fen)}"
+    )
+    table = Table("类型", "渠道", "商户订单号", "我方", "渠道方")
+    for row in view.differences:
+        table.add_row(row.kind, row.channel, row.out_trade_no, str(row.our_fen), str(row.their_fen))
+    if view.differences:
+        console.print(table)

@@ -1,0 +1,103 @@
+"""`scripts/demo`: show progress, print addresses and personas, wait for Ctrl-C."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from estation.demo.city import STAFF, City, running_city
+from estation.demo.once import ChainBroken, play_once
+from estation.inner import personas
+from estation.local import CannotStart
+from estation.shared import logs
+
+console = Console(stderr=False, highlight=False)
+
+
+def run(*, once: bool, fresh: bool, data: Path | None, ports: str) -> int:
+    """The exit code: 0 all went well, 1 the chain broke, 2 the city could not start."""
+    logs.configure(as_json=False)
+    try:
+        numbers = _three_ports(ports)
+        return asyncio.run(_run(once=once, fresh=fresh, data=data, ports=numbers))
+    except CannotStart as failure:
+        console.print(f"[red]无法启动：[/]{failure}")
+        return 2
+    except ChainBroken as failure:
+        console.print(f"[red]主链中断：[/]{failure}")
+        return 1
+
+
+async def _run(*, once: bool, fresh: bool, data: Path | None, ports: tuple[int, int, int]) -> int:
+    began = time.monotonic()
+
+    def say(step: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {step}")
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, stopping.set)
+    async with running_city(data=data, ports=ports, fresh=fresh, say=say) as city:
+        say("示范城市已就绪")
+        if once:
+            await _until_stopped(play_once(city, say), stopping)
+        else:
+            _introduce(city)
+            await stopping.wait()
+            console.print("正在停止……")
+    return 130 if once and stopping.is_set() else 0
+
+
+async def _until_stopped(work: "asyncio.Future[None] | object", stopping: asyncio.Event) -> None:
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    waiter = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    if not task.done():
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _introduce(city: City) -> None:
+    places = city.places
+    addresses = Table(title="打开这些地址", title_justify="left")
+    addresses.add_column("地址")
+    addresses.add_column("是什么")
+    addresses.add_row(places.online_url, "市民：不动产 e 站（H5）")
+    addresses.add_row(f"{places.online_url}/staff", "财务与运维工作台")
+    addresses.add_row(places.inner_url, "内网平台收费台")
+    addresses.add_row(places.sandbox_url, "沙箱钱包：扫码、支付、取消")
+    addresses.add_row(f"{places.sandbox_url}/sms", "沙箱短信：登录验证码")
+    console.print(addresses)
+    people = Table(title="用这些身份登录", title_justify="left")
+    for column in ("谁", "在哪里", "怎么登录"):
+        people.add_column(column)
+    for person in (personas.BUYER, personas.SELLER):
+        people.add_row(
+            f"{person.name}（{person.title}）", "市民端",
+            f"手机 {person.phone}，验证码见短信页，证件后六位 {person.id_no[-6:]}",
+        )  # fmt: skip
+    for staff in personas.STAFF:
+        people.add_row(
+            f"{staff.name}（{staff.title}）", "内网平台", f"{staff.login} / {staff.password}"
+        )
+    for login, name, role, password in STAFF:
+        people.add_row(f"{name}（{role}）", "工作台", f"{login} / {password}")
+    console.print(people)
+    console.print("按 Ctrl-C 结束。再次运行会沿用数据；--fresh 重新开始。")
+    sys.stdout.flush()
+
+
+def _three_ports(text: str) -> tuple[int, int, int]:
+    try:
+        online, inner, sandbox = (int(part) for part in text.split(","))
+    except ValueError:
+        raise CannotStart("--ports 需要三个端口号，例如 18000,18100,18200。") from None
+    return online, inner, sandbox

@@ -1,0 +1,152 @@
+"""The background program of the online side: what runs when.
+
+Each job is bounded per call and idempotent; several workers may run, claims and advisory locks
+keep them apart. Upward news travels by the table TOPICS (outbox topic -> function).
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from tortoise import Tortoise
+from tortoise.transactions import in_transaction
+
+from estation import settings as settings_module
+from estation.cases import packets as case_packets
+from estation.fees import packets as fee_packets
+from estation.outside.gate import keys, receiving, rows, sending
+from estation.payments import jobs as payment_jobs
+from estation.services import Services, open_services
+from estation.settings import Settings
+from estation.shared import outbox
+from estation.shared.clock import Clock, system_clock
+
+log = structlog.get_logger()
+
+OUTBOX_BATCH = 100
+HEARTBEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`run` is called again `every_seconds` after it ended; an error never stops the others."""
+
+    name: str
+    every_seconds: float
+    run: Callable[[datetime], Awaitable[object]]
+
+
+async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
+    """Run every job until SIGTERM or SIGINT, then finish the one at hand."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping.set)
+    await Tortoise.init(
+        config=settings_module.database(settings.database_url), _enable_global_fallback=True
+    )
+    try:
+        async with open_services(settings, clock) as services:
+            log.info("worker_started")
+            await asyncio.gather(*(_repeat(job, clock, stopping) for job in jobs(services)))
+    finally:
+        await Tortoise.close_connections()
+        log.info("worker_stopped")
+
+
+def jobs(services: Services) -> list[Job]:
+    """The whole timetable."""
+    gate = _GateSide(services)
+    return [
+        Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
+        Job("gate_out", 0.3, gate.pack),
+        Job("gate_in", 0.3, gate.receive),
+        Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
+        Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
+        Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
+    ]
+
+
+async def dispatch_outbox(services: Services, now: datetime) -> int:
+    """Deliver due messages once each; a failing one waits, the others go on."""
+    db = Tortoise.get_connection("default")
+    topics = handlers(services)
+    messages = await outbox.claim(db, now=now, limit=OUTBOX_BATCH, topics=list(topics))
+    for message in messages:
+        try:
+            async with in_transaction() as tx:
+                await topics[message["topic"]](message["body"], now)
+                await outbox.mark_sent(tx, [message["id"]], now=now)
+        except Exception as failure:
+            log.exception("outbox_failed", topic=message["topic"], message_id=str(message["id"]))
+            await outbox.mark_failed(
+                db, message["id"], tries=message["tries"], error=repr(failure), now=now
+            )
+    return len(messages)
+
+
+Handler = Callable[[dict[str, Any], datetime], Awaitable[None]]
+
+
+def handlers(services: Services) -> dict[str, Handler]:
+    """Outbox topic -> what to do; each joins the transaction that marks the message sent."""
+
+    async def receipt(body: dict[str, Any], now: datetime) -> None:
+        row = rows.decode_row("receipt", body)
+        await sending.put_rows(services.settings.gate.stream_out, "receipt", [row], now=now)
+
+    return {"receipt": receipt}
+
+
+class _GateSide:
+    """This side's end of the gate: packing what waits, applying what came."""
+
+    def __init__(self, services: Services) -> None:
+        gate = services.settings.gate
+        self._gate = gate
+        self._key = keys.load_seal_key(services.settings.secret(gate.signing_key_file))
+        self._peer = keys.load_peer_key(services.settings.secret(gate.peer_public_key_file))
+        self._handlers = {
+            "case": case_packets.make_handler(services.vault),
+            "fee_bill": fee_packets.make_handler(
+                services.vault, payees={payee.code for payee in services.settings.payees}
+            ),
+        }
+
+    async def pack(self, now: datetime) -> None:
+        await sending.pack_waiting(
+            self._gate.stream_out,
+            folder=self._gate.folder / "outgoing",
+            key=self._key,
+            max_rows=self._gate.pack_max_rows,
+            now=now,
+        )
+
+    async def receive(self, now: datetime) -> None:
+        await receiving.apply_incoming(
+            self._gate.stream_in,
+            folder=self._gate.folder / "incoming",
+            peer_key=self._peer,
+            handlers=self._handlers,
+            now=now,
+        )
+
+
+async def _repeat(job: Job, clock: Clock, stopping: asyncio.Event) -> None:
+    failures = 0
+    while not stopping.is_set():
+        try:
+            await job.run(clock())
+            failures = 0
+        except Exception:
+            failures += 1
+            log.exception("job_failed", job=job.name, failures=failures)
+        # After errors, back off up to half a minute: a dead database is not asked in a hot loop.
+        pause = job.every_seconds if not failures else min(2.0**failures, 30.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), pause)

@@ -1,0 +1,30 @@
+"""Personal data at rest."""
+
+import pytest
+from cryptography.exceptions import InvalidTag
+
+from estation.shared.crypto import Vault
+
+VAULT = Vault(bytes(range(32)))
+
+
+def test_a_sealed_text_opens_only_with_its_key() -> None:
+    sealed = VAULT.seal("林晓舟")
+
+    assert VAULT.open(sealed) == "林晓舟"
+    with pytest.raises(InvalidTag):
+        Vault(bytes(32)).open(sealed)
+
+
+def test_the_same_text_seals_differently_but_is_found_by_one_index() -> None:
+    assert VAULT.seal("x") != VAULT.seal("x")
+    assert VAULT.index("x") == VAULT.index("x") != VAULT.index("y")
+    assert Vault(bytes(32)).index("x") != VAULT.index("x")
+
+
+def test_an_altered_byte_is_noticed() -> None:
+    sealed = bytearray(VAULT.seal("林晓舟"))
+    sealed[-1] ^= 1
+
+    with pytest.raises(InvalidTag):
+        VAULT.open(bytes(sealed))

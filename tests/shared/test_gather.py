@@ -1,0 +1,64 @@
+"""Callers wait together, fail alone, and never for ever."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from estation.shared.gather import Gatherer, Overloaded
+
+
+async def test_items_that_wait_while_a_flush_runs_share_the_next_one() -> None:
+    sizes: list[int] = []
+    gate = asyncio.Event()
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        await gate.wait()
+        return [item * 2 for item in items]
+
+    gatherer = Gatherer(flush, flushers=1, limit=64)
+    gatherer.start()
+    waiting = [asyncio.create_task(gatherer.submit(n)) for n in range(30)]
+    await asyncio.sleep(0.01)
+    gate.set()
+    answers = await asyncio.gather(*waiting)
+    await gatherer.stop()
+
+    assert answers == [n * 2 for n in range(30)]
+    assert sum(sizes) == 30
+    assert len(sizes) <= 3
+
+
+async def test_a_poisoned_item_fails_alone() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        if 7 in items:
+            raise ValueError("poison")
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=1)
+    gatherer.start()
+    answers = await asyncio.gather(*(gatherer.submit(n) for n in range(10)), return_exceptions=True)
+    await gatherer.stop()
+
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, ValueError)] == [7]
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        await asyncio.sleep(10)
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=1, limit=1, waiting=2)
+    gatherer.start()
+    waiting = [asyncio.create_task(gatherer.submit(1))]
+    await asyncio.sleep(0.01)
+    waiting += [asyncio.create_task(gatherer.submit(n)) for n in (2, 3)]
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(Overloaded):
+        await gatherer.submit(4)
+
+    await gatherer.stop()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results)

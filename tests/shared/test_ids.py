@@ -1,0 +1,23 @@
+"""Identifiers fit their channels and sort by time."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from estation.shared import ids
+
+NOW = datetime(2026, 3, 1, 16, 30, tzinfo=UTC)  # 2 March in Beijing
+
+
+def test_trade_numbers_fit_both_channels_and_carry_beijings_date() -> None:
+    numbers = {ids.trade_number(NOW) for _ in range(1000)}
+
+    assert len(numbers) == 1000
+    assert all(re.fullmatch(r"20260302[0-9A-HJKMNP-TV-Z]{16}", number) for number in numbers)
+
+
+def test_row_ids_sort_by_time_and_say_their_version() -> None:
+    earlier, later = ids.row_id(NOW), ids.row_id(NOW + timedelta(milliseconds=1))
+
+    assert earlier < later
+    assert earlier.version == 7
+    assert earlier.variant == "specified in RFC 4122"

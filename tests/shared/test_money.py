@@ -1,0 +1,38 @@
+"""Yuan text and fen: exact both ways, everything else refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from estation.shared.money import NotMoney, display_yuan, fen_from_yuan, yuan_from_fen
+
+
+@pytest.mark.parametrize(
+    ("text", "fen"),
+    [("0", 0), ("0.01", 1), ("19.9", 1990), ("8175.24", 817524), ("-35.50", -3550), ("1.00", 100)],
+)
+def test_yuan_text_is_read_exactly(text: str, fen: int) -> None:
+    assert fen_from_yuan(text) == fen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " 1", "1 ", "1.", ".5", "1.234", "1e3", "NaN", "Infinity", "1,000.00", "+1", "--1",
+        "01.00", "¥1", "１.00", "1.0０", "9999999999999", "1\n", "0x10", "1_000",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_yuan_is_refused(text: str) -> None:
+    with pytest.raises(NotMoney):
+        fen_from_yuan(text)
+
+
+@given(st.integers(-(10**13), 10**13))
+def test_fen_survive_the_round_trip(fen: int) -> None:
+    assert fen_from_yuan(yuan_from_fen(fen)) == fen
+
+
+def test_people_see_groups_and_two_decimals() -> None:
+    assert display_yuan(817524) == "8,175.24"
+    assert display_yuan(-123456789) == "-1,234,567.89"
+    assert display_yuan(5) == "0.05"

@@ -1,0 +1,60 @@
+"""Messages leave at least once, never before their transaction, never for ever."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tortoise import Tortoise
+from tortoise.transactions import in_transaction
+
+from estation.shared import outbox
+
+pytestmark = pytest.mark.usefixtures("database")
+NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
+
+
+async def claim(now: datetime = NOW, limit: int = 10) -> list[str]:
+    db = Tortoise.get_connection("default")
+    return [row["body"] for row in await outbox.claim(db, now=now, limit=limit, topics=["a"])]
+
+
+async def test_a_rolled_back_message_never_existed() -> None:
+    with pytest.raises(RuntimeError):
+        async with in_transaction():
+            await outbox.put("a", {"n": 1}, now=NOW)
+            raise RuntimeError
+
+    assert await claim() == []
+
+
+async def test_two_claimers_get_different_messages() -> None:
+    for n in range(20):
+        await outbox.put("a", {"n": n}, now=NOW)
+
+    first, second = await asyncio.gather(claim(), claim())
+
+    assert len(first) == len(second) == 10
+    assert not {str(body) for body in first} & {str(body) for body in second}
+
+
+async def test_a_claimed_message_comes_back_after_its_lease() -> None:
+    await outbox.put("a", {"n": 1}, now=NOW)
+    await claim()
+
+    assert await claim(NOW + outbox.LEASE - timedelta(seconds=1)) == []
+    assert len(await claim(NOW + outbox.LEASE)) == 1
+
+
+async def test_a_message_that_always_fails_is_set_aside_for_staff() -> None:
+    db = Tortoise.get_connection("default")
+    await outbox.put("a", {"n": 1}, now=NOW)
+    moment = NOW
+    for _ in range(outbox.MAX_TRIES):
+        (row,) = await outbox.claim(db, now=moment, limit=1, topics=["a"])
+        await outbox.mark_failed(db, row["id"], tries=row["tries"], error="no", now=moment)
+        moment += timedelta(minutes=11)
+
+    assert await claim(moment + timedelta(days=1)) == []
+    message = await outbox.OutboxMessage.get()
+    assert message.dead_at is not None
+    assert message.last_error == "no"
