@@ -34,3 +34,56 @@ def display_yuan(fen: int) -> str:
     """For people: 817524 -> "8,175.24"; the sign of the currency is the template's."""
     sign, fen = ("-", -fen) if fen < 0 else ("", fen)
     return f"{sign}{fen // 100:,}.{fen % 100:02d}"
+
+
+_DIGITS = "零壹贰叁肆伍陆柒捌玖"
+_PLACES = ("", "拾", "佰", "仟")
+_GROUPS = ("", "万", "亿", "万亿")
+
+
+def capital_yuan(fen: int) -> str:
+    """The amount in capitals as receipts write it: 817524 -> "捌仟壹佰柒拾伍元贰角肆分".
+
+    Zero fen end in 整 (1200000 -> "壹万贰仟元整"). Raises ValueError below zero or from
+    10^18 fen. Source: 支付结算办法 annex 1, rules 1-4.
+    """
+    if not 0 <= fen < 10**18:
+        raise ValueError(f"no amount in capitals for {fen} fen")
+    yuan, jiao, cents = fen // 100, fen // 10 % 10, fen % 10
+    text = f"{_capital_integer(yuan)}元" if yuan else ""
+    if not jiao and not cents:
+        return f"{text or '零元'}整"
+    if jiao:
+        text += f"{_DIGITS[jiao]}角"
+    elif text:
+        text += "零"
+    return text + (f"{_DIGITS[cents]}分" if cents else "整")
+
+
+def _capital_integer(number: int) -> str:
+    """A positive integer; runs of zeros are read as one 零, trailing zeros not at all."""
+    groups = []
+    while number:
+        number, group = divmod(number, 10_000)
+        groups.append(group)
+    text = ""
+    for index in reversed(range(len(groups))):
+        group = groups[index]
+        if not group:
+            continue
+        skipped = index + 1 < len(groups) and (group < 1000 or not groups[index + 1])
+        text += ("零" if skipped else "") + _capital_group(group) + _GROUPS[index]
+    return text
+
+
+def _capital_group(group: int) -> str:
+    """One to four digits, 1..9999, without leading 零."""
+    text, gap = "", False
+    for place in (3, 2, 1, 0):
+        digit = group // 10**place % 10
+        if digit:
+            text += ("零" if gap and text else "") + _DIGITS[digit] + _PLACES[place]
+            gap = False
+        else:
+            gap = True
+    return text

@@ -3,7 +3,7 @@
 import functools
 import json
 import secrets
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ def wants_page(request: Request[Any, Any]) -> bool:
 def render(
     request: Request[Any, Any], template: str, *, status: int = 200, **values: Any
 ) -> HTTPResponse:
-    """A page. Every template also sees `request_path`, `large_print`, `nonce`, `csrf_token`."""
+    """A page. Every template also sees `request_path`, `large_print`, `nonce`, `csrf_token`,
+    `viewer`, `city_name` and `bureau_name`.
+    """
     nonce = secrets.token_urlsafe(12)
+    settings = getattr(request.app.ctx, "settings", None)
     body = (
         environment()
         .get_template(template)
@@ -37,6 +40,8 @@ def render(
             nonce=nonce,
             csrf_token=getattr(request.ctx, "csrf_token", ""),
             viewer=getattr(request.ctx, "viewer", None),
+            city_name=getattr(settings, "city_name", ""),
+            bureau_name=getattr(settings, "bureau_name", ""),
             **values,
         )
     )
@@ -69,6 +74,8 @@ def environment() -> Environment:
     )
     made.filters["yuan"] = display_yuan
     made.filters["moment"] = _moment
+    made.filters["clock"] = _clock
+    made.filters["day"] = _day
     made.globals["asset"] = asset
     return made
 
@@ -88,3 +95,11 @@ def _manifest() -> dict[str, dict[str, Any]]:
 
 def _moment(value: datetime | None) -> str:
     return value.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M") if value else "—"
+
+
+def _clock(value: datetime) -> str:
+    return value.astimezone(BEIJING).strftime("%H:%M")
+
+
+def _day(value: date) -> str:
+    return f"{value.year}年{value.month}月{value.day}日"
