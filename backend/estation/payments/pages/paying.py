@@ -1,0 +1,235 @@
+"""The pay page: choose a wallet, show the code, say how it stands; every step works as a form."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sanic import Blueprint, HTTPResponse
+from sanic.response import empty, raw, redirect
+
+from estation.identity.api import citizen, citizen_only
+from estation.outside.pay_channels import Channel, Scene
+from estation.payments.api import (
+    AttemptView,
+    ChannelTrouble,
+    OrderView,
+    cancel_order,
+    open_attempt,
+    order_of,
+    orders_of,
+    refresh_order,
+)
+from estation.payments.pages.qr import qr_svg
+from estation.payments.pages.views import (
+    ATTEMPT_NAMES,
+    WALLETS,
+    closed_words,
+    payee_sums,
+    wallet_choices,
+)
+from estation.services import OnlineRequest
+from estation.shared.errors import InvalidInput, NotFound, Refused
+from estation.shared.pages import page_headers, render
+
+ORDERS_LOOKED_AT = 10
+
+TOLD = {
+    "open": "这笔费用已有一次进行中的付款，请在这里继续，不会重复扣款。",
+    "changed": "付款方式已在另一个页面更改，这里是最新的付款码。",
+}
+
+
+def add_routes(bp: Blueprint) -> None:
+    bp.add_route(pay_page, "/pay/<order_id:uuid>", name="pay")
+    bp.add_route(choose, "/pay/<order_id:uuid>/attempts", methods=["POST"], name="choose_wallet")
+    bp.add_route(code_image, "/pay/<order_id:uuid>/qr.svg", name="pay_code")
+    bp.add_route(status, "/pay/<order_id:uuid>/status", name="pay_status")
+    bp.add_route(cancel, "/pay/<order_id:uuid>/cancel", methods=["POST"], name="cancel_pay")
+    bp.add_route(back_from_alipay, "/pay/return/alipay", name="back_from_alipay")
+
+
+@citizen_only
+async def pay_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """The order as it is now; opening the page is also "refresh status" without JavaScript."""
+    order = await _looked_at_again(request, order_id)
+    return _page(request, order, told=TOLD.get(request.args.get("told", ""), ""))
+
+
+@citizen_only
+async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """Ask a channel for a code; an open one of another wallet is closed there first."""
+    viewer, services = citizen(request), request.app.ctx
+    channel, scene = _wanted(request.form or {})
+    try:
+        await open_attempt(
+            person_id=viewer.person_id,
+            order_id=order_id,
+            channel=channel,
+            scene=scene,
+            services=services,
+            payer_ip=request.remote_addr or request.ip,
+            openid=viewer.openid,
+            now=services.clock(),
+        )
+    except NotFound:
+        raise
+    except Refused as refusal:
+        order = await order_of(viewer.person_id, order_id)
+        return _page(request, order, problem=refusal.message, status=refusal.http_status)
+    return redirect(f"/pay/{order_id}", status=303)
+
+
+@citizen_only
+async def code_image(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """The live code alone, for showing large or printing."""
+    order = await order_of(citizen(request).person_id, order_id)
+    attempt = order.live_attempt
+    if attempt is None or not attempt.qr_content:
+        raise NotFound
+    return raw(
+        str(_code(attempt)), content_type="image/svg+xml; charset=utf-8", headers=page_headers("")
+    )
+
+
+@citizen_only
+async def status(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """For htmx: 204 while nothing changed, new words when they did, a reload when it is over.
+
+    The query says what the page shows: `attempt` and `words`.
+    """
+    order = await _looked_at_again(request, order_id)
+    attempt = order.live_attempt
+    if order.state != "open" or attempt is None:
+        return empty(headers={"hx-redirect": f"/pay/{order_id}", "cache-control": "no-store"})
+    if request.args.get("attempt") != str(attempt.id):
+        return empty(
+            headers={"hx-redirect": f"/pay/{order_id}?told=changed", "cache-control": "no-store"}
+        )
+    code, words = _status_words(attempt)
+    if request.args.get("words") == code:
+        return empty(headers={"cache-control": "no-store"})
+    if request.args.get("words") == "opening":  # The code has arrived: the page must show it.
+        return empty(headers={"hx-redirect": f"/pay/{order_id}", "cache-control": "no-store"})
+    return render(
+        request,
+        "payments/status.html",
+        order=order,
+        attempt=attempt,
+        status_code=code,
+        status_words=words,
+    )
+
+
+@citizen_only
+async def cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """Close at the channel, then here. Money that was faster is settled and shown as paid."""
+    viewer, services = citizen(request), request.app.ctx
+    try:
+        await cancel_order(
+            person_id=viewer.person_id,
+            order_id=order_id,
+            services=services,
+            now=services.clock(),
+        )
+    except NotFound:
+        raise
+    except Refused as refusal:
+        order = await order_of(viewer.person_id, order_id)
+        return _page(request, order, problem=refusal.message, status=refusal.http_status)
+    return redirect(f"/pay/{order_id}", status=303)
+
+
+@citizen_only
+async def back_from_alipay(request: OnlineRequest) -> HTTPResponse:
+    """Alipay's return is no proof of payment: find the order and ask Alipay ourselves."""
+    wanted = request.args.get("out_trade_no", "")
+    for order in await orders_of(citizen(request).person_id, limit=ORDERS_LOOKED_AT):
+        attempt = order.live_attempt or order.paid_attempt
+        if attempt is not None and attempt.out_trade_no == wanted:
+            return redirect(f"/pay/{order.id}", status=303)
+    return redirect("/fees", status=303)
+
+
+async def _looked_at_again(request: OnlineRequest, order_id: UUID) -> OrderView:
+    viewer, services = citizen(request), request.app.ctx
+    try:
+        return await refresh_order(
+            person_id=viewer.person_id,
+            order_id=order_id,
+            services=services,
+            now=services.clock(),
+        )
+    except ChannelTrouble:  # What we know is still worth showing.
+        return await order_of(viewer.person_id, order_id)
+
+
+def _page(
+    request: OnlineRequest,
+    order: OrderView,
+    *,
+    told: str = "",
+    problem: str = "",
+    status: int = 200,
+) -> HTTPResponse:
+    now = request.app.ctx.clock()
+    left = max(0, int((order.expires_at - now).total_seconds()))
+    title, words = closed_words(order.close_reason)
+    bill_href = f"/fees/{order.bills[0].bill_id}" if len(order.bills) == 1 else "/fees"
+    return render(
+        request,
+        "payments/pay.html",
+        status=status,
+        order=order,
+        groups=payee_sums(order.splits),
+        seconds_left=left,
+        minutes_left=max(1, left // 60),
+        back_href=bill_href,
+        again_href=bill_href,
+        again_word="查看费用并重新付款",
+        closed_title=title,
+        closed_words=words,
+        told=told,
+        problem=problem,
+        **_attempt_values(request, order),
+    )
+
+
+def _attempt_values(request: OnlineRequest, order: OrderView) -> dict[str, Any]:
+    attempt = order.live_attempt
+    shown = attempt or order.paid_attempt
+    choices = wallet_choices(
+        request.headers.get("user-agent", ""), has_openid=citizen(request).openid is not None
+    )
+    code, words = _status_words(attempt) if attempt else ("", "")
+    return {
+        "attempt": attempt,
+        "attempt_name": ATTEMPT_NAMES[shown.scene] if shown else "",
+        "wallet_name": WALLETS[shown.channel] if shown else "",
+        "qr_svg": _code(attempt) if attempt and attempt.qr_content else "",
+        "jsapi_json": json.dumps(attempt.jsapi_parameters) if attempt else "",
+        "status_code": code,
+        "status_words": words,
+        "choices": [
+            choice
+            for choice in choices
+            if attempt is None or (choice.channel, choice.scene) != (attempt.channel, attempt.scene)
+        ],
+    }
+
+
+def _code(attempt: AttemptView) -> Any:
+    label = f"{WALLETS[attempt.channel]}付款码"
+    return qr_svg(attempt.qr_content or "", label)
+
+
+def _status_words(attempt: AttemptView) -> tuple[str, str]:
+    if attempt.state == "opening":
+        return "opening", "正在等待支付渠道答复"
+    return "waiting", "等待付款，付款成功后本页会自动更新"
+
+
+def _wanted(form: Any) -> tuple[Channel, Scene]:
+    try:
+        return Channel(form.get("channel", "")), Scene(form.get("scene", ""))
+    except ValueError:
+        raise InvalidInput(field="channel") from None

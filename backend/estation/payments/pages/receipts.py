@@ -1,0 +1,100 @@
+"""Proof of payment: one page for the order, one PDF for each payee of each bill."""
+
+import asyncio
+from uuid import UUID
+
+from sanic import Blueprint, HTTPResponse
+from sanic.response import raw
+
+from estation.fees.api import BillView, bill_of
+from estation.identity.api import citizen, citizen_only
+from estation.payments.api import OrderView, SplitView, order_of
+from estation.payments.pages.views import WALLETS
+from estation.payments.receipts import Paper, PaperLine, receipt_pdf
+from estation.services import OnlineRequest
+from estation.shared.errors import NotFound
+from estation.shared.pages import page_headers, render
+
+
+class ReceiptNotFound(NotFound):
+    code = "receipt_not_found"
+    message = "没有找到这张凭据。费用缴清之后，凭据才会生成。"
+
+
+def add_routes(bp: Blueprint) -> None:
+    bp.add_route(receipt_page, "/receipts/<order_id:uuid>", name="receipts")
+    bp.add_route(receipt_file, "/receipts/<order_id:uuid>/<file_name:str>", name="receipt_file")
+
+
+@citizen_only
+async def receipt_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """Everything paid in one order, by payee."""
+    order, papers = await _papers(request, order_id)
+    attempt = order.paid_attempt
+    return render(
+        request,
+        "payments/receipt.html",
+        order=order,
+        papers=papers,
+        payer_name=citizen(request).name,
+        wallet_name=WALLETS[attempt.channel] if attempt else "",
+    )
+
+
+@citizen_only
+async def receipt_file(request: OnlineRequest, order_id: UUID, file_name: str) -> HTTPResponse:
+    """`<receipt_no>.pdf`. The receipt number says nothing about the person."""
+    _, papers = await _papers(request, order_id)
+    for paper in papers:
+        if file_name == f"{paper.receipt_no}.pdf":
+            body = await asyncio.to_thread(receipt_pdf, paper)
+            headers = {
+                **page_headers(""),
+                "content-disposition": f'inline; filename="{file_name}"',
+            }
+            return raw(body, content_type="application/pdf", headers=headers)
+    raise ReceiptNotFound
+
+
+async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, list[Paper]]:
+    """Raises ReceiptNotFound while the order is not paid."""
+    viewer = citizen(request)
+    order = await order_of(viewer.person_id, order_id)
+    if order.state != "paid" or order.paid_at is None:
+        raise ReceiptNotFound
+    bills = {
+        one.bill_id: await bill_of(viewer.person_id, one.bill_id, version=one.version)
+        for one in order.bills
+    }
+    return order, [
+        _paper(request, order, split, bills[split.bill_id])
+        for split in order.splits
+        if split.amount_fen
+    ]
+
+
+def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: BillView) -> Paper:
+    settings = request.app.ctx.settings
+    titles = {payee.code: payee.receipt_title for payee in settings.payees}
+    attempt = order.paid_attempt
+    assert order.paid_at is not None
+    return Paper(
+        title=titles.get(split.payee_code, "缴费凭据"),
+        receipt_no=split.receipt_no,
+        bureau_name=settings.bureau_name,
+        payer_name=citizen(request).name,
+        payee_name=split.payee_name,
+        bill_title=bill.title,
+        bill_no=bill.bill_no,
+        order_no=order.order_no,
+        wallet=WALLETS[attempt.channel] if attempt else "",
+        out_trade_no=attempt.out_trade_no if attempt else "",
+        channel_trade_no=(attempt.channel_trade_no or "") if attempt else "",
+        paid_at=order.paid_at,
+        amount_fen=split.amount_fen,
+        lines=[
+            PaperLine(item.name, item.formula, item.amount_fen)
+            for item in bill.items
+            if item.payee_code == split.payee_code and item.amount_fen
+        ],
+    )
