@@ -13,11 +13,13 @@ class Transfer(Model):
     """One balanced movement of money. The same key with another input is refused."""
 
     id = fields.UUIDField(primary_key=True)
-    idempotency_key = fields.CharField(max_length=96, unique=True)
+    idempotency_key = fields.CharField(max_length=160, unique=True)
     input_hash = fields.CharField(max_length=64)
     kind = fields.CharField(max_length=32)
     region = fields.CharField(max_length=6)
     order_id = fields.UUIDField(null=True, db_index=True)
+    our_no = fields.CharField(max_length=64)  # our out_trade_no
+    channel_no = fields.CharField(max_length=64)  # the channel's trade number
     occurred_at: datetime = fields.DatetimeField(db_index=True)  # the channel's clock
     posted_at: datetime = fields.DatetimeField()
 
@@ -33,7 +35,7 @@ class Entry(Model):
         "estation.Transfer", related_name=False, on_delete=fields.RESTRICT
     )
     transfer_id: UUID
-    account = fields.CharField(max_length=96)
+    account = fields.CharField(max_length=96)  # grammar in ledger.rules
     debit_fen = FenField()
     credit_fen = FenField()
 

@@ -20,9 +20,13 @@ STATEMENTS = {
         "create index ix_pay_attempt_due on pay_attempt (next_query_at)"
         " where next_query_at is not null"
     ),
+    "ix_pay_order_due": (
+        "create index ix_pay_order_due on pay_order (expires_at) where state = 'open'"
+    ),
+    "ix_pay_order_bill_bill": "create index ix_pay_order_bill_bill on pay_order_bill (bill_id)",
     "ix_pay_attempt_order": "create index ix_pay_attempt_order on pay_attempt (order_id)",
     "ix_pay_notice_unhandled": (
-        "create index ix_pay_notice_unhandled on pay_notice (received_at) where handled_at is null"
+        "create index ix_pay_notice_unhandled on pay_notice (next_try_at) where handled_at is null"
     ),
     "ck_pay_order_amount": (
         "alter table pay_order add constraint ck_pay_order_amount check (amount_fen > 0)"
@@ -32,7 +36,23 @@ STATEMENTS = {
     ),
     "ck_pay_attempt_paid": (
         "alter table pay_attempt add constraint ck_pay_attempt_paid"
-        " check ((state = 'paid') = (paid_at is not null))"
+        " check (case when state = 'paid'"
+        " then paid_at is not null and paid_fen > 0 and channel_trade_no is not null"
+        " else paid_at is null and paid_fen is null and channel_trade_no is null end)"
+    ),
+    "ck_pay_attempt_state": (
+        "alter table pay_attempt add constraint ck_pay_attempt_state"
+        " check (state in ('opening', 'open', 'abandoned', 'paid', 'closed', 'refused'))"
+    ),
+    "ck_pay_order_state": (
+        "alter table pay_order add constraint ck_pay_order_state check (case state"
+        " when 'open' then paid_at is null and closed_at is null"
+        " when 'paid' then paid_at is not null"
+        " when 'closed' then closed_at is not null and close_reason <> ''"
+        " else false end)"
+    ),
+    "ix_incident_open": (
+        "create index ix_incident_open on incident (due_at) where state = 'open'"
     ),
     # ledger
     "ck_ledger_entry_one_side": (
@@ -53,6 +73,31 @@ STATEMENTS = {
     ),
     # fees
     "ck_bill_total": "alter table bill add constraint ck_bill_total check (total_fen >= 0)",
+    # reconciliation
+    "ck_channel_bill_line_kind": (
+        "alter table channel_bill_line add constraint ck_channel_bill_line_kind"
+        " check (kind in ('payment', 'refund') and amount_fen >= 0)"
+    ),
+    "ix_reconciliation_run_newest": (
+        "create index ix_reconciliation_run_newest on reconciliation_run (day, started_at desc)"
+    ),
+    "ix_reconciliation_difference_order": (
+        "create index ix_reconciliation_difference_order"
+        " on reconciliation_difference (run_id, kind, account_id, out_trade_no, id)"
+    ),
+    "raw_bill_is_kept": (
+        "create function raw_bill_is_kept() returns trigger language plpgsql as $$"
+        " begin raise exception 'a raw bill is evidence and stays as it came'; end $$"
+    ),
+    "tr_channel_bill_file_kept": (
+        "create trigger tr_channel_bill_file_kept"
+        " before delete or update of content, sha256, account_id, day on channel_bill_file"
+        " for each row execute function raw_bill_is_kept()"
+    ),
+    "tr_channel_bill_line_kept": (
+        "create trigger tr_channel_bill_line_kept before delete or update on channel_bill_line"
+        " for each row execute function raw_bill_is_kept()"
+    ),
     # outbox
     "ix_outbox_due": (
         "create index ix_outbox_due on outbox_message (not_before)"

@@ -32,7 +32,7 @@ class PayOrder(Model):
 
 
 class PayOrderBill(Model):
-    """A bill in an order, in the version the citizen saw. One open order per bill (partial index)."""
+    """A bill in an order, as the citizen saw it. One open order per bill (partial index)."""
 
     id = fields.UUIDField(primary_key=True)
     order: fields.ForeignKeyRelation[PayOrder] = fields.ForeignKeyField(
@@ -43,6 +43,8 @@ class PayOrderBill(Model):
         "estation.Bill", related_name=False, on_delete=fields.RESTRICT
     )
     bill_id: UUID
+    bill_no = fields.CharField(max_length=32)
+    title = fields.CharField(max_length=128)
     bill_version = fields.IntField()
     amount_fen = FenField()
     is_open = fields.BooleanField()
@@ -62,6 +64,7 @@ class PayOrderSplit(Model):
     order_id: UUID
     bill_id = fields.UUIDField()
     payee_code = fields.CharField(max_length=32)
+    payee_name = fields.CharField(max_length=128)
     amount_fen = FenField()
     receipt_no = fields.CharField(max_length=40, unique=True)
 
@@ -71,7 +74,10 @@ class PayOrderSplit(Model):
 
 
 class PayAttempt(Model):
-    """One try at one channel. At most one live (opening/open) per order (partial index)."""
+    """One try at one channel. At most one live (opening/open) per order (partial index).
+
+    Rows change only under the row lock of their order.
+    """
 
     id = fields.UUIDField(primary_key=True)
     order: fields.ForeignKeyRelation[PayOrder] = fields.ForeignKeyField(
@@ -86,20 +92,28 @@ class PayAttempt(Model):
     state = fields.CharEnumField(AttemptState, max_length=16)
     ticket = fields.JSONField[dict[str, Any]](null=True)
     channel_trade_no = fields.CharField(max_length=64, null=True)
+    paid_fen: int | None = fields.BigIntField(null=True)  # what the payer was charged
     created_at: datetime = fields.DatetimeField()
     expires_at: datetime = fields.DatetimeField()
     paid_at: datetime | None = fields.DatetimeField(null=True)
     closed_at: datetime | None = fields.DatetimeField(null=True)
     next_query_at: datetime | None = fields.DatetimeField(null=True)
+    last_query_at: datetime | None = fields.DatetimeField(null=True)
     queries = fields.IntField(default=0)
     refusal = fields.CharField(max_length=64, default="")
+    close_reason = fields.CharField(max_length=32, default="")
 
     class Meta:
         table = "pay_attempt"
 
 
 class Notice(Model):
-    """The inbox: verified news from channels, stored before anything is done with it."""
+    """The inbox: verified news from channels, stored with what was done about it.
+
+    `handled_at` is set in the transaction of the effect. News that could not be settled waits
+    with its `report` (our reading of it) until `next_try_at`; null there means: given up, owned
+    by an incident.
+    """
 
     id = fields.UUIDField(primary_key=True)
     channel = fields.CharEnumField(Channel, max_length=16)
@@ -110,7 +124,11 @@ class Notice(Model):
     plaintext = fields.JSONField[dict[str, Any]]()
     received_at: datetime = fields.DatetimeField()
     handled_at: datetime | None = fields.DatetimeField(null=True)
-    outcome = fields.CharField(max_length=32, default="")
+    outcome = fields.CharField(max_length=48, default="")
+    report = fields.JSONField[dict[str, Any]](null=True)
+    tries = fields.IntField(default=0)
+    next_try_at: datetime | None = fields.DatetimeField(null=True)
+    last_error = fields.CharField(max_length=200, default="")
 
     class Meta:
         table = "pay_notice"

@@ -1,6 +1,12 @@
-"""The life of an order and its attempts, as data. Pure."""
+"""The life of an order and its attempts as data, and the judgement on a channel's news. Pure."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
+
+from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
 
 
 class OrderState(StrEnum):
@@ -16,11 +22,347 @@ class AttemptState(StrEnum):
 
     OPENING = "opening"  # Committed here; the channel has not answered (or answered "unknown").
     OPEN = "open"  # The channel gave a ticket.
-    PAID = "paid"
-    CLOSED = "closed"  # The channel confirmed that it can never be paid.
+    ABANDONED = "abandoned"  # Taken off the screen while the channel knew no trade; still watched.
+    PAID = "paid"  # Money arrived under this number, applied or not.
+    CLOSED = "closed"  # It can never be paid any more.
     REFUSED = "refused"  # The channel refused to open it: no money can arrive.
 
 
 class IncidentState(StrEnum):
     OPEN = "open"
     RESOLVED = "resolved"
+
+
+class IncidentKind(StrEnum):
+    """Why news about money fits nothing. Shown to staff; stable."""
+
+    UNKNOWN_ORDER = "unknown_order"
+    WRONG_ACCOUNT = "wrong_account"
+    WRONG_AMOUNT = "wrong_amount"
+    PAID_AFTER_CLOSE = "paid_after_close"
+    PAID_AFTER_EXPIRY = "paid_after_expiry"
+    BILL_WITHDRAWN = "bill_withdrawn"
+    BILL_REVISED = "bill_revised"
+    BILL_ALREADY_PAID = "bill_already_paid"
+    DOUBLE_PAYMENT = "double_payment"
+    ALREADY_REFUNDED = "already_refunded"
+    UNEXPECTED_REFUND = "unexpected_refund"
+    CONTRADICTING_NEWS = "contradicting_news"
+    INCOMPLETE_NEWS = "incomplete_news"
+    UNSETTLED_NEWS = "unsettled_news"
+
+
+class CloseReason(StrEnum):
+    """Why an order ended unpaid, or an attempt without money; incident kinds are used too."""
+
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    CHANNEL = "channel"  # The channel says so.
+    NEVER_SEEN = "never_seen"  # The channel never knew it, and its life is over.
+
+
+ORDER_MOVES: Mapping[OrderState, frozenset[OrderState]] = {
+    OrderState.OPEN: frozenset({OrderState.PAID, OrderState.CLOSED}),
+    OrderState.PAID: frozenset(),
+    OrderState.CLOSED: frozenset(),
+}
+
+ATTEMPT_MOVES: Mapping[AttemptState, frozenset[AttemptState]] = {
+    AttemptState.OPENING: frozenset(
+        {
+            AttemptState.OPEN,
+            AttemptState.ABANDONED,
+            AttemptState.PAID,
+            AttemptState.CLOSED,
+            AttemptState.REFUSED,
+        }
+    ),
+    AttemptState.OPEN: frozenset({AttemptState.ABANDONED, AttemptState.PAID, AttemptState.CLOSED}),
+    AttemptState.ABANDONED: frozenset({AttemptState.PAID, AttemptState.CLOSED}),
+    # Money beats words: a success after "closed" or "refused" is still money that arrived.
+    AttemptState.CLOSED: frozenset({AttemptState.PAID}),
+    AttemptState.REFUSED: frozenset({AttemptState.PAID}),
+    AttemptState.PAID: frozenset(),
+}
+
+LIVE = frozenset({AttemptState.OPENING, AttemptState.OPEN})
+"""The payer may be paying it now; at most one of these per order."""
+
+WATCHED = LIVE | {AttemptState.ABANDONED}
+"""The channel is still asked about these."""
+
+UNSEEN_UNTIL_SCANNED = frozenset({Scene.PRECREATE, Scene.WAP})
+"""Alipay makes the trade when the payer scans or opens it; before that it is "not found"."""
+
+LATE_MARGIN = timedelta(minutes=10)
+"""A payer who began before the code's end may finish after it."""
+
+FIRST_QUERY = timedelta(seconds=10)
+LONGEST_PAUSE = timedelta(minutes=10)
+
+MAX_INBOX_TRIES = 20
+INCIDENT_DUE = timedelta(hours=24)
+
+
+class IllegalMove(Exception):
+    """A bug: somebody asked for a transition that is not in the tables."""
+
+
+@dataclass(slots=True)
+class OrderNow:
+    """What of a locked order decides. Mutable: several news of one batch may concern it."""
+
+    id: UUID
+    state: OrderState
+    close_reason: str = ""
+
+    def move(self, to: OrderState) -> None:
+        if to not in ORDER_MOVES[self.state]:
+            raise IllegalMove(f"order {self.state} -> {to}")
+        self.state = to
+
+
+@dataclass(slots=True)
+class AttemptNow:
+    """What of a locked attempt decides; `paid_fen` and `channel_trade_no` once it is paid."""
+
+    id: UUID
+    channel: Channel
+    account_id: str
+    amount_fen: int
+    state: AttemptState
+    channel_trade_no: str | None = None
+    paid_fen: int | None = None
+
+    def move(self, to: AttemptState) -> None:
+        if to not in ATTEMPT_MOVES[self.state]:
+            raise IllegalMove(f"attempt {self.state} -> {to}")
+        self.state = to
+
+
+class BillNow(StrEnum):
+    """A locked bill, compared with the version the citizen saw when the order was made."""
+
+    AS_SEEN = "as_seen"
+    REVISED = "revised"
+    WITHDRAWN = "withdrawn"
+    PAID = "paid"
+
+
+def bill_now(*, seen_version: int, version: int, state: str) -> BillNow:
+    """`state` is the fees context's word for the locked row: payable, paid or withdrawn."""
+    if state == "paid":
+        return BillNow.PAID
+    if state == "withdrawn":
+        return BillNow.WITHDRAWN
+    if state != "payable" or version != seen_version:
+        return BillNow.REVISED
+    return BillNow.AS_SEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Money of this channel trade number that is already in the ledger."""
+
+    amount_fen: int
+
+
+class Posting(StrEnum):
+    """The two kinds of transfer that record money arriving; each arrival has exactly one."""
+
+    PAYMENT = "payment"  # clearing -> payees
+    SUSPENSE = "suspense"  # clearing -> suspense, until a person decides
+
+
+class OutcomeKind(StrEnum):
+    """What became of one piece of news."""
+
+    APPLIED = "applied"
+    REPEATED = "repeated"
+    INCIDENT = "incident"
+    CLOSED = "closed"
+    NOTED = "noted"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one piece of news changes; None means: stays as it is."""
+
+    outcome: OutcomeKind
+    incident: IncidentKind | None = None
+    posting: Posting | None = None
+    attempt_to: AttemptState | None = None
+    order_to: OrderState | None = None
+
+
+NOTED = Verdict(OutcomeKind.NOTED)
+REPEATED = Verdict(OutcomeKind.REPEATED)
+APPLIED = Verdict(
+    OutcomeKind.APPLIED,
+    posting=Posting.PAYMENT,
+    attempt_to=AttemptState.PAID,
+    order_to=OrderState.PAID,
+)
+
+BILL_IN_THE_WAY: Mapping[BillNow, IncidentKind | None] = {
+    BillNow.AS_SEEN: None,
+    BillNow.REVISED: IncidentKind.BILL_REVISED,
+    BillNow.WITHDRAWN: IncidentKind.BILL_WITHDRAWN,
+    BillNow.PAID: IncidentKind.BILL_ALREADY_PAID,
+}
+
+
+def judge(
+    report: ChannelReport,
+    *,
+    attempt: AttemptNow | None,
+    order: OrderNow | None,
+    bills: list[BillNow],
+    arrival: Arrival | None,
+) -> Verdict:
+    """Decide about one channel report.
+
+    `attempt` and `order` (both or none) are those of the report's out_trade_no, locked; `bills`
+    the order's bills; `arrival` what the ledger has under this account and channel trade number.
+    A PAID report ends in exactly one of applied, repeated or an incident.
+    """
+    if report.state is ChannelState.PAID:
+        return _judge_paid(report, attempt, order, bills, arrival)
+    if report.state is ChannelState.CLOSED:
+        return _judge_closed(report, attempt)
+    # Not paid, paying, not found: at most an older truth than ours. Never a reason to move.
+    return NOTED
+
+
+def judge_other_news(kind: str) -> Verdict:
+    """News that is not about a payment's state, by the notice's kind.
+
+    We have not asked for any refund yet, so news of one is somebody else's doing.
+    """
+    return _only(IncidentKind.UNEXPECTED_REFUND) if "refund" in kind.lower() else NOTED
+
+
+def _judge_closed(report: ChannelReport, attempt: AttemptNow | None) -> Verdict:
+    if attempt is None or attempt.account_id != report.account_id:
+        return NOTED
+    if attempt.state is AttemptState.PAID:
+        return _only(IncidentKind.CONTRADICTING_NEWS)
+    if AttemptState.CLOSED not in ATTEMPT_MOVES[attempt.state]:
+        return REPEATED
+    return Verdict(OutcomeKind.CLOSED, attempt_to=AttemptState.CLOSED)
+
+
+def _judge_paid(
+    report: ChannelReport,
+    attempt: AttemptNow | None,
+    order: OrderNow | None,
+    bills: list[BillNow],
+    arrival: Arrival | None,
+) -> Verdict:
+    if not is_complete(report):
+        return _only(IncidentKind.INCOMPLETE_NEWS)
+    ours = attempt if attempt and attempt.account_id == report.account_id else None
+    if arrival is not None:
+        return _judge_known(report, ours, order, arrival)
+    if ours is None or order is None:
+        kind = IncidentKind.WRONG_ACCOUNT if attempt else IncidentKind.UNKNOWN_ORDER
+        return Verdict(OutcomeKind.INCIDENT, kind, Posting.SUSPENSE)
+    if ours.state is AttemptState.PAID:
+        return Verdict(OutcomeKind.INCIDENT, IncidentKind.DOUBLE_PAYMENT, Posting.SUSPENSE)
+    in_the_way = _in_the_way(report, ours, order, bills)
+    return _set_aside(in_the_way, order) if in_the_way else APPLIED
+
+
+def _judge_known(
+    report: ChannelReport, attempt: AttemptNow | None, order: OrderNow | None, arrival: Arrival
+) -> Verdict:
+    """The money of this trade number is on our books already: nothing is posted again."""
+    if report.paid_fen != arrival.amount_fen:
+        return _only(IncidentKind.CONTRADICTING_NEWS)
+    if attempt is not None and order is not None and attempt.state is not AttemptState.PAID:
+        # It came before we knew the number, and waits in suspense with its incident.
+        return _set_aside(IncidentKind.UNKNOWN_ORDER, order, posting=None)
+    if report.refunded_fen:
+        return _only(IncidentKind.UNEXPECTED_REFUND)
+    return REPEATED
+
+
+def _in_the_way(
+    report: ChannelReport, attempt: AttemptNow, order: OrderNow, bills: list[BillNow]
+) -> IncidentKind | None:
+    """The first reason not to apply this money. Lateness alone is none: an order that is past
+    its end but still open, with bills as seen, is paid."""
+    if report.paid_fen != attempt.amount_fen:
+        return IncidentKind.WRONG_AMOUNT
+    if report.refunded_fen:
+        return IncidentKind.ALREADY_REFUNDED
+    if order.state is OrderState.PAID:
+        return IncidentKind.DOUBLE_PAYMENT
+    if order.state is OrderState.CLOSED:
+        late = order.close_reason == CloseReason.EXPIRED
+        return IncidentKind.PAID_AFTER_EXPIRY if late else IncidentKind.PAID_AFTER_CLOSE
+    return next((kind for bill in bills if (kind := BILL_IN_THE_WAY[bill])), None)
+
+
+def _set_aside(
+    kind: IncidentKind, order: OrderNow, *, posting: Posting | None = Posting.SUSPENSE
+) -> Verdict:
+    """The attempt is paid, the money waits, and the order ends so that no bill stays blocked."""
+    ends = OrderState.CLOSED if order.state is OrderState.OPEN else None
+    return Verdict(OutcomeKind.INCIDENT, kind, posting, AttemptState.PAID, ends)
+
+
+def _only(kind: IncidentKind) -> Verdict:
+    return Verdict(OutcomeKind.INCIDENT, kind)
+
+
+def is_complete(report: ChannelReport) -> bool:
+    """True when a success names its money: trade number, amount above zero, moment."""
+    return bool(report.channel_trade_no and report.paid_fen and report.paid_fen > 0) and (
+        report.paid_at is not None
+    )
+
+
+def arrival_key(account_id: str, channel_trade_no: str) -> str:
+    """The ledger's idempotency key of one success at a channel, applied or not."""
+    return f"arrival:{account_id}:{channel_trade_no}"
+
+
+def next_query_at(queries: int, *, now: datetime, expires_at: datetime) -> datetime:
+    """When to ask next, after `queries` questions: 10 s, 20 s, 40 s … 10 min; and at the end.
+
+    For ever while the attempt is watched: two days of "unknown" are still not "failed" (D12).
+    """
+    doubled: int = 2 ** min(queries, 10)
+    after = now + min(FIRST_QUERY * doubled, LONGEST_PAUSE)
+    return expires_at if now < expires_at < after else after
+
+
+def must_end(
+    state: AttemptState, order: OrderState, *, order_expires_at: datetime, now: datetime
+) -> bool:
+    """True when an attempt has to be closed at its channel: nobody may pay it any more."""
+    if state is AttemptState.ABANDONED:
+        return True
+    return state in LIVE and (order is not OrderState.OPEN or order_expires_at <= now)
+
+
+def inbox_pause(tries: int) -> timedelta:
+    """How long to wait after `tries` failures to settle a notice: 2 s doubling to 10 min."""
+    doubled: int = 2 ** min(tries, 10)
+    return min(timedelta(seconds=2) * doubled, LONGEST_PAUSE)
+
+
+def life_is_over(expires_at: datetime, *, now: datetime) -> bool:
+    """True when a number the channel never knew can no longer become a trade."""
+    return expires_at + LATE_MARGIN <= now
+
+
+def may_be_abandoned(state: AttemptState, scene: Scene) -> bool:
+    """True when "not found" is what an unused code looks like, so that it may leave the screen.
+
+    Without a stored ticket nobody ever saw the code; an unscanned Alipay code has no trade yet.
+    """
+    return state is AttemptState.OPENING or (
+        state is AttemptState.OPEN and scene in UNSEEN_UNTIL_SCANNED
+    )

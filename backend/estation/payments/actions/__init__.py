@@ -1,0 +1,1 @@
+"""Everything that changes orders, attempts, the inbox and incidents; owns the transactions."""

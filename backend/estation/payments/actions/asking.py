@@ -1,0 +1,188 @@
+"""Asking channels: querying an attempt, and closing one so that nobody can pay it any more.
+
+No transaction is open while a channel thinks; what it says goes through settle.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import structlog
+from tortoise.transactions import in_transaction
+
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelError,
+    ChannelReport,
+    ChannelState,
+    CloseOutcome,
+    PayChannel,
+    Scene,
+)
+from estation.payments import rules
+from estation.payments.actions.locking import lock_order
+from estation.payments.actions.settle import from_report, settle_reports
+from estation.payments.rules import AttemptState, CloseReason, OrderState
+from estation.services import Services
+
+log = structlog.get_logger()
+
+CERTAIN = frozenset({ChannelState.PAID, ChannelState.CLOSED})
+"""Only these move anything of ours."""
+
+
+class Ending(StrEnum):
+    """How an effort to close an attempt came out."""
+
+    CLOSED = "closed"  # Certain: it can never be paid.
+    PAID = "paid"  # Money had arrived; it is settled.
+    UNSEEN = "unseen"  # The channel knows no such trade yet: not the same as closed.
+    BUSY = "busy"  # The payer is at it; try later.
+    UNKNOWN = "unknown"  # No usable answer.
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedAttempt:
+    """An attempt the channel is asked about, with what of its order matters for that."""
+
+    id: UUID
+    order_id: UUID
+    channel: Channel
+    account_id: str
+    scene: Scene
+    out_trade_no: str
+    state: AttemptState
+    expires_at: datetime
+    order_state: OrderState
+    order_expires_at: datetime
+
+    def must_end(self, now: datetime) -> bool:
+        return rules.must_end(
+            self.state, self.order_state, order_expires_at=self.order_expires_at, now=now
+        )
+
+
+WATCHED_COLUMNS = """a.id, a.order_id, a.channel, a.account_id, a.scene, a.out_trade_no, a.state,
+    a.expires_at, o.state as order_state, o.expires_at as order_expires_at"""
+
+
+def watched(row: dict[str, Any]) -> WatchedAttempt:
+    """From a row of WATCHED_COLUMNS; further columns are ignored."""
+    return WatchedAttempt(
+        id=row["id"],
+        order_id=row["order_id"],
+        channel=Channel(row["channel"]),
+        account_id=row["account_id"],
+        scene=Scene(row["scene"]),
+        out_trade_no=row["out_trade_no"],
+        state=AttemptState(row["state"]),
+        expires_at=row["expires_at"],
+        order_state=OrderState(row["order_state"]),
+        order_expires_at=row["order_expires_at"],
+    )
+
+
+async def query(attempt: WatchedAttempt, services: Services) -> ChannelReport | None:
+    """The channel's word, or None when it gave none. Settles nothing."""
+    try:
+        return await _channel(attempt, services).query(attempt.out_trade_no)
+    except ChannelError as trouble:
+        _log_trouble("query_failed", attempt, trouble)
+        return None
+
+
+async def query_and_settle(
+    attempt: WatchedAttempt, services: Services, *, now: datetime
+) -> ChannelState | None:
+    """Ask once and act on a certain answer; None when the channel gave none."""
+    report = await query(attempt, services)
+    if report is None:
+        return None
+    await settle_certain([report], now=now)
+    return report.state
+
+
+async def settle_certain(reports: list[ChannelReport], *, now: datetime) -> None:
+    """Settle those that say something certain. A failure is logged; the next query brings it
+    again, since the attempt stays watched."""
+    items = [from_report(report) for report in reports if report.state in CERTAIN]
+    await settle_reports(items, now=now)
+
+
+async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: datetime) -> Ending:
+    """Query, close, query again: only what the channel calls closed is closed.
+
+    A number the channel never knew is closed here when its life and a margin are over.
+    """
+    try:
+        ending = await _end(attempt, _channel(attempt, services), now)
+    except ChannelError as trouble:
+        _log_trouble("close_failed", attempt, trouble)
+        return Ending.UNKNOWN
+    if ending is Ending.UNSEEN and rules.life_is_over(attempt.expires_at, now=now):
+        await _move(attempt, AttemptState.CLOSED, reason=CloseReason.NEVER_SEEN, now=now)
+        return Ending.CLOSED
+    return ending
+
+
+async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
+    """Take a code the channel knows nothing of off the screen; it stays watched. False: it may
+    not be abandoned, because the channel should know it."""
+    if not rules.may_be_abandoned(attempt.state, attempt.scene):
+        return False
+    return await _move(attempt, AttemptState.ABANDONED, now=now)
+
+
+async def _end(attempt: WatchedAttempt, channel: PayChannel, now: datetime) -> Ending:
+    number = attempt.out_trade_no
+    before = await channel.query(number)
+    if before.state in CERTAIN:
+        return await _settled(before, now)
+    outcome = await channel.close(number)
+    if outcome is CloseOutcome.TRY_LATER:
+        return Ending.BUSY
+    after = await channel.query(number)
+    if after.state in CERTAIN:
+        return await _settled(after, now)
+    nobody_knows = before.state is after.state is ChannelState.NOT_FOUND
+    return Ending.UNSEEN if nobody_knows else Ending.BUSY
+
+
+async def _settled(report: ChannelReport, now: datetime) -> Ending:
+    (outcome,) = await settle_reports([from_report(report)], now=now)
+    if isinstance(outcome, Exception):
+        return Ending.UNKNOWN
+    return Ending.PAID if report.state is ChannelState.PAID else Ending.CLOSED
+
+
+async def _move(
+    attempt: WatchedAttempt, to: AttemptState, *, now: datetime, reason: str = ""
+) -> bool:
+    """Move under the order's lock, unless the attempt has moved meanwhile."""
+    if to not in rules.ATTEMPT_MOVES[attempt.state]:
+        raise rules.IllegalMove(f"attempt {attempt.state} -> {to}")
+    async with in_transaction() as db:
+        await lock_order(db, attempt.order_id)
+        rows = await db.execute_query_dict(
+            """update pay_attempt set state = $1, close_reason = $2,
+               closed_at = case when $1 = 'closed' then $3::timestamptz end,
+               next_query_at = case when $1 = 'closed' then null else next_query_at end
+               where id = $4 and state = $5 returning id""",
+            [str(to), reason, now, attempt.id, str(attempt.state)],
+        )
+    return bool(rows)
+
+
+def _channel(attempt: WatchedAttempt, services: Services) -> PayChannel:
+    return services.channels[attempt.account_id]
+
+
+def _log_trouble(event: str, attempt: WatchedAttempt, trouble: ChannelError) -> None:
+    log.warning(
+        event,
+        out_trade_no=attempt.out_trade_no,
+        code=trouble.code,
+        request_id=trouble.request_id,
+    )

@@ -1,0 +1,255 @@
+"""Opening an attempt: intent committed first, then the channel asked, then its ticket stored.
+
+A crash in between leaves an attempt "opening": asking again uses the same number, which both
+channels answer with the same trade; if nobody asks again the janitor closes it.
+"""
+
+import asyncio
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import structlog
+from tortoise.transactions import in_transaction
+
+from estation.fees.api import BillChanged, BillNotPayable, LockedBill, lock_bills
+from estation.outside.pay_channels import (
+    SCENES,
+    Channel,
+    ChannelRefused,
+    ChannelUnknown,
+    PaymentRequest,
+    PayTicket,
+    Scene,
+)
+from estation.payments import rules
+from estation.payments.actions.locking import lock_order
+from estation.payments.actions.orders import end_order, free_the_way
+from estation.payments.errors import (
+    AnotherAttemptLive,
+    ChannelTrouble,
+    OrderNotFound,
+    OrderNotOpen,
+    SceneNotOffered,
+)
+from estation.payments.models import PayAttempt, PayOrderBill
+from estation.payments.queries import AttemptView, attempt_view
+from estation.payments.rules import LIVE, AttemptState, BillNow, OrderState
+from estation.services import Services
+from estation.settings import Settings
+from estation.shared import ids
+from estation.shared.jsonb import jsonb_text
+
+log = structlog.get_logger()
+
+ROUNDS = 3
+IN_FLIGHT = timedelta(seconds=15)
+"""Longer than a channel call may take: an older "opening" has nobody waiting for its answer."""
+
+WAIT_STEP_SECONDS = 0.1
+WAIT_STEPS = 50
+
+NOTICE_PATHS = {Channel.WECHAT_PAY: "wechat-pay", Channel.ALIPAY: "alipay"}
+
+
+class _Step(StrEnum):
+    """What the order's state asks of us next."""
+
+    ASK = "ask"  # A fresh attempt was committed.
+    ASK_AGAIN = "ask_again"  # A forgotten "opening" of the same kind.
+    WAIT = "wait"  # Another request of the same kind is asking right now.
+    READY = "ready"  # The ticket is there.
+    FREE = "free"  # Another attempt is live and must be closed first.
+    BILLS = "bills"  # A bill is no longer as the citizen saw it.
+
+
+async def open_attempt(
+    *,
+    person_id: UUID,
+    order_id: UUID,
+    channel: Channel,
+    scene: Scene,
+    services: Services,
+    payer_ip: str | None,
+    openid: str | None,
+    now: datetime,
+) -> AttemptView:
+    """A ticket to pay this order at this channel and scene; the same one when asked again.
+
+    A live attempt of another kind is closed at its channel first. Refuses OrderNotFound,
+    OrderNotOpen, SceneNotOffered, BillChanged and BillNotPayable (the order is ended then),
+    AnotherAttemptLive, ChannelTrouble (the attempt is kept and watched). `payer_ip` is for
+    scenes that must name it; none of today's does.
+    """
+    if scene not in SCENES[channel] or (scene is Scene.JSAPI and not openid):
+        raise SceneNotOffered(channel=channel, scene=scene)
+    for _ in range(ROUNDS):
+        step, attempt = await _next_step(person_id, order_id, channel, scene, services, now)
+        if step is _Step.READY and attempt is not None:
+            return attempt_view(attempt)
+        if step in (_Step.ASK, _Step.ASK_AGAIN) and attempt is not None:
+            return await _ask(attempt, services, openid, is_first=step is _Step.ASK, now=now)
+        if step is _Step.WAIT and attempt is not None:
+            await _wait_for_ticket(attempt.id)
+        elif step is _Step.BILLS:
+            await _end_stale_order(order_id, services, now)
+        else:
+            await free_the_way(order_id, services, now=now)
+    raise AnotherAttemptLive
+
+
+async def _next_step(
+    person_id: UUID,
+    order_id: UUID,
+    channel: Channel,
+    scene: Scene,
+    services: Services,
+    now: datetime,
+) -> tuple[_Step, PayAttempt | None]:
+    async with in_transaction() as db:
+        order = await lock_order(db, order_id)
+        if order is None or order["payer_id"] != person_id:
+            raise OrderNotFound(order_id=str(order_id))
+        if order["state"] != OrderState.OPEN:
+            raise OrderNotOpen(state=order["state"])
+        if order["expires_at"] <= now:
+            raise OrderNotOpen(state="expired")
+        if _first_change(await _bills(order_id)) is not None:
+            return _Step.BILLS, None
+        live = await PayAttempt.filter(order_id=order_id, state__in=list(LIVE)).first()
+        if live is None:
+            return _Step.ASK, await _commit_intent(order, channel, scene, services.settings, now)
+    return _step_beside(live, channel, scene, now), live
+
+
+def _step_beside(live: PayAttempt, channel: Channel, scene: Scene, now: datetime) -> _Step:
+    if (live.channel, live.scene) != (channel, scene):
+        return _Step.FREE
+    if live.state is AttemptState.OPEN:
+        return _Step.READY
+    return _Step.WAIT if now - live.created_at < IN_FLIGHT else _Step.ASK_AGAIN
+
+
+async def _commit_intent(
+    order: dict[str, Any], channel: Channel, scene: Scene, settings: Settings, now: datetime
+) -> PayAttempt:
+    attempt = PayAttempt(
+        id=ids.row_id(now),
+        order_id=order["id"],
+        channel=channel,
+        account_id=settings.collecting_accounts[channel],
+        scene=scene,
+        out_trade_no=ids.trade_number(now),
+        amount_fen=order["amount_fen"],
+        state=AttemptState.OPENING,
+        created_at=now,
+        expires_at=order["expires_at"],
+        next_query_at=rules.next_query_at(0, now=now, expires_at=order["expires_at"]),
+    )
+    await attempt.save(force_create=True)
+    return attempt
+
+
+async def _ask(
+    attempt: PayAttempt, services: Services, openid: str | None, *, is_first: bool, now: datetime
+) -> AttemptView:
+    """Ask the channel with no transaction open: it may take seconds."""
+    channel = services.channels[attempt.account_id]
+    request = _request(attempt, services.settings, openid)
+    try:
+        ticket = await channel.open_payment(attempt.scene, request)
+    except ChannelRefused as refusal:
+        log.warning("open_refused", out_trade_no=attempt.out_trade_no, code=refusal.code)
+        if is_first:
+            await _refuse(attempt, refusal.code)
+        # Asked before, a refusal may mean "is there already": the janitor finds out.
+        raise ChannelTrouble(reason="refused") from None
+    except ChannelUnknown as trouble:
+        log.warning("open_unknown", out_trade_no=attempt.out_trade_no, code=trouble.code)
+        raise ChannelTrouble(reason="unknown") from None
+    return await _store_ticket(attempt, ticket)
+
+
+def _request(attempt: PayAttempt, settings: Settings, openid: str | None) -> PaymentRequest:
+    """Made from stored values only, so that asking again says exactly the same."""
+    account = attempt.account_id.split(":", 1)[1]
+    is_wap = attempt.scene is Scene.WAP
+    return PaymentRequest(
+        out_trade_no=attempt.out_trade_no,
+        amount_fen=attempt.amount_fen,
+        description=f"{settings.city_name}不动产税费",
+        expires_at=attempt.expires_at,
+        notify_url=f"{settings.public_url}/notices/{NOTICE_PATHS[attempt.channel]}/{account}",
+        return_url=f"{settings.public_url}/pay/return/alipay" if is_wap else None,
+        payer_openid=openid if attempt.scene is Scene.JSAPI else None,
+    )
+
+
+async def _store_ticket(attempt: PayAttempt, ticket: PayTicket) -> AttemptView:
+    """Only a stored ticket is ever shown. Meanwhile the attempt may have been paid (the callback
+    was faster than the answer) or closed: then it is not opened, and not shown as payable."""
+    async with in_transaction() as db:
+        await lock_order(db, attempt.order_id)
+        await db.execute_query_dict(
+            """update pay_attempt set ticket = $1::jsonb,
+               state = case when state = 'opening' then 'open' else state end
+               where id = $2 and state in ('opening', 'open', 'paid')""",
+            [jsonb_text(asdict(ticket)), attempt.id],
+        )
+        stored = await PayAttempt.get(id=attempt.id)
+    if stored.state not in (AttemptState.OPEN, AttemptState.PAID):
+        raise AnotherAttemptLive
+    return attempt_view(stored)
+
+
+async def _refuse(attempt: PayAttempt, code: str) -> None:
+    async with in_transaction() as db:
+        await lock_order(db, attempt.order_id)
+        await db.execute_query_dict(
+            """update pay_attempt set state = 'refused', refusal = $1, next_query_at = null
+               where id = $2 and state = 'opening'""",
+            [code[:64], attempt.id],
+        )
+
+
+async def _wait_for_ticket(attempt_id: UUID) -> None:
+    """A second tab waits for the first one's answer, five seconds at most."""
+    for _ in range(WAIT_STEPS):
+        attempt = await PayAttempt.get(id=attempt_id)
+        if attempt.state is not AttemptState.OPENING:
+            return
+        await asyncio.sleep(WAIT_STEP_SECONDS)
+    raise ChannelTrouble(reason="unknown")
+
+
+async def _bills(order_id: UUID) -> list[tuple[LockedBill, BillNow]]:
+    seen = {row.bill_id: row.bill_version for row in await PayOrderBill.filter(order_id=order_id)}
+    return [
+        (
+            bill,
+            rules.bill_now(seen_version=seen[bill.id], version=bill.version, state=str(bill.state)),
+        )
+        for bill in await lock_bills(sorted(seen))
+    ]
+
+
+def _first_change(
+    bills: list[tuple[LockedBill, BillNow]],
+) -> tuple[LockedBill, BillNow] | None:
+    return next(((bill, now) for bill, now in bills if now is not BillNow.AS_SEEN), None)
+
+
+async def _end_stale_order(order_id: UUID, services: Services, now: datetime) -> None:
+    """End an order whose bill changed under it, and say how; the citizen starts a new one."""
+    await free_the_way(order_id, services, now=now)
+    async with in_transaction():
+        change = _first_change(await _bills(order_id))
+    if change is None:
+        return
+    bill, state = change
+    await end_order(order_id, reason=str(rules.BILL_IN_THE_WAY[state]), now=now)
+    if state is BillNow.REVISED:
+        raise BillChanged(bill_id=str(bill.id), version=bill.version, amount_fen=bill.total_fen)
+    raise BillNotPayable(bill_id=str(bill.id), state=str(bill.state))

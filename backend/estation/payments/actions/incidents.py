@@ -1,0 +1,64 @@
+"""Opening and resolving incidents by hand or by another context."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.payments import queries
+from estation.payments.actions.storing import FINANCE, IncidentNote, put_incidents
+from estation.payments.errors import IncidentAlreadyResolved
+from estation.payments.queries import IncidentView
+from estation.shared.errors import InvalidInput
+
+
+async def open_incident(
+    *,
+    kind: str,
+    channel: str,
+    account_id: str,
+    out_trade_no: str,
+    distinction: str,
+    evidence: dict[str, Any],
+    now: datetime,
+    amount_fen: int = 0,
+    channel_trade_no: str | None = None,
+    order_id: UUID | None = None,
+    owner: str = FINANCE,
+) -> None:
+    """Open it unless the same (kind, account, distinction) was ever opened. Joins the caller's
+    transaction."""
+    note = IncidentNote(
+        kind=kind,
+        channel=channel,
+        account_id=account_id,
+        out_trade_no=out_trade_no,
+        channel_trade_no=channel_trade_no,
+        amount_fen=amount_fen,
+        order_id=order_id,
+        distinction=distinction,
+        evidence=evidence,
+        owner=owner,
+    )
+    await put_incidents(Tortoise.get_connection("default"), [note], now=now)
+
+
+async def resolve_incident(
+    *, incident_id: UUID, by: str, resolution: str, now: datetime
+) -> IncidentView:
+    """Close it with the words of the person who decided. `by` names the staff member.
+
+    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words).
+    """
+    if not resolution.strip() or len(resolution) > 2000:
+        raise InvalidInput(field="resolution")
+    await queries.incident(incident_id)
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
+           resolution = $3 where id = $4 and state = 'open' returning id""",
+        [now, by[:64], resolution.strip(), incident_id],
+    )
+    if not rows:
+        raise IncidentAlreadyResolved(incident_id=str(incident_id))
+    return await queries.incident(incident_id)

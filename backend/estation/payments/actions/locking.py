@@ -1,0 +1,154 @@
+"""The one place that takes the locks of money: orders with their attempts, then bills, by id."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.fees.api import LockedBill, lock_bills
+from estation.ledger.api import transfers_by_key
+from estation.outside.pay_channels import Channel
+from estation.payments.rules import (
+    Arrival,
+    AttemptNow,
+    AttemptState,
+    BillNow,
+    OrderNow,
+    OrderState,
+    bill_now,
+)
+
+_LOCK_ATTEMPTS = """
+select a.id, a.order_id, a.channel, a.account_id, a.out_trade_no, a.amount_fen, a.state,
+       a.channel_trade_no, a.paid_fen,
+       o.order_no, o.region, o.state as order_state, o.close_reason,
+       (select json_agg(json_build_array(b.bill_id, b.bill_version, b.amount_fen))::text
+        from pay_order_bill b where b.order_id = o.id) as bills,
+       (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen, s.receipt_no)
+                        order by s.receipt_no)::text
+        from pay_order_split s where s.order_id = o.id) as splits
+from pay_attempt a join pay_order o on o.id = a.order_id
+where a.out_trade_no = any($1::text[])
+order by o.id, a.id
+for update of o, a
+"""
+# Both rows are locked: after waiting for a lock PostgreSQL re-reads only what it locks, and an
+# attempt read in its older version would be judged as unpaid. The aggregated rows never change.
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What one payee gets of one bill of an order."""
+
+    payee_code: str
+    amount_fen: int
+    receipt_no: str
+
+
+@dataclass(slots=True)
+class SeenBill:
+    """A bill of an order in the version the citizen saw, and its splits."""
+
+    id: UUID
+    version: int
+    amount_fen: int
+    splits: list[Split]
+
+
+@dataclass(slots=True)
+class LockedOrder:
+    now: OrderNow
+    order_no: str
+    region: str
+    bills: list[SeenBill]
+
+
+@dataclass(slots=True)
+class LockedAttempt:
+    now: AttemptNow
+    order: LockedOrder
+
+
+@dataclass(slots=True)
+class Locked:
+    """All that a batch of news may touch."""
+
+    attempts: dict[str, LockedAttempt]  # by out_trade_no
+    bills: dict[UUID, LockedBill]
+    arrivals: dict[str, Arrival]  # by ledger key
+    just_paid: set[UUID]  # bills paid by earlier news of the same batch
+
+    def bills_now(self, order: LockedOrder) -> list[BillNow]:
+        """The order's bills against the versions it was made with."""
+        return [
+            BillNow.PAID
+            if seen.id in self.just_paid
+            else bill_now(
+                seen_version=seen.version,
+                version=self.bills[seen.id].version,
+                state=self.bills[seen.id].state,
+            )
+            for seen in order.bills
+        ]
+
+
+async def lock_for_news(
+    db: BaseDBAsyncClient, *, out_trade_nos: Sequence[str], arrival_keys: Sequence[str]
+) -> Locked:
+    """Lock in the fixed order and read what the ledger already has. Joins the transaction."""
+    rows = await db.execute_query_dict(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
+    orders: dict[UUID, LockedOrder] = {}
+    attempts = {row["out_trade_no"]: _attempt(row, orders) for row in rows}
+    bill_ids = {bill.id for order in orders.values() for bill in order.bills}
+    bills = await lock_bills(sorted(bill_ids)) if bill_ids else []
+    standing = await transfers_by_key(arrival_keys) if arrival_keys else {}
+    return Locked(
+        attempts=attempts,
+        bills={bill.id: bill for bill in bills},
+        arrivals={key: Arrival(transfer.amount_fen) for key, transfer in standing.items()},
+        just_paid=set(),
+    )
+
+
+async def lock_order(db: BaseDBAsyncClient, order_id: UUID) -> dict[str, Any] | None:
+    """Lock one order; its attempts change only under this lock. The row, or None."""
+    rows = await db.execute_query_dict(
+        "select * from pay_order where id = $1 for update", [order_id]
+    )
+    return rows[0] if rows else None
+
+
+def _attempt(row: dict[str, Any], orders: dict[UUID, LockedOrder]) -> LockedAttempt:
+    order = orders.get(row["order_id"])
+    if order is None:
+        order = orders[row["order_id"]] = _order(row)
+    return LockedAttempt(
+        AttemptNow(
+            id=row["id"],
+            channel=Channel(row["channel"]),
+            account_id=row["account_id"],
+            amount_fen=row["amount_fen"],
+            state=AttemptState(row["state"]),
+            channel_trade_no=row["channel_trade_no"],
+            paid_fen=row["paid_fen"],
+        ),
+        order,
+    )
+
+
+def _order(row: dict[str, Any]) -> LockedOrder:
+    splits: dict[str, list[Split]] = {}
+    for bill_id, payee_code, amount_fen, receipt_no in orjson.loads(row["splits"] or "[]"):
+        splits.setdefault(bill_id, []).append(Split(payee_code, amount_fen, receipt_no))
+    return LockedOrder(
+        now=OrderNow(row["order_id"], OrderState(row["order_state"]), row["close_reason"]),
+        order_no=row["order_no"],
+        region=row["region"],
+        bills=[
+            SeenBill(UUID(bill_id), version, amount_fen, splits.get(bill_id, []))
+            for bill_id, version, amount_fen in orjson.loads(row["bills"] or "[]")
+        ],
+    )

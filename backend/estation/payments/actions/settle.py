@@ -1,0 +1,156 @@
+"""The only door to paid: news from channels in, one judgement and one transaction per batch.
+
+Shape (DESIGN §10): lock many -> pure rules -> write many. Callbacks, active queries, closings
+and healing all pass here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+from tortoise.transactions import in_transaction
+
+from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, VerifiedNotice
+from estation.payments import rules
+from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
+from estation.payments.actions.writing import Writing
+from estation.payments.rules import IncidentKind, OutcomeKind, Posting, Verdict
+
+log = structlog.get_logger()
+
+SETTLED = Counter("estation_settled", "News from channels by what became of it", ["outcome"])
+
+
+@dataclass(frozen=True, slots=True)
+class SettleItem:
+    """One piece of news: a verified notice (with or without a report), or a report we asked for."""
+
+    channel: Channel
+    account_id: str
+    report: ChannelReport | None
+    notice: VerifiedNotice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one piece of news; `transfer_id` when this very news posted money."""
+
+    kind: OutcomeKind
+    incident: IncidentKind | None = None
+    order_id: UUID | None = None
+    transfer_id: UUID | None = None
+
+
+def from_notice(notice: VerifiedNotice, *, channel: Channel, account_id: str) -> SettleItem:
+    return SettleItem(channel, account_id, notice.report, notice)
+
+
+def from_report(report: ChannelReport) -> SettleItem:
+    return SettleItem(report.channel, report.account_id, report)
+
+
+async def settle_batch(items: Sequence[SettleItem], *, now: datetime) -> list[Outcome]:
+    """Settle all in one transaction, in order; nothing of it stays when it raises.
+
+    Any news may come any number of times, in any order, several for one order in one batch:
+    money is posted once, and every success ends applied or in an incident with its money in
+    suspense. Notices are put into the inbox as handled in the same transaction.
+    """
+    async with in_transaction() as db:
+        locked = await lock_for_news(
+            db,
+            out_trade_nos=[item.report.out_trade_no for item in items if item.report],
+            arrival_keys=sorted({key for item in items if (key := _arrival_key(item))}),
+        )
+        writing = Writing(now, locked)
+        outcomes = [_settle_one(item, locked, writing) for item in items]
+        await writing.write(db)
+    _tell(outcomes)
+    return outcomes
+
+
+async def settle_reports(
+    items: Sequence[SettleItem], *, now: datetime
+) -> list[Outcome | Exception]:
+    """`settle_batch`, falling back to one by one: a poisoned item fails alone."""
+    if not items:
+        return []
+    try:
+        return list(await settle_batch(items, now=now))
+    except Exception as failure:
+        if len(items) == 1:
+            log.error("settle_failed", out_trade_no=_number(items[0]), exc_info=failure)
+            return [failure]
+    return [answer for item in items for answer in await settle_reports([item], now=now)]
+
+
+def _settle_one(item: SettleItem, locked: Locked, writing: Writing) -> Outcome:
+    """Judge one item against the state left by those before it, and put down what it changes."""
+    attempt = locked.attempts.get(item.report.out_trade_no) if item.report else None
+    verdict = _judge(item, attempt, locked)
+    transfer_id = None
+    if item.report is not None and verdict.posting is not None:
+        transfer_id = writing.post(item.report, attempt, verdict.posting)
+    if item.report is not None and attempt is not None:
+        _move(attempt, verdict, item.report, writing)
+        if verdict.posting is Posting.PAYMENT and transfer_id is not None:
+            writing.pay_bills(attempt, item.report, transfer_id)
+    if verdict.incident is not None:
+        writing.open_incident(item.account_id, item.channel, verdict.incident, item, attempt)
+    if item.notice is not None:
+        writing.store(item.channel, item.account_id, item.notice, verdict)
+    order_id = attempt.order.now.id if attempt else None
+    return Outcome(verdict.outcome, verdict.incident, order_id, transfer_id)
+
+
+def _move(
+    attempt: LockedAttempt, verdict: Verdict, report: ChannelReport, writing: Writing
+) -> None:
+    was_live = attempt.now.state in rules.LIVE
+    if verdict.attempt_to is not None:
+        writing.move_attempt(attempt.now, verdict.attempt_to, report)
+    if verdict.order_to is not None:
+        writing.move_order(attempt.order, verdict, report)
+        if not was_live:
+            writing.hurry(attempt.order.now.id)
+
+
+def _judge(item: SettleItem, attempt: LockedAttempt | None, locked: Locked) -> Verdict:
+    if item.report is None:
+        return rules.judge_other_news(item.notice.kind if item.notice else "")
+    key = _arrival_key(item)
+    return rules.judge(
+        item.report,
+        attempt=attempt.now if attempt else None,
+        order=attempt.order.now if attempt else None,
+        bills=locked.bills_now(attempt.order) if attempt else [],
+        arrival=locked.arrivals.get(key) if key else None,
+    )
+
+
+def _arrival_key(item: SettleItem) -> str | None:
+    report = item.report
+    if report is None or report.state is not ChannelState.PAID or not report.channel_trade_no:
+        return None
+    return rules.arrival_key(report.account_id, report.channel_trade_no)
+
+
+def _tell(outcomes: Sequence[Outcome]) -> None:
+    """One line a batch: a line for each payment would cost more than settling it."""
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.kind] = counts.get(outcome.kind, 0) + 1
+        if outcome.incident is not None:
+            log.warning(
+                "incident_opened", kind=outcome.incident, order_id=str(outcome.order_id or "")
+            )
+    for kind, count in counts.items():
+        SETTLED.labels(kind).inc(count)
+    log.info("news_settled", **counts)
+
+
+def _number(item: SettleItem) -> str:
+    return item.report.out_trade_no if item.report else ""
