@@ -8,11 +8,20 @@ from tortoise.models import Model
 
 
 class OutgoingStream(Model):
-    """The head of a stream we write."""
+    """The head of a stream we write, and what the peer says it has received of it.
+
+    Packets up to `written_seq` exist as files; those after it are still only in the database.
+    """
 
     stream = fields.CharField(max_length=64, primary_key=True)
     last_seq = fields.BigIntField()
     last_digest = fields.CharField(max_length=64)
+    watermark: datetime | None = fields.DatetimeField(null=True)
+    packed_at: datetime | None = fields.DatetimeField(null=True)
+    written_seq = fields.BigIntField(default=0)
+    peer_received_seq = fields.BigIntField(default=0)
+    peer_received_at: datetime | None = fields.DatetimeField(null=True)
+    peer_trouble = fields.CharField(max_length=64, default="")
 
     class Meta:
         table = "gate_outgoing_stream"
@@ -32,8 +41,29 @@ class OutgoingRow(Model):
         table = "gate_outgoing_row"
 
 
+class OutgoingPacket(Model):
+    """A sealed packet, byte for byte: its file can be written again at any time."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    seq = fields.BigIntField()
+    digest = fields.CharField(max_length=64)
+    rows = fields.IntField()
+    manifest = fields.BinaryField()
+    body = fields.BinaryField()
+    created_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_outgoing_packet"
+        unique_together = (("stream", "seq"),)
+
+
 class IncomingStream(Model):
-    """The position of a stream we read; `stopped_reason` is empty while it runs."""
+    """The position of a stream we read; `stopped_reason` is empty while it runs.
+
+    `content_seq` is the last packet that carried more than reports about our own packets,
+    `reported_seq` the last one we told the peer about.
+    """
 
     stream = fields.CharField(max_length=64, primary_key=True)
     last_seq = fields.BigIntField()
@@ -42,13 +72,25 @@ class IncomingStream(Model):
     applied_at: datetime | None = fields.DatetimeField(null=True)
     stopped_reason = fields.CharField(max_length=64, default="")
     stopped_detail = fields.TextField(default="")
+    stopped_at: datetime | None = fields.DatetimeField(null=True)
+    failures = fields.IntField(default=0)
+    retry_at: datetime | None = fields.DatetimeField(null=True)
+    parked_files = fields.IntField(default=0)
+    duplicates = fields.BigIntField(default=0)
+    content_seq = fields.BigIntField(default=0)
+    reported_seq = fields.BigIntField(default=0)
+    reported_at: datetime | None = fields.DatetimeField(null=True)
 
     class Meta:
         table = "gate_incoming_stream"
 
 
 class IncomingFile(Model):
-    """What became of one file: applied, duplicate, parked or quarantined with a reason."""
+    """What became of one file: `applied` or `quarantined` with a reason.
+
+    `digest` is the packet's when applied, that of the file's bytes when quarantined; `kept_as`
+    is its name in the quarantine folder, `times` how often the same bytes came.
+    """
 
     id = fields.UUIDField(primary_key=True)
     stream = fields.CharField(max_length=64)
@@ -57,8 +99,28 @@ class IncomingFile(Model):
     digest = fields.CharField(max_length=64)
     state = fields.CharField(max_length=16)
     reason = fields.CharField(max_length=64, default="")
+    detail = fields.TextField(default="")
+    kept_as = fields.CharField(max_length=160, default="")
     rows = fields.IntField(default=0)
+    times = fields.IntField(default=1)
     received_at: datetime = fields.DatetimeField()
 
     class Meta:
         table = "gate_incoming_file"
+        indexes = (("stream", "seq"), ("digest",))
+
+
+class ParkedRow(Model):
+    """A row of a topic this side does not handle yet: kept as it came, never dropped."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    seq = fields.BigIntField()
+    line = fields.IntField()
+    topic = fields.CharField(max_length=64)
+    body = fields.TextField()
+    created_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_parked_row"
+        unique_together = (("stream", "seq", "line"),)

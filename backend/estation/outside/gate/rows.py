@@ -2,118 +2,142 @@
 
 A topic names its row type. Money is integer fen, moments are RFC 3339 with offset, days are
 ISO dates. `source` is the issuing centre; `(source, source_id)` names a thing for ever and
-`version` grows with each change of it.
+`version` grows with each change of it. Lengths and ranges are what the receiving tables hold:
+a row outside of them is refused on both sides, before it is sent and before it is applied.
+Fields a receiver does not know are accepted and ignored, so that senders may be newer.
 """
 
+import functools
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
+
+from estation.shared.fields import MAX_FEN
+
+Fen: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_FEN)]
+Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
+Version: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Position: TypeAlias = Annotated[int, Meta(ge=0, le=9_999_999_999)]
+Source: TypeAlias = Annotated[str, Meta(min_length=1, max_length=32)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Code: TypeAlias = Annotated[str, Meta(max_length=32)]
+Line: TypeAlias = Annotated[str, Meta(max_length=128)]
+Text: TypeAlias = Annotated[str, Meta(max_length=512)]
+Region: TypeAlias = Annotated[str, Meta(min_length=6, max_length=6)]
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+MAX_PARTS = 1000
+"""Items, parties, stages or splits of one row; the longest real bill has a few dozen."""
 
 
 class PartyRow(Struct, frozen=True, kw_only=True):
     """A person in a matter, identified at the counter."""
 
-    role: str  # buyer, seller, mortgagee …
-    name: str
-    id_type: str  # code table zjzl: "1" is the resident identity card
-    id_no: str
-    phone: str
+    role: Annotated[str, Meta(min_length=1, max_length=16)]  # buyer, seller, mortgagee …
+    name: Name
+    id_type: Annotated[
+        str, Meta(min_length=1, max_length=8)
+    ]  # code table zjzl: "1" is the resident identity card
+    id_no: Name
+    phone: Code
 
 
 class StageRow(Struct, frozen=True, kw_only=True):
     """One box of the flow chart (网签→资金托管→抵押→纳税→登记)."""
 
-    stage: str  # contract, escrow, loan, tax, registration
-    state: str  # waiting, doing, done, not_required, returned
-    at: datetime | None = None
-    note: str = ""
+    stage: Code  # contract, escrow, loan, tax, registration
+    state: Code  # waiting, doing, done, not_required, returned
+    at: Moment | None = None
+    note: Text = ""
 
 
 class CaseRow(Struct, frozen=True, kw_only=True):
     """Topic `case`: the whole present state of one matter (办件)."""
 
-    source: str
-    source_id: str
-    version: int
-    region: str
-    case_no: str
-    matter: str
-    hall: str
-    unit_code: str
-    address: str
-    opened_at: datetime
-    state: str  # open, closed, withdrawn
-    parties: list[PartyRow]
-    stages: list[StageRow]
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    case_no: Code
+    matter: Code
+    hall: Annotated[str, Meta(max_length=64)]
+    unit_code: Annotated[str, Meta(max_length=28)]
+    address: Annotated[str, Meta(max_length=256)]
+    opened_at: Moment
+    state: Annotated[str, Meta(min_length=1, max_length=16)]  # open, closed, withdrawn
+    parties: Annotated[list[PartyRow], Meta(max_length=MAX_PARTS)]
+    stages: Annotated[list[StageRow], Meta(max_length=MAX_PARTS)]
 
 
 class FeeItemRow(Struct, frozen=True, kw_only=True):
     """One tax or fee. `amount_fen` = what is due after relief; zero items are shown as exempt."""
 
-    seq: int
-    code: str
-    name: str
-    payee_code: str
-    base_fen: int | None
-    rate: str
-    relief_fen: int
-    amount_fen: int
-    formula: str
-    legal_basis: str
-    note: str = ""
+    seq: Annotated[int, Meta(ge=0, le=MAX_PARTS)]
+    code: Code
+    name: Name
+    payee_code: Code
+    base_fen: Fen | None
+    rate: Code
+    relief_fen: Fen
+    amount_fen: Fen
+    formula: Text
+    legal_basis: Text
+    note: Text = ""
 
 
 class FeeBillRow(Struct, frozen=True, kw_only=True):
     """Topic `fee_bill`: one payer's bill for one case; `version` grows when revised."""
 
-    source: str
-    source_id: str
-    version: int
-    region: str
-    bill_no: str
-    case_source_id: str
-    title: str
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    bill_no: Code
+    case_source_id: Name
+    title: Line
     payer: PartyRow
     state: Literal["issued", "withdrawn"]
-    issued_at: datetime
+    issued_at: Moment
     due_on: date | None
-    total_fen: int
-    items: list[FeeItemRow]
+    total_fen: Fen
+    items: Annotated[list[FeeItemRow], Meta(max_length=MAX_PARTS)]
 
 
 class ReceiptSplitRow(Struct, frozen=True, kw_only=True):
     """What one payee got of a payment, and our receipt number for it."""
 
-    payee_code: str
-    amount_fen: int
-    receipt_no: str
+    payee_code: Code
+    amount_fen: Fen
+    receipt_no: Name
 
 
 class ReceiptRow(Struct, frozen=True, kw_only=True):
     """Topic `receipt`: one bill was paid, once. Keyed by (source, source_id, order_no)."""
 
-    source: str
-    source_id: str
-    bill_version: int
-    bill_no: str
-    order_no: str
-    channel: str
-    out_trade_no: str
-    channel_trade_no: str
-    paid_at: datetime
-    amount_fen: int
-    transfer_id: str
-    splits: list[ReceiptSplitRow]
+    source: Source
+    source_id: Name
+    bill_version: Version
+    bill_no: Code
+    order_no: Code
+    channel: Code
+    out_trade_no: Name
+    channel_trade_no: Name
+    paid_at: Moment
+    amount_fen: Fen
+    transfer_id: Name
+    splits: Annotated[list[ReceiptSplitRow], Meta(max_length=MAX_PARTS)]
 
 
 class ReceivedUpToRow(Struct, frozen=True, kw_only=True):
     """Topic `received_up_to`: what the opposite side has applied, as ordinary data."""
 
-    stream: str
-    seq: int
-    digest: str
-    at: datetime
+    stream: Name
+    seq: Position
+    digest: Digest
+    at: Moment
 
 
 TOPICS: dict[str, type[Struct]] = {
@@ -122,3 +146,50 @@ TOPICS: dict[str, type[Struct]] = {
     "receipt": ReceiptRow,
     "received_up_to": ReceivedUpToRow,
 }
+
+
+class BadRow(Exception):
+    """A row is not what its topic says; the text names field and kind, never the value."""
+
+
+def encode_row(topic: str, row: Struct) -> bytes:
+    """One row as JSON, checked the way the receiver will check it.
+
+    Raises BadRow when the peer would refuse it: better the sender's transaction fails than
+    the stream stops on the other side.
+    """
+    if type(row) is not TOPICS.get(topic):
+        raise BadRow(f"{type(row).__name__} is not the row of topic {topic}")
+    encoded = msgspec.json.encode(row)
+    decode_row(topic, encoded)
+    return encoded
+
+
+def decode_row(topic: str, body: bytes | str | msgspec.Raw | Mapping[str, Any]) -> Struct:
+    """The topic's Struct from JSON or from decoded JSON. Raises BadRow, KeyError for no topic."""
+    if isinstance(body, Mapping):
+        body = msgspec.json.encode(body)
+    elif isinstance(body, str):
+        body = body.encode()
+    # PostgreSQL can store no NUL character, neither in text nor in jsonb.
+    if b"\\u0000" in memoryview(body).tobytes():
+        raise BadRow("NUL character")
+    try:
+        return _decoder(TOPICS[topic]).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise BadRow(_without_values(str(problem))) from None
+
+
+def decode_rows(topic: str, bodies: Sequence[bytes | msgspec.Raw]) -> list[Struct]:
+    """As `decode_row`, for many."""
+    return [decode_row(topic, body) for body in bodies]
+
+
+@functools.cache
+def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
+    return msgspec.json.Decoder(row_type)
+
+
+def _without_values(message: str) -> str:
+    """msgspec quotes the wrong value of an enumeration: that may be personal data."""
+    return "Invalid enum value" + message.partition("' - ")[2] if "enum" in message else message

@@ -1,0 +1,47 @@
+"""Every way a packet is refused, and why a stream stands still."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Stable codes, written into the database and shown to staff."""
+
+    foreign_name = "foreign_name"  # not a packet's file name
+    foreign_stream = "foreign_stream"  # a packet of another stream
+    not_a_file = "not_a_file"  # folder, link, pipe …
+    too_large = "too_large"
+    bad_manifest = "bad_manifest"  # unreadable, not canonical, or a field is wrong
+    unsupported_version = "unsupported_version"
+    name_mismatch = "name_mismatch"  # the manifest says another stream or seq than the name
+    bad_seal = "bad_seal"
+    truncated = "truncated"  # fewer or more bytes than the manifest says
+    bad_digest = "bad_digest"
+    zip_bomb = "zip_bomb"  # would grow beyond what it says or what we allow
+    bad_body = "bad_body"  # not one zstd frame of lines
+    bad_count = "bad_count"
+    row_too_long = "row_too_long"
+    bad_encoding = "bad_encoding"  # not UTF-8, or contains NUL
+    bad_row = "bad_row"
+    fork = "fork"  # rightly sealed, but of another history than the one we applied
+    gap = "gap"  # nothing wrong with what is here; something before it is missing
+    handler_failed = "handler_failed"  # our side could not store it; tried again later
+
+
+NEEDS_A_PERSON = frozenset({Reason.fork})
+"""After these the stream goes on only when a person said so: two histories carry our seal."""
+
+
+class BadPacket(Exception):
+    """The file is not an acceptable packet. `detail` holds no personal data."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RowRefused(Exception):
+    """Raised by a handler: this row can never be accepted. The file is quarantined as bad_row.
+
+    Any other exception of a handler means "not now": the file stays and is tried again.
+    """

@@ -1,0 +1,162 @@
+"""Files in and out of the gate's folders: atomic, synced, never followed through links.
+
+A gate folder has `outgoing/` (the device takes files away), `incoming/` (the device puts
+files) and `quarantine/` (refused files, kept as evidence). All three are one file system.
+Blocking calls: run them in a thread.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from estation.outside.gate import format as packets
+from estation.outside.gate.errors import BadPacket, Reason
+
+MAX_LISTED = 100_000
+QUARANTINE_MAX_FILES = 500
+QUARANTINE_MAX_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Listing:
+    """What lies in `incoming/`: packets of the stream by seq, and whatever else is there."""
+
+    packets: dict[int, str] = field(default_factory=dict)
+    strays: list[tuple[str, Reason]] = field(default_factory=list)
+
+
+def write_atomically(folder: Path, name: str, parts: Sequence[bytes]) -> None:
+    """The file appears under its name complete and durable, or not at all.
+
+    A hidden name is used until then; the same one each time, so that crashes leave at most
+    one remnant, which the next attempt overwrites.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{name}.part"
+    with temporary.open("wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / name)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def list_incoming(folder: Path, stream: str) -> Listing:
+    """At most MAX_LISTED entries, hidden ones (still being written by the device) left out."""
+    listing = Listing()
+    if not folder.is_dir():
+        return listing
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number >= MAX_LISTED:
+                break
+            if entry.name.startswith("."):
+                continue
+            name = packets.parse_name(entry.name)
+            if not entry.is_file(follow_symlinks=False):
+                listing.strays.append((entry.name, Reason.not_a_file))
+            elif name is None:
+                listing.strays.append((entry.name, Reason.foreign_name))
+            elif name[0] != stream:
+                listing.strays.append((entry.name, Reason.foreign_stream))
+            else:
+                listing.packets[name[1]] = entry.name
+    return listing
+
+
+def read_bounded(path: Path, limit: int = packets.MAX_FILE_BYTES) -> bytes:
+    """A whole regular file. Raises FileNotFoundError, BadPacket when it is none or too large."""
+    with _open_regular(path) as (descriptor, info):
+        if info.st_size > limit:
+            raise BadPacket(Reason.too_large, f"{info.st_size} bytes")
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BadPacket(Reason.too_large, f"more than {limit} bytes")
+    return data
+
+
+def read_beginning(path: Path) -> bytes:
+    """Enough of a file to hold its manifest."""
+    with _open_regular(path) as (descriptor, _):
+        return os.read(descriptor, packets.MAX_MANIFEST_BYTES + 1)
+
+
+@contextlib.contextmanager
+def _open_regular(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise BadPacket(Reason.not_a_file, problem.strerror or "") from problem
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise BadPacket(Reason.not_a_file)
+        yield descriptor, info
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, or "" when it is no readable file of allowed size."""
+    try:
+        return hashlib.sha256(read_bounded(path)).hexdigest()
+    except (BadPacket, OSError):
+        return ""
+
+
+def remove(path: Path) -> None:
+    """The file is gone afterwards; that it was gone already is fine."""
+    path.unlink(missing_ok=True)
+
+
+def quarantine(folder: Path, name: str, kept_as: str) -> None:
+    """Move an entry of `incoming/` aside; the entry itself, never what a link points to."""
+    aside = quarantine_folder(folder)
+    aside.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder / name, aside / kept_as)
+    sync_folder(aside)
+    _trim_quarantine(aside)
+
+
+def quarantine_folder(incoming: Path) -> Path:
+    return incoming.parent / "quarantine"
+
+
+def harmless_name(name: str) -> str:
+    """A foreign file name as plain ASCII of at most 80 characters without separators."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:80] or "_"
+
+
+def _trim_quarantine(aside: Path) -> None:
+    """Oldest first, so that a flood of bad files cannot fill the disk; their rows stay."""
+    with os.scandir(aside) as entries:
+        kept = sorted(
+            ((entry.stat(follow_symlinks=False), entry.path) for entry in entries),
+            key=lambda pair: pair[0].st_ctime_ns,
+            reverse=True,
+        )
+    total = 0
+    for number, (info, path) in enumerate(kept):
+        total += info.st_size
+        if number >= QUARANTINE_MAX_FILES or total > QUARANTINE_MAX_BYTES:
+            with contextlib.suppress(OSError):
+                os.rmdir(path) if stat.S_ISDIR(info.st_mode) else os.unlink(path)

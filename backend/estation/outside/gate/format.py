@@ -1,0 +1,255 @@
+"""One packet as bytes: a canonical JSON manifest, a line feed, one zstd frame of JSON lines.
+
+    {"body_length":…,"created_at":…,"digest":…,"format":"estation-gate",…,"seal":{…}}\n
+    <zstd: {"row":{…},"topic":"fee_bill"}\n …>
+
+Canonical: UTF-8, keys sorted, no white space, no escapes but JSON's own. The seal signs the
+canonical manifest without `seal`; the packet's digest, which the next packet names as
+`previous`, is the SHA-256 of the same bytes, so that it covers rows, watermark and history.
+Everything is checked cheapest first: nothing is unpacked before seal and digest hold.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+import zstandard
+from msgspec import Meta, Struct
+
+from estation.outside.gate.errors import BadPacket, Reason
+from estation.outside.gate.keys import PeerKey, SealKey
+from estation.outside.gate.rows import Digest, Moment
+
+FORMAT: Literal["estation-gate"] = "estation-gate"
+VERSION: Literal[1] = 1
+NO_PREVIOUS = "0" * 64
+
+MAX_MANIFEST_BYTES = 8 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_FILE_BYTES = MAX_MANIFEST_BYTES + 1 + MAX_BODY_BYTES
+MAX_LINES_BYTES = 128 * 1024 * 1024
+FREE_LINES_BYTES = 16 * 1024 * 1024
+"""Up to here any ratio is allowed, so senders that stay below are never refused for it."""
+MAX_RATIO = 200
+MAX_ROWS = 100_000
+MAX_LINE_BYTES = 1024 * 1024
+_MAX_WINDOW = 8 * 1024 * 1024
+_LEVEL = 3
+
+_NAME = re.compile(r"(?P<stream>[a-z0-9][a-z0-9-]{0,62})-(?P<seq>[0-9]{10})\.gate", re.ASCII)
+_STREAM = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
+
+
+class Seal(Struct, frozen=True, kw_only=True):
+    """Which key signed, and the signature in base64."""
+
+    algorithm: Annotated[str, Meta(max_length=32)]
+    key: Annotated[str, Meta(max_length=64)]
+    signature: Annotated[str, Meta(max_length=1024)]
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a packet says of itself; fields of later minor versions are signed and ignored."""
+
+    format: Literal["estation-gate"] = FORMAT
+    version: Literal[1] = VERSION
+    stream: Annotated[str, Meta(pattern=_STREAM)]
+    seq: Annotated[int, Meta(ge=1, le=9_999_999_999)]
+    previous: Digest
+    count: Annotated[int, Meta(ge=0, le=MAX_ROWS)]
+    lines_length: Annotated[int, Meta(ge=0, le=MAX_LINES_BYTES)]
+    body_length: Annotated[int, Meta(ge=0, le=MAX_BODY_BYTES)]
+    digest: Digest  # SHA-256 of the zstd bytes
+    watermark: Moment
+    created_at: Moment
+
+
+class Line(Struct, frozen=True):
+    """One row, its content not yet read."""
+
+    topic: Annotated[str, Meta(min_length=1, max_length=64)]
+    row: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A sealed packet: the manifest line without its line feed, and the body."""
+
+    manifest: bytes
+    body: bytes
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A manifest that was read but not yet believed."""
+
+    manifest: Manifest
+    seal: Seal
+    signed: bytes
+    digest: str
+
+
+def valid_stream(stream: str) -> bool:
+    """Whether a stream may have this name: it becomes part of file names."""
+    return re.match(_STREAM, stream) is not None
+
+
+def file_name(stream: str, seq: int) -> str:
+    return f"{stream}-{seq:010d}.gate"
+
+
+def parse_name(name: str) -> tuple[str, int] | None:
+    """(stream, seq) of a packet's file name, or None for any other name."""
+    match = _NAME.fullmatch(name)
+    return (match["stream"], int(match["seq"])) if match else None
+
+
+def build(
+    *,
+    stream: str,
+    seq: int,
+    previous: str,
+    lines: Sequence[bytes],
+    watermark: datetime,
+    created_at: datetime,
+    key: SealKey,
+) -> Built:
+    """Seal lines (without line feeds) into a packet. The caller keeps within the limits."""
+    text = b"".join(part for line in lines for part in (line, b"\n"))
+    body = zstandard.ZstdCompressor(level=_LEVEL).compress(text)
+    manifest = Manifest(
+        stream=stream,
+        seq=seq,
+        previous=previous,
+        count=len(lines),
+        lines_length=len(text),
+        body_length=len(body),
+        digest=hashlib.sha256(body).hexdigest(),
+        watermark=watermark,
+        created_at=created_at,
+    )
+    signed = canonical(msgspec.to_builtins(manifest))
+    seal = Seal(
+        algorithm=key.algorithm,
+        key=key.key_id,
+        signature=base64.b64encode(key.sign(signed)).decode(),
+    )
+    full = canonical({**msgspec.to_builtins(manifest), "seal": msgspec.to_builtins(seal)})
+    return Built(manifest=full, body=body, digest=hashlib.sha256(signed).hexdigest())
+
+
+def line(topic: str, row: bytes) -> bytes:
+    """One line of a body. `row` is JSON; the topic is one of ours and needs no escaping."""
+    return b'{"row":' + row + b',"topic":"' + topic.encode() + b'"}'
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+def read_head(data: bytes) -> Head:
+    """The manifest at the beginning of a file. Raises BadPacket; checks no seal."""
+    text, found, _ = data[: MAX_MANIFEST_BYTES + 1].partition(b"\n")
+    if not found:
+        raise BadPacket(Reason.bad_manifest, "no manifest line")
+    try:
+        fields = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise BadPacket(Reason.bad_manifest, "not JSON") from problem
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise BadPacket(Reason.bad_manifest, "not a gate packet")
+    if fields.get("version") != VERSION:
+        raise BadPacket(Reason.unsupported_version, "this receiver reads version 1")
+    # A manifest has one spelling only: no doubled keys, no white space to hide things in.
+    if canonical(fields) != text:
+        raise BadPacket(Reason.bad_manifest, "not canonical")
+    seal = fields.pop("seal", None)
+    try:
+        return Head(
+            manifest=msgspec.convert(fields, Manifest),
+            seal=msgspec.convert(seal, Seal),
+            signed=(signed := canonical(fields)),
+            digest=hashlib.sha256(signed).hexdigest(),
+        )
+    except msgspec.ValidationError as problem:
+        raise BadPacket(Reason.bad_manifest, str(problem)) from None
+
+
+def check_seal(head: Head, peer_key: PeerKey) -> None:
+    """Raises BadPacket(bad_seal) unless the peer signed exactly this manifest."""
+    if (head.seal.algorithm, head.seal.key) != (peer_key.algorithm, peer_key.key_id):
+        raise BadPacket(Reason.bad_seal, f"sealed by unknown key {head.seal.key!a}")
+    try:
+        signature = base64.b64decode(head.seal.signature, validate=True)
+    except (binascii.Error, ValueError) as problem:
+        raise BadPacket(Reason.bad_seal, "signature is not base64") from problem
+    if not peer_key.verify(head.signed, signature):
+        raise BadPacket(Reason.bad_seal, "signature does not fit")
+
+
+def check_name(head: Head, *, stream: str, seq: int) -> None:
+    """Raises BadPacket when file name and manifest disagree."""
+    manifest = head.manifest
+    if manifest.stream != stream:
+        raise BadPacket(Reason.foreign_stream, "the manifest names another stream")
+    if manifest.seq != seq:
+        raise BadPacket(Reason.name_mismatch, f"the manifest says seq {manifest.seq}")
+
+
+def read_lines(data: bytes, head: Head) -> list[Line]:
+    """The rows of a whole file whose seal holds. Raises BadPacket; bounded in every respect."""
+    manifest = head.manifest
+    body = memoryview(data)[data.index(b"\n") + 1 :]
+    if len(body) != manifest.body_length:
+        raise BadPacket(
+            Reason.truncated, f"{len(body)} bytes of body instead of {manifest.body_length}"
+        )
+    if hashlib.sha256(body).hexdigest() != manifest.digest:
+        raise BadPacket(Reason.bad_digest, "the body is not the one that was sealed")
+    text = _unpack(body, manifest)
+    lines = text.split(b"\n")
+    if lines.pop() != b"":
+        raise BadPacket(Reason.bad_body, "the last line has no end")
+    if len(lines) != manifest.count:
+        raise BadPacket(Reason.bad_count, f"{len(lines)} rows instead of {manifest.count}")
+    return [_read_line(line, number) for number, line in enumerate(lines, 1)]
+
+
+def _unpack(body: memoryview, manifest: Manifest) -> bytes:
+    limit = manifest.lines_length
+    if limit > FREE_LINES_BYTES and limit > MAX_RATIO * len(body):
+        raise BadPacket(Reason.zip_bomb, f"would grow more than {MAX_RATIO} times")
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    try:
+        with unpacker.stream_reader(body, read_across_frames=False) as reader:
+            text = reader.read(limit + 1)
+    except zstandard.ZstdError as problem:
+        raise BadPacket(Reason.bad_body, "not zstd") from problem
+    if len(text) > limit:
+        raise BadPacket(Reason.zip_bomb, "grows beyond what the manifest says")
+    if len(text) < limit:
+        raise BadPacket(Reason.bad_body, "unpacks to less than the manifest says")
+    try:
+        text.decode()
+    except UnicodeDecodeError as problem:
+        raise BadPacket(Reason.bad_encoding, "not UTF-8") from problem
+    return text
+
+
+_line_decoder = msgspec.json.Decoder(Line)
+
+
+def _read_line(line: bytes, number: int) -> Line:
+    if len(line) > MAX_LINE_BYTES:
+        raise BadPacket(Reason.row_too_long, f"line {number} has {len(line)} bytes")
+    try:
+        return _line_decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError) as problem:
+        raise BadPacket(Reason.bad_row, f"line {number} is not a row") from problem

@@ -1,0 +1,124 @@
+"""Seals: who signed a packet. Ed25519 today; SM2 needs only two more classes of this shape."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+class SealKey(Protocol):
+    """Signs the packets of one side."""
+
+    @property
+    def algorithm(self) -> str: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+    def sign(self, data: bytes) -> bytes: ...
+
+
+class PeerKey(Protocol):
+    """Recognises the packets of the other side."""
+
+    @property
+    def algorithm(self) -> str: ...
+
+    @property
+    def key_id(self) -> str: ...
+
+    def verify(self, data: bytes, signature: bytes) -> bool: ...
+
+
+class Ed25519Seal:
+    """RFC 8032; `key_id` is the first 16 hex digits of SHA-256 over the raw public key."""
+
+    algorithm = "ed25519"
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.key_id = _key_id(key.public_key())
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+class Ed25519Peer:
+    """The public half."""
+
+    algorithm = "ed25519"
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+        self.key_id = _key_id(key)
+
+    def verify(self, data: bytes, signature: bytes) -> bool:
+        try:
+            self._key.verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def load_seal_key(pem: bytes) -> SealKey:
+    """From a PKCS #8 PEM without password. Raises ValueError for any other key."""
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("a gate signing key must be Ed25519")
+    return Ed25519Seal(key)
+
+
+def load_peer_key(pem: bytes) -> PeerKey:
+    """From a SubjectPublicKeyInfo PEM. Raises ValueError for any other key."""
+    key = serialization.load_pem_public_key(pem)
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("a gate peer key must be Ed25519")
+    return Ed25519Peer(key)
+
+
+def make_key() -> tuple[bytes, bytes]:
+    """A new pair as PEM: (private, public)."""
+    key = Ed25519PrivateKey.generate()
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        _public_pem(key.public_key()),
+    )
+
+
+def make_pair(*, private: Path, public: Path) -> None:
+    """Write a pair of PEM files, the private one readable by its owner only.
+
+    A private key that is already there is kept and its public half written again.
+    """
+    private.parent.mkdir(parents=True, exist_ok=True)
+    public.parent.mkdir(parents=True, exist_ok=True)
+    if private.exists():
+        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError(f"{private} is not an Ed25519 key")
+        public.write_bytes(_public_pem(key.public_key()))
+        return
+    private_pem, public_pem = make_key()
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private_pem)
+    public.write_bytes(public_pem)
+
+
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]

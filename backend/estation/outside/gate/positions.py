@@ -1,0 +1,214 @@
+"""The database's side of receiving: where a stream stands, why it stands still, what came.
+
+Every function joins the transaction of the connection it is given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.outside.gate import format as packets
+from estation.outside.gate.errors import NEEDS_A_PERSON, Reason
+from estation.shared import ids
+
+KEEP_APPLIED = 100_000
+"""So many applied positions keep their digest, by which a repeat is told from a fork."""
+MAX_RETRY = timedelta(seconds=60)
+
+
+_SELECT = """select last_seq, last_digest, stopped_reason, failures, retry_at, parked_files
+             from gate_incoming_stream where stream = $1"""
+_SELECT_LOCKED = _SELECT + " for update"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The row of `gate_incoming_stream`."""
+
+    last_seq: int
+    last_digest: str
+    stopped_reason: str
+    failures: int
+    retry_at: datetime | None
+    parked_files: int
+
+    @property
+    def needs_a_person(self) -> bool:
+        return self.stopped_reason in NEEDS_A_PERSON
+
+
+async def position_of(db: BaseDBAsyncClient, stream: str, *, lock: bool = False) -> Position:
+    """Made at 0 when the stream is new; locked until the transaction ends when asked."""
+    query = _SELECT_LOCKED if lock else _SELECT
+    found = await db.execute_query_dict(query, [stream])
+    if not found:
+        await db.execute_query(
+            """insert into gate_incoming_stream
+               (stream, last_seq, last_digest, stopped_reason, stopped_detail, failures,
+                parked_files, duplicates, content_seq, reported_seq)
+               values ($1, 0, $2, '', '', 0, 0, 0, 0, 0) on conflict do nothing""",
+            [stream, packets.NO_PREVIOUS],
+        )
+        found = await db.execute_query_dict(query, [stream])
+    return Position(**found[0])
+
+
+async def claim(tx: BaseDBAsyncClient, stream: str) -> bool:
+    """Become the only importer of the stream until the transaction ends; False if one is."""
+    found = await tx.execute_query_dict(
+        "select pg_try_advisory_xact_lock(hashtextextended('gate/' || $1, 0)) as mine", [stream]
+    )
+    return bool(found[0]["mine"])
+
+
+async def record_applied(
+    tx: BaseDBAsyncClient, head: packets.Head, *, content: bool, now: datetime
+) -> None:
+    """The position moves on to this packet; whatever stopped the stream is over."""
+    manifest = head.manifest
+    await tx.execute_query(
+        """insert into gate_incoming_file
+           (id, stream, seq, file_name, digest, state, reason, detail, kept_as, rows, times,
+            received_at)
+           values ($1, $2, $3, $4, $5, 'applied', '', '', '', $6, 1, $7)""",
+        [
+            ids.row_id(now),
+            manifest.stream,
+            manifest.seq,
+            packets.file_name(manifest.stream, manifest.seq),
+            head.digest,
+            manifest.count,
+            now,
+        ],
+    )
+    await tx.execute_query(
+        """update gate_incoming_stream
+           set last_seq = $2, last_digest = $3, watermark = $4, applied_at = $5,
+               stopped_reason = '', stopped_detail = '', stopped_at = null,
+               failures = 0, retry_at = null,
+               content_seq = case when $6 then $2 else content_seq end
+           where stream = $1""",
+        [manifest.stream, manifest.seq, head.digest, manifest.watermark, now, content],
+    )
+    if manifest.seq % 1000 == 0:
+        await tx.execute_query(
+            """delete from gate_incoming_file
+               where stream = $1 and seq between $2 and $3 and state = 'applied'""",
+            [manifest.stream, manifest.seq - KEEP_APPLIED - 2000, manifest.seq - KEEP_APPLIED],
+        )
+
+
+async def applied_digest(db: BaseDBAsyncClient, stream: str, seq: int) -> str | None:
+    """Of a packet already applied; None when that is so long ago that it is forgotten."""
+    found = await db.execute_query_dict(
+        """select digest from gate_incoming_file
+           where stream = $1 and seq = $2 and state = 'applied'""",
+        [stream, seq],
+    )
+    return found[0]["digest"] if found else None
+
+
+async def count_duplicate(db: BaseDBAsyncClient, stream: str) -> None:
+    await db.execute_query(
+        "update gate_incoming_stream set duplicates = duplicates + 1 where stream = $1", [stream]
+    )
+
+
+async def park_rows(
+    tx: BaseDBAsyncClient,
+    head: packets.Head,
+    parked: Sequence[tuple[int, str, bytes]],
+    *,
+    now: datetime,
+) -> None:
+    """Keep rows (line number, topic, JSON) nobody here handles yet."""
+    await tx.execute_query(
+        """insert into gate_parked_row (id, stream, seq, line, topic, body, created_at)
+           select id, $1, $2, line, topic, body, $3
+           from unnest($4::uuid[], $5::int[], $6::text[], $7::text[])
+             as given (id, line, topic, body)""",
+        [
+            head.manifest.stream,
+            head.manifest.seq,
+            now,
+            [ids.row_id(now) for _ in parked],
+            [line for line, _, _ in parked],
+            [topic for _, topic, _ in parked],
+            [body.decode() for _, _, body in parked],
+        ],
+    )
+
+
+async def stop(
+    db: BaseDBAsyncClient, stream: str, reason: Reason, detail: str, *, now: datetime
+) -> None:
+    """The stream stands still, and says why since when. A fork is not overwritten."""
+    await db.execute_query(
+        """update gate_incoming_stream
+           set stopped_at = case when stopped_reason = $2 then stopped_at else $4 end,
+               stopped_reason = $2, stopped_detail = $3
+           where stream = $1 and stopped_reason <> all($5::text[])""",
+        [stream, reason.value, detail[:500], now, [reason.value for reason in NEEDS_A_PERSON]],
+    )
+
+
+async def stop_and_retry(
+    db: BaseDBAsyncClient, stream: str, detail: str, failures: int, *, now: datetime
+) -> None:
+    """Our own side failed: stand still and try again, later each time (1 s … 60 s)."""
+    await stop(db, stream, Reason.handler_failed, detail, now=now)
+    delay = min(timedelta(seconds=2 ** min(failures, 10)), MAX_RETRY)
+    await db.execute_query(
+        "update gate_incoming_stream set failures = $2, retry_at = $3 where stream = $1",
+        [stream, failures + 1, now + delay],
+    )
+
+
+async def note_parked_files(
+    db: BaseDBAsyncClient, stream: str, before: Position, parked_files: int, *, now: datetime
+) -> None:
+    """Files ahead of a missing one: say so, unless something worse is already said."""
+    if parked_files != before.parked_files:
+        await db.execute_query(
+            "update gate_incoming_stream set parked_files = $2 where stream = $1",
+            [stream, parked_files],
+        )
+    if parked_files and not before.stopped_reason:
+        await stop(db, stream, Reason.gap, f"waiting for seq {before.last_seq + 1}", now=now)
+
+
+async def record_quarantined(
+    db: BaseDBAsyncClient,
+    stream: str,
+    *,
+    seq: int | None,
+    file_name: str,
+    digest: str,
+    reason: Reason,
+    detail: str,
+    kept_as: str,
+    file_id: UUID,
+    now: datetime,
+) -> bool:
+    """Remember a refused file; False when the same bytes were refused before (only counted)."""
+    if digest:
+        repeated: list[dict[str, Any]] = await db.execute_query_dict(
+            """update gate_incoming_file set times = times + 1, received_at = $4
+               where digest = $1 and stream = $2 and state = 'quarantined' and reason = $3
+               returning id""",
+            [digest, stream, reason.value, now],
+        )
+        if repeated:
+            return False
+    await db.execute_query(
+        """insert into gate_incoming_file
+           (id, stream, seq, file_name, digest, state, reason, detail, kept_as, rows, times,
+            received_at)
+           values ($1, $2, $3, $4, $5, 'quarantined', $6, $7, $8, 0, 1, $9)""",
+        [file_id, stream, seq, file_name, digest, reason.value, detail[:500], kept_as, now],
+    )
+    return True

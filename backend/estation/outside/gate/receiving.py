@@ -1,0 +1,352 @@
+"""How files become rows: strictly in order, each in one transaction with its position.
+
+Refused files go to `quarantine/` and the stream says why it stands still; whatever lies
+behind stays in `incoming/` and is applied when the right file has come. Applied files are
+deleted after the commit: position and digest are in the database, the sender can write the
+file again, and a second copy would only be personal data lying about.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.transactions import in_transaction
+
+from estation.outside.gate import folders, positions, reporting, rows
+from estation.outside.gate import format as packets
+from estation.outside.gate.errors import BadPacket, Reason, RowRefused
+from estation.outside.gate.keys import PeerKey
+from estation.outside.gate.positions import Position
+from estation.shared import ids
+
+log = structlog.get_logger()
+
+MAX_FILES_PER_CALL = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Which packet rows came in, and how recent the sender's data are up to it."""
+
+    stream: str
+    seq: int
+    watermark: datetime
+
+
+Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
+"""Gets all rows of its topic of one file, in the file's order, inside the file's transaction.
+
+The same thing may come several times in one call; rows may have been applied before. Raise
+RowRefused for a row that can never be accepted; anything else means "try again later".
+"""
+
+
+@dataclass(slots=True)
+class ReceiveReport:
+    """What one call did. `busy`: another importer has the stream, nothing was done."""
+
+    applied: list[int] = field(default_factory=list)
+    rows: int = 0
+    parked_rows: int = 0
+    duplicates: int = 0
+    quarantined: list[tuple[str, Reason]] = field(default_factory=list)
+    parked_files: int = 0
+    stopped_reason: str = ""
+    busy: bool = False
+
+
+async def apply_incoming(
+    stream: str,
+    *,
+    folder: Path,
+    peer_key: PeerKey,
+    handlers: Mapping[str, Handler],
+    now: datetime,
+    reply_stream: str | None = None,
+    max_files: int = MAX_FILES_PER_CALL,
+) -> ReceiveReport:
+    """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
+
+    Within a file topics are applied in the order of `handlers`, rows of one topic in the
+    file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
+    every few seconds at most, up to where we are. Safe to run twice at once and to kill.
+    """
+    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now)
+    listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
+    await importer.set_strays_aside(listing.strays[:max_files])
+    await importer.apply(listing.packets, max_files)
+    if reply_stream is not None:
+        await reporting.report_back(stream, reply_stream, now=now)
+    return importer.report
+
+
+async def watermark_of(stream: str) -> datetime | None:
+    """Everything that happened on the other side up to this moment is here (`data_as_of`)."""
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        "select watermark from gate_incoming_stream where stream = $1", [stream]
+    )
+    return found[0]["watermark"] if found else None
+
+
+async def resume(stream: str) -> None:
+    """A person looked at the fork and wants the stream to go on from its position."""
+    await Tortoise.get_connection("default").execute_query(
+        """update gate_incoming_stream
+           set stopped_reason = '', stopped_detail = '', stopped_at = null, retry_at = null
+           where stream = $1""",
+        [stream],
+    )
+
+
+def _with_own(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
+    """What the peer received of our packets is the protocol's own business."""
+    own: dict[str, Handler] = {reporting.TOPIC: reporting.make_received_up_to_handler()}
+    return {**own, **handlers}
+
+
+class _HandlerFailed(Exception):
+    """Carries the topic; the cause is the handler's exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A file's rows, read and checked, before the database hears of them."""
+
+    head: packets.Head
+    handled: dict[str, list[Struct]]
+    parked: list[tuple[int, str, bytes]]
+
+
+class _Importer:
+    """One call of `apply_incoming`."""
+
+    def __init__(
+        self,
+        stream: str,
+        folder: Path,
+        peer_key: PeerKey,
+        handlers: dict[str, Handler],
+        now: datetime,
+    ) -> None:
+        self._stream = stream
+        self._folder = folder
+        self._peer_key = peer_key
+        self._handlers = handlers
+        self._now = now
+        self.report = ReceiveReport()
+
+    async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
+        """Things that are no packets of this stream stop nothing; they only must not stay."""
+        for name, reason in strays:
+            await self._quarantine(_db(), name, None, BadPacket(reason), stops=False)
+
+    async def apply(self, found: dict[int, str], max_files: int) -> None:
+        db = _db()
+        position = await positions.position_of(db, self._stream)
+        repeats = sorted(seq for seq in found if seq <= position.last_seq)[:max_files]
+        for seq in repeats:
+            await self._settle_repeat(seq, found.pop(seq))
+        position = await positions.position_of(db, self._stream)
+        budget = max_files - len(repeats)
+        while budget > 0 and self._may_go_on(position):
+            name = found.get(position.last_seq + 1)
+            if name is None or not await self._apply_next(position, name):
+                break
+            budget -= 1
+            position = await positions.position_of(db, self._stream)
+        if not self.report.busy:
+            await self._note_what_waits(found, budget)
+
+    def _may_go_on(self, position: Position) -> bool:
+        return not position.needs_a_person and (
+            position.retry_at is None or position.retry_at <= self._now
+        )
+
+    async def _note_what_waits(self, found: dict[int, str], budget: int) -> None:
+        position = await positions.position_of(_db(), self._stream)
+        self.report.stopped_reason = position.stopped_reason
+        if budget <= 0:
+            return
+        ahead = sum(seq > position.last_seq + 1 for seq in found)
+        missing = position.last_seq + 1 not in found or bool(position.stopped_reason)
+        self.report.parked_files = ahead if missing else 0
+        await positions.note_parked_files(
+            _db(), self._stream, position, self.report.parked_files, now=self._now
+        )
+        if self.report.parked_files and not position.stopped_reason:
+            self.report.stopped_reason = Reason.gap.value
+
+    async def _settle_repeat(self, seq: int, name: str) -> None:
+        """A position we have passed: the same packet is dropped cheaply, another is a fork."""
+        path = self._folder / name
+        try:
+            head = packets.read_head(await asyncio.to_thread(folders.read_beginning, path))
+            packets.check_name(head, stream=self._stream, seq=seq)
+            applied = await positions.applied_digest(_db(), self._stream, seq)
+            if applied is not None and head.digest != applied:
+                packets.check_seal(head, self._peer_key)
+                raise BadPacket(Reason.fork, f"seq {seq} was applied with another content")
+        except FileNotFoundError:
+            return
+        except BadPacket as bad:
+            # Damage to a mere repeat harms nobody; a second history under our peer's seal does.
+            await self._quarantine(_db(), name, seq, bad, stops=bad.reason is Reason.fork)
+            return
+        await asyncio.to_thread(folders.remove, path)
+        await positions.count_duplicate(_db(), self._stream)
+        self.report.duplicates += 1
+
+    async def _apply_next(self, position: Position, name: str) -> bool:
+        """Apply the file at position + 1. True when the position moved (by us)."""
+        seq = position.last_seq + 1
+        path = self._folder / name
+        try:
+            content = await asyncio.to_thread(self._read, path, seq)
+            async with in_transaction() as tx:
+                if not await self._still_next(tx, position):
+                    return False
+                if content.head.manifest.previous != position.last_digest:
+                    raise BadPacket(Reason.fork, f"seq {seq} continues another history")
+                await self._hand_over(tx, content)
+        except FileNotFoundError:
+            return False  # another importer was faster
+        except BadPacket as bad:
+            await self._quarantine(_db(), name, seq, bad, stops=True)
+            return False
+        except _HandlerFailed as failure:
+            await self._stop_and_retry(position, failure)
+            return False
+        await asyncio.to_thread(folders.remove, path)
+        self._count(content)
+        return True
+
+    def _read(self, path: Path, seq: int) -> _Content:
+        """Everything that can be checked without the database. Blocking."""
+        data = folders.read_bounded(path)
+        head = packets.read_head(data)
+        packets.check_name(head, stream=self._stream, seq=seq)
+        packets.check_seal(head, self._peer_key)
+        handled: dict[str, list[Struct]] = {topic: [] for topic in self._handlers}
+        parked: list[tuple[int, str, bytes]] = []
+        for number, line in enumerate(packets.read_lines(data, head), 1):
+            if line.topic in handled and line.topic in rows.TOPICS:
+                handled[line.topic].append(_row(line, number))
+            else:
+                parked.append((number, line.topic, bytes(line.row)))
+        return _Content(head, handled, parked)
+
+    async def _still_next(self, tx: BaseDBAsyncClient, position: Position) -> bool:
+        if not await positions.claim(tx, self._stream):
+            self.report.busy = True
+            return False
+        locked = await positions.position_of(tx, self._stream, lock=True)
+        if locked.last_seq != position.last_seq or locked.needs_a_person:
+            self.report.busy = True
+            return False
+        return True
+
+    async def _hand_over(self, tx: BaseDBAsyncClient, content: _Content) -> None:
+        manifest = content.head.manifest
+        arrival = Arrival(self._stream, manifest.seq, manifest.watermark)
+        for topic, topic_rows in content.handled.items():
+            if topic_rows:
+                await self._handle(topic, topic_rows, arrival)
+        if content.parked:
+            await positions.park_rows(tx, content.head, content.parked, now=self._now)
+        talk = len(content.handled.get(reporting.TOPIC, ()))
+        await positions.record_applied(
+            tx, content.head, content=manifest.count > talk, now=self._now
+        )
+
+    async def _handle(self, topic: str, topic_rows: list[Struct], arrival: Arrival) -> None:
+        try:
+            await self._handlers[topic](topic_rows, arrival)
+        except RowRefused as refusal:
+            raise BadPacket(Reason.bad_row, f"topic {topic}: {refusal}") from refusal
+        except Exception as failure:
+            raise _HandlerFailed(topic) from failure
+
+    async def _stop_and_retry(self, position: Position, failure: _HandlerFailed) -> None:
+        # The message of a database error quotes values, which may be personal data: it is
+        # neither stored nor logged, only its kind and place.
+        cause = failure.__cause__
+        frame = traceback.extract_tb(cause.__traceback__)[-1] if cause else None
+        detail = f"topic {failure}: {type(cause).__name__}"
+        log.error(
+            "gate_handler_failed",
+            stream=self._stream,
+            seq=position.last_seq + 1,
+            detail=detail,
+            where=f"{frame.filename}:{frame.lineno}" if frame else "",
+        )
+        await positions.stop_and_retry(
+            _db(), self._stream, detail, position.failures, now=self._now
+        )
+
+    async def _quarantine(
+        self, db: BaseDBAsyncClient, name: str, seq: int | None, bad: BadPacket, *, stops: bool
+    ) -> None:
+        """First the record, then the move: a crash between the two only repeats the record."""
+        path = self._folder / name
+        digest = await asyncio.to_thread(folders.digest_of, path)
+        file_id = ids.row_id(self._now)
+        harmless = folders.harmless_name(name)
+        kept_as = f"{file_id}-{harmless}"
+        new = await positions.record_quarantined(
+            db,
+            self._stream,
+            seq=seq,
+            file_name=harmless,
+            digest=digest,
+            reason=bad.reason,
+            detail=bad.detail,
+            kept_as=kept_as,
+            file_id=file_id,
+            now=self._now,
+        )
+        if stops:
+            await positions.stop(db, self._stream, bad.reason, bad.detail, now=self._now)
+        if new:
+            await asyncio.to_thread(folders.quarantine, self._folder, name, kept_as)
+        else:
+            await asyncio.to_thread(folders.remove, path)
+        log.error(
+            "gate_quarantined",
+            stream=self._stream,
+            seq=seq,
+            reason=bad.reason.value,
+            detail=bad.detail,
+            kept_as=kept_as,
+        )
+        self.report.quarantined.append((name, bad.reason))
+
+    def _count(self, content: _Content) -> None:
+        manifest = content.head.manifest
+        self.report.applied.append(manifest.seq)
+        self.report.rows += manifest.count
+        self.report.parked_rows += len(content.parked)
+        log.info(
+            "gate_applied",
+            stream=self._stream,
+            seq=manifest.seq,
+            rows=manifest.count,
+            parked_rows=len(content.parked),
+        )
+
+
+def _row(line: packets.Line, number: int) -> Struct:
+    try:
+        return rows.decode_row(line.topic, line.row)
+    except rows.BadRow as bad:
+        raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
+
+
+def _db() -> BaseDBAsyncClient:
+    return Tortoise.get_connection("default")

@@ -1,0 +1,80 @@
+"""How each side learns what the other has received: as ordinary data in the opposite stream."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+from tortoise.transactions import in_transaction
+
+from estation.outside.gate import sending
+from estation.outside.gate.rows import ReceivedUpToRow
+
+log = structlog.get_logger()
+
+TOPIC = "received_up_to"
+REPORT_EVERY = timedelta(seconds=5)
+
+
+async def report_back(stream: str, reply_stream: str, *, now: datetime) -> bool:
+    """Tell the peer up to where its stream has been applied here; whether we did.
+
+    Only after packets with content (reports and heartbeats are none, or the two sides would
+    answer each other for ever) and at most once per REPORT_EVERY.
+    """
+    async with in_transaction() as tx:
+        found = await tx.execute_query_dict(
+            """update gate_incoming_stream set reported_seq = last_seq, reported_at = $2
+               where stream = $1 and content_seq > reported_seq
+                 and (reported_at is null or reported_at <= $3)
+               returning last_seq, last_digest""",
+            [stream, now, now - REPORT_EVERY],
+        )
+        if found:
+            row = ReceivedUpToRow(
+                stream=stream, seq=found[0]["last_seq"], digest=found[0]["last_digest"], at=now
+            )
+            await sending.put_rows(reply_stream, TOPIC, [row], now=now)
+    return bool(found)
+
+
+def make_received_up_to_handler() -> Callable[[Sequence[Struct], object], Awaitable[None]]:
+    """A gate handler that keeps what the peer reports about our streams.
+
+    The peer's digest is compared with ours: a difference, or a position we have not reached,
+    means that one side lost history; it is kept in `peer_trouble` and logged.
+    """
+
+    async def handle(reports: Sequence[Struct], arrival: object) -> None:
+        for report in reports:
+            if isinstance(report, ReceivedUpToRow):
+                await _keep(report)
+
+    return handle
+
+
+async def _keep(report: ReceivedUpToRow) -> None:
+    found: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        """update gate_outgoing_stream s
+           set peer_received_seq = greatest(s.peer_received_seq, $2), peer_received_at = $4,
+               peer_trouble = case
+                 when $2 > s.last_seq then 'ahead_of_us'
+                 when p.digest <> $3 then 'other_digest'
+                 else '' end
+           from (select) one
+             left join gate_outgoing_packet p on p.stream = $1 and p.seq = $2
+           where s.stream = $1
+           returning s.peer_trouble""",
+        [report.stream, report.seq, report.digest, report.at],
+    )
+    if not found:
+        log.error("gate_report_about_unknown_stream", stream=report.stream)
+    elif found[0]["peer_trouble"]:
+        log.error(
+            "gate_peer_disagrees",
+            stream=report.stream,
+            seq=report.seq,
+            trouble=found[0]["peer_trouble"],
+        )

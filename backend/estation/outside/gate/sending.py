@@ -1,0 +1,323 @@
+"""How rows leave: waiting rows become sealed packets, packets become files.
+
+The packet is committed byte for byte together with its position and only then written as a
+file, so a file exists for committed positions only, and one lost to a crash (or asked for
+again) is written anew from the table, the same to the last bit.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.transactions import in_transaction
+
+from estation.outside.gate import folders, rows
+from estation.outside.gate import format as packets
+from estation.outside.gate.keys import SealKey
+from estation.shared import ids
+
+log = structlog.get_logger()
+
+HEARTBEAT = timedelta(seconds=10)
+MAX_PACKETS_PER_CALL = 20
+MAX_WRITES_PER_CALL = 200
+PACK_BYTES = packets.FREE_LINES_BYTES
+KEEP_PACKETS = 1000
+_TRIM_EVERY = 100
+_TRIM_PACKETS = 500
+
+
+async def put_rows(
+    stream: str, topic: str, rows_to_send: Sequence[Struct], *, now: datetime
+) -> None:
+    """Queue rows in the caller's transaction; they cross exactly when it commits, in this order.
+
+    Raises rows.BadRow for a row the peer would refuse, ValueError for an impossible stream
+    name: better this transaction fails than the stream stops.
+    """
+    if not packets.valid_stream(stream):
+        raise ValueError(f"not a stream name: {stream!r}")
+    bodies = [rows.encode_row(topic, row) for row in rows_to_send]
+    if any(len(packets.line(topic, body)) > packets.MAX_LINE_BYTES // 2 for body in bodies):
+        raise rows.BadRow("row too long")
+    if not bodies:
+        return
+    await Tortoise.get_connection("default").execute_query(
+        """insert into gate_outgoing_row (stream, topic, body, created_at)
+           select $1, $2, body::jsonb, $3
+           from unnest($4::text[]) with ordinality as given (body, place) order by place""",
+        [stream, topic, now, [body.decode() for body in bodies]],
+    )
+
+
+async def pack_waiting(
+    stream: str,
+    *,
+    folder: Path,
+    key: SealKey,
+    max_rows: int = 5000,
+    now: datetime,
+    heartbeat: bool = False,
+    heartbeat_after: timedelta = HEARTBEAT,
+) -> list[int]:
+    """Make packets of what waits and write them into `folder` (`outgoing/`); their seqs.
+
+    An empty packet carries the watermark when nothing left for `heartbeat_after`, or at once
+    with `heartbeat`. First of all, packets a crash kept from the folder are written. At most
+    MAX_PACKETS_PER_CALL packets; call again for more. Safe to run twice at once. Raises
+    OSError when the folder cannot be written: nothing is lost, the next call goes on.
+    """
+    await write_missing(stream, folder=folder)
+    packed: list[int] = []
+    while len(packed) < MAX_PACKETS_PER_CALL:
+        due = now - (timedelta(0) if heartbeat and not packed else heartbeat_after)
+        if not await _something_to_do(stream, due):
+            break
+        seq = await _pack_one(
+            stream, key=key, max_rows=min(max_rows, packets.MAX_ROWS), now=now, due=due
+        )
+        if seq is None:
+            break
+        packed.append(seq)
+        await write_missing(stream, folder=folder)
+        if seq % _TRIM_EVERY == 0:
+            await trim_sent(stream)
+    return packed
+
+
+async def write_missing(stream: str, *, folder: Path) -> int:
+    """Write the files of committed packets that are not in `folder` yet; how many."""
+    written = 0
+    while written < MAX_WRITES_PER_CALL and await _write_next(stream, folder):
+        written += 1
+    return written
+
+
+async def write_again(stream: str, *, folder: Path, first: int, last: int) -> list[int]:
+    """Put packets first..last (at most MAX_WRITES_PER_CALL) into `folder` once more.
+
+    Returns the seqs written; those no longer kept are missing from it.
+    """
+    written = []
+    async with in_transaction() as tx:
+        head = await tx.execute_query_dict(
+            "select written_seq from gate_outgoing_stream where stream = $1 for update", [stream]
+        )
+        last = min(last, first + MAX_WRITES_PER_CALL - 1, head[0]["written_seq"] if head else 0)
+        for seq in range(first, last + 1):
+            if await _write_file(tx, stream, seq, folder):
+                written.append(seq)
+    return written
+
+
+async def trim_sent(stream: str, *, keep: int = KEEP_PACKETS) -> int:
+    """Forget old packets and their rows, some hundred per call; how many packets.
+
+    Only what the peer has reported as received and is not among the newest `keep`: what was
+    never confirmed is never forgotten.
+    """
+    async with in_transaction() as tx:
+        gone = await tx.execute_query_dict(
+            """delete from gate_outgoing_packet where stream = $1 and seq in (
+                 select seq from gate_outgoing_packet join gate_outgoing_stream using (stream)
+                 where stream = $1 and seq <= least(peer_received_seq, last_seq - $2)
+                 order by seq limit $3)
+               returning seq""",
+            [stream, keep, _TRIM_PACKETS],
+        )
+        if gone:
+            await tx.execute_query(
+                """delete from gate_outgoing_row
+                   where stream = $1 and packed_seq = any($2::bigint[])""",
+                [stream, [row["seq"] for row in gone]],
+            )
+    return len(gone)
+
+
+async def _something_to_do(stream: str, due: datetime) -> bool:
+    """Looks without locking, so that an idle worker costs one small query."""
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select exists (select from gate_outgoing_row where stream = $1 and packed_seq is null)
+           or not exists (select from gate_outgoing_stream where stream = $1 and packed_at > $2)
+           as found""",
+        [stream, due],
+    )
+    return bool(found[0]["found"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The rows of the next packet, and since when the first one left out has waited."""
+
+    row_ids: list[int]
+    lines: list[bytes]
+    next_created_at: datetime | None
+
+
+async def _pack_one(
+    stream: str, *, key: SealKey, max_rows: int, now: datetime, due: datetime
+) -> int | None:
+    async with in_transaction() as tx:
+        head = await _lock_stream(tx, stream)
+        in_flight = await _oldest_change_in_flight(tx)
+        waiting = await _take_waiting(tx, stream, max_rows)
+        packed_at = head["packed_at"]
+        if not waiting.lines and packed_at is not None and packed_at > due:
+            return None
+        watermark = _watermark(
+            now, in_flight, before=head["watermark"], next_waiting=waiting.next_created_at
+        )
+        built = await asyncio.to_thread(
+            packets.build,
+            stream=stream,
+            seq=head["last_seq"] + 1,
+            previous=head["last_digest"],
+            lines=waiting.lines,
+            watermark=watermark,
+            created_at=now,
+            key=key,
+        )
+        await _record(tx, stream, head["last_seq"] + 1, built, waiting, watermark, now)
+    seq: int = head["last_seq"] + 1
+    log.info("gate_packed", stream=stream, seq=seq, rows=len(waiting.lines))
+    return seq
+
+
+async def _lock_stream(tx: BaseDBAsyncClient, stream: str) -> dict[str, Any]:
+    await tx.execute_query(
+        """insert into gate_outgoing_stream
+           (stream, last_seq, last_digest, written_seq, peer_received_seq, peer_trouble)
+           values ($1, 0, $2, 0, 0, '') on conflict do nothing""",
+        [stream, packets.NO_PREVIOUS],
+    )
+    rows_found = await tx.execute_query_dict(
+        """select last_seq, last_digest, watermark, packed_at, written_seq
+           from gate_outgoing_stream where stream = $1 for update""",
+        [stream],
+    )
+    return dict(rows_found[0])
+
+
+async def _oldest_change_in_flight(tx: BaseDBAsyncClient) -> timedelta:
+    """Age of the oldest open transaction that has written something.
+
+    Asked before the rows are read: whatever those do not show yet is at least this young.
+    """
+    found = await tx.execute_query_dict(
+        """select coalesce(max(clock_timestamp() - xact_start), interval '0') as age
+           from pg_stat_activity
+           where datname = current_database() and backend_xid is not null
+             and pid <> pg_backend_pid()"""
+    )
+    age: timedelta = found[0]["age"]
+    return max(age, timedelta(0))
+
+
+async def _take_waiting(tx: BaseDBAsyncClient, stream: str, max_rows: int) -> _Waiting:
+    """By id, as many as fit. One transaction's rows keep their order; so do changes of one
+    thing, because whoever changes it holds its row lock until the commit."""
+    found = await tx.execute_query_dict(
+        """select id, topic, body::text as body, created_at from gate_outgoing_row
+           where stream = $1 and packed_seq is null order by id limit $2""",
+        [stream, max_rows + 1],
+    )
+    row_ids: list[int] = []
+    lines: list[bytes] = []
+    size = 0
+    for row in found:
+        line = packets.line(row["topic"], row["body"].encode())
+        size += len(line) + 1
+        if len(lines) == max_rows or size > PACK_BYTES:
+            return _Waiting(row_ids, lines, row["created_at"])
+        row_ids.append(row["id"])
+        lines.append(line)
+    return _Waiting(row_ids, lines, None)
+
+
+def _watermark(
+    now: datetime,
+    in_flight: timedelta,
+    *,
+    before: datetime | None,
+    next_waiting: datetime | None,
+) -> datetime:
+    """Everything that happened up to this moment is in this packet or an earlier one.
+
+    It does not go back, unless the clock itself was ahead.
+    """
+    complete = now - in_flight
+    if next_waiting is not None:
+        complete = min(complete, next_waiting)
+    return min(now, max(complete, before)) if before is not None else complete
+
+
+async def _record(
+    tx: BaseDBAsyncClient,
+    stream: str,
+    seq: int,
+    built: packets.Built,
+    waiting: _Waiting,
+    watermark: datetime,
+    now: datetime,
+) -> None:
+    await tx.execute_query(
+        """insert into gate_outgoing_packet
+           (id, stream, seq, digest, rows, manifest, body, created_at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8)""",
+        [
+            ids.row_id(now),
+            stream,
+            seq,
+            built.digest,
+            len(waiting.lines),
+            built.manifest,
+            built.body,
+            now,
+        ],
+    )
+    await tx.execute_query(
+        "update gate_outgoing_row set packed_seq = $1 where id = any($2::bigint[])",
+        [seq, waiting.row_ids],
+    )
+    await tx.execute_query(
+        """update gate_outgoing_stream
+           set last_seq = $2, last_digest = $3, watermark = $4, packed_at = $5
+           where stream = $1""",
+        [stream, seq, built.digest, watermark, now],
+    )
+
+
+async def _write_next(stream: str, folder: Path) -> bool:
+    async with in_transaction() as tx:
+        # The lock keeps two workers from writing the same temporary file.
+        head = await tx.execute_query_dict(
+            "select written_seq from gate_outgoing_stream where stream = $1 for update", [stream]
+        )
+        seq = head[0]["written_seq"] + 1 if head else 0
+        if not await _write_file(tx, stream, seq, folder):
+            return False
+        await tx.execute_query(
+            "update gate_outgoing_stream set written_seq = $2 where stream = $1", [stream, seq]
+        )
+    return True
+
+
+async def _write_file(tx: BaseDBAsyncClient, stream: str, seq: int, folder: Path) -> bool:
+    """False when the packet is not kept (not yet made, or forgotten)."""
+    found = await tx.execute_query_dict(
+        "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
+        [stream, seq],
+    )
+    if not found:
+        return False
+    parts = [found[0]["manifest"], b"\n", found[0]["body"]]
+    name = packets.file_name(stream, seq)
+    await asyncio.to_thread(folders.write_atomically, folder, name, parts)
+    return True
