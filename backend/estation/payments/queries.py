@@ -149,7 +149,7 @@ async def list_incidents(
     """The most urgent first; `state=None` lists all."""
     query = Incident.all() if state is None else Incident.filter(state=state)
     rows = await query.order_by("due_at", "id").offset(offset).limit(limit)
-    return [_incident(row) for row in rows]
+    return [incident_view(row) for row in rows]
 
 
 async def incident(incident_id: UUID) -> IncidentView:
@@ -157,7 +157,7 @@ async def incident(incident_id: UUID) -> IncidentView:
     row = await Incident.get_or_none(id=incident_id)
     if row is None:
         raise IncidentNotFound(incident_id=str(incident_id))
-    return _incident(row)
+    return incident_view(row)
 
 
 async def notices_about(out_trade_no: str, *, limit: int = 50) -> list[NoticeView]:
@@ -247,7 +247,7 @@ async def _view(order: PayOrder) -> OrderView:
     )
 
 
-def _incident(row: Incident) -> IncidentView:
+def incident_view(row: Incident) -> IncidentView:
     return IncidentView(
         id=row.id,
         kind=row.kind,

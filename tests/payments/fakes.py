@@ -1,0 +1,151 @@
+"""A channel in memory that remembers what it was asked, and behaves like the real two."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+import orjson
+
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelReport,
+    ChannelState,
+    ChannelUnknown,
+    CloseOutcome,
+    NoticeAnswer,
+    NoticeRejected,
+    ParsedBill,
+    PaymentRequest,
+    PayTicket,
+    Scene,
+    VerifiedNotice,
+)
+
+NOW = datetime(2026, 8, 3, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
+
+
+@dataclass
+class Trade:
+    request: PaymentRequest
+    state: ChannelState
+    trade_no: str
+    paid_fen: int | None = None
+    paid_at: datetime | None = None
+
+
+@dataclass
+class FakeChannel:
+    """WeChat Pay makes the trade at once, Alipay when it is scanned (`knows_unscanned`)."""
+
+    channel: Channel = Channel.WECHAT_PAY
+    account_id: str = "wechat_pay:1900000109"
+    knows_unscanned: bool = True
+    trades: dict[str, Trade] = field(default_factory=dict)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    trouble: dict[str, Exception] = field(default_factory=dict)  # by verb, raised every time
+    during: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
+    busy: bool = False
+
+    async def open_payment(self, scene: Scene, request: PaymentRequest) -> PayTicket:
+        await self._called("open", request.out_trade_no)
+        state = ChannelState.NOT_PAID if self.knows_unscanned else ChannelState.NOT_FOUND
+        number = f"4200{len(self.trades):024d}"
+        self.trades.setdefault(request.out_trade_no, Trade(request, state, number))
+        if scene is Scene.JSAPI:
+            return PayTicket(jsapi_parameters={"package": f"prepay_id={request.out_trade_no}"})
+        if scene is Scene.WAP:
+            return PayTicket(redirect_url=f"https://cashier/{request.out_trade_no}")
+        return PayTicket(qr_content=f"code://{request.out_trade_no}")
+
+    async def query(self, out_trade_no: str) -> ChannelReport:
+        await self._called("query", out_trade_no)
+        return self.report(out_trade_no)
+
+    async def close(self, out_trade_no: str) -> CloseOutcome:
+        await self._called("close", out_trade_no)
+        trade = self.trades.get(out_trade_no)
+        if trade is None or trade.state is ChannelState.NOT_FOUND:
+            return CloseOutcome.NOT_FOUND
+        if trade.state is ChannelState.PAID:
+            return CloseOutcome.ALREADY_PAID
+        if self.busy:
+            return CloseOutcome.TRY_LATER
+        trade.state = ChannelState.CLOSED
+        return CloseOutcome.CLOSED
+
+    def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
+        if headers.get("wechatpay-signature") != "good":
+            raise NoticeRejected("bad_signature")
+        report = self.report(orjson.loads(body)["out_trade_no"])
+        return self.notice(report)
+
+    def notice_answer(self, *, accepted: bool, status: int = 200) -> NoticeAnswer:
+        word = b"SUCCESS" if accepted else b"FAIL"
+        return NoticeAnswer(status, "application/json", b'{"code":"%s"}' % word)
+
+    async def download_bill(self, day: date) -> bytes:
+        raise NotImplementedError
+
+    def parse_bill(self, raw: bytes) -> ParsedBill:
+        raise NotImplementedError
+
+    def pay(self, out_trade_no: str, *, amount_fen: int | None = None, at: datetime = NOW) -> None:
+        """The payer pays: from now on the channel says so."""
+        trade = self.trades[out_trade_no]
+        trade.state = ChannelState.PAID
+        trade.paid_fen = amount_fen or trade.request.amount_fen
+        trade.paid_at = at
+
+    def report(self, out_trade_no: str) -> ChannelReport:
+        """What the channel says of it now."""
+        trade = self.trades.get(out_trade_no)
+        if trade is None or trade.state is ChannelState.NOT_FOUND:
+            return self._says(out_trade_no, ChannelState.NOT_FOUND)
+        if trade.state is not ChannelState.PAID:
+            return self._says(out_trade_no, trade.state)
+        return ChannelReport(
+            channel=self.channel,
+            account_id=self.account_id,
+            out_trade_no=out_trade_no,
+            state=ChannelState.PAID,
+            channel_trade_no=trade.trade_no,
+            paid_fen=trade.paid_fen,
+            paid_at=trade.paid_at,
+        )
+
+    def notice(self, report: ChannelReport) -> VerifiedNotice:
+        """The news of a report as a verified notice."""
+        return VerifiedNotice(
+            event_key=f"{report.out_trade_no}:{report.channel_trade_no}:{report.paid_fen}",
+            kind="payment",
+            out_trade_no=report.out_trade_no,
+            report=report,
+            plaintext={"out_trade_no": report.out_trade_no, "total": report.paid_fen},
+        )
+
+    def verbs(self, out_trade_no: str) -> list[str]:
+        """What we were asked about one number, in order."""
+        return [verb for verb, number in self.asked if number == out_trade_no]
+
+    def _says(self, out_trade_no: str, state: ChannelState) -> ChannelReport:
+        return ChannelReport(self.channel, self.account_id, out_trade_no, state)
+
+    async def _called(self, verb: str, out_trade_no: str) -> None:
+        self.asked.append((verb, out_trade_no))
+        await asyncio.sleep(0)
+        if verb in self.during:
+            await self.during[verb](out_trade_no)
+        if verb in self.trouble:
+            raise self.trouble[verb]
+
+
+def wechat() -> FakeChannel:
+    return FakeChannel()
+
+
+def alipay() -> FakeChannel:
+    return FakeChannel(Channel.ALIPAY, "alipay:2021000000000109", knows_unscanned=False)
+
+
+UNKNOWN = ChannelUnknown("timeout")

@@ -1,0 +1,443 @@
+"""The one door to paid: every success ends applied or as an incident with its money kept."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from estation.fees.models import Bill
+from estation.ledger.api import balance
+from estation.outside.pay_channels import Channel, ChannelReport, ChannelState
+from estation.payments import api
+from estation.payments.actions import locking
+from estation.payments.api import OrderState, OutcomeKind, SettleItem
+from estation.payments.invariants import broken_invariants
+from tests.payments.city import TOTAL, City, count, later, make_bill, rows
+from tests.payments.fakes import NOW
+
+CLEARING = "channel_clearing:wechat_pay:1900000109"
+SUSPENSE = "suspense:wechat_pay:1900000109"
+
+
+@pytest.fixture
+def city() -> City:
+    return City()
+
+
+def notice_item(city: City, report: ChannelReport) -> SettleItem:
+    return api.from_notice(
+        city.wechat.notice(report), channel=report.channel, account_id=report.account_id
+    )
+
+
+async def settle(*items: SettleItem) -> list[api.Outcome]:
+    return await api.settle_batch(items, now=later(seconds=30))
+
+
+async def test_a_success_pays_the_order_its_bill_and_every_payee(database: str, city: City) -> None:
+    bill, order, number = await city.opened()
+
+    (outcome,) = await settle(notice_item(city, city.paid(number)))
+
+    assert outcome.kind is OutcomeKind.APPLIED
+    paid = await api.order_of(city.person_id, order.id)
+    assert (paid.state, paid.paid_at) == (OrderState.PAID, NOW)
+    assert paid.paid_attempt is not None
+    assert paid.paid_attempt.channel_trade_no == city.wechat.trades[number].trade_no
+    assert str((await Bill.get(id=bill.id)).state) == "paid"
+    assert await balance(CLEARING) == TOTAL
+    assert await balance("payee_payable:treasury") == -817_524
+    assert await balance("payee_payable:non_tax") == -8_000
+    assert await broken_invariants() == {}
+
+
+async def test_the_receipt_leaves_with_the_payment(database: str, city: City) -> None:
+    bill, order, number = await city.opened()
+
+    (outcome,) = await settle(notice_item(city, city.paid(number)))
+
+    (message,) = await rows("select topic, body::text as body from outbox_message")
+    assert message["topic"] == "receipt"
+    for said in (bill.source_id, order.order_no, number, str(outcome.transfer_id)):
+        assert said in message["body"]
+
+
+async def test_the_notice_is_in_the_inbox_as_handled(database: str, city: City) -> None:
+    _, _, number = await city.opened()
+
+    await settle(notice_item(city, city.paid(number)))
+
+    (kept,) = await api.notices_about(number)
+    assert kept.handled_at is not None
+    assert kept.outcome == "applied"
+    assert kept.plaintext["total"] == TOTAL
+
+
+async def test_the_same_callback_ten_times_at_once_moves_money_once(
+    database: str, city: City
+) -> None:
+    _, _, number = await city.opened()
+    item = notice_item(city, city.paid(number))
+
+    answers = await asyncio.gather(*(settle(item) for _ in range(10)))
+
+    kinds = sorted(answer.kind for (answer,) in answers)
+    assert kinds == ["applied"] + ["repeated"] * 9
+    assert await count("ledger_transfer") == 1
+    assert await count("outbox_message") == 1
+    assert await count("pay_notice") == 1
+    assert await count("incident") == 0
+
+
+async def test_the_same_callback_ten_times_in_one_batch_moves_money_once(
+    database: str, city: City
+) -> None:
+    _, _, number = await city.opened()
+    item = notice_item(city, city.paid(number))
+
+    outcomes = await settle(*[item] * 10)
+
+    assert [o.kind for o in outcomes] == ["applied"] + ["repeated"] * 9
+    assert await count("ledger_transfer") == 1
+
+
+async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control: the lock is what makes the test above pass."""
+    _, _, number = await city.opened()
+    item = notice_item(city, city.paid(number))
+    unlocked = locking._LOCK_ATTEMPTS.replace("for update of o, a", "")
+    monkeypatch.setattr(locking, "_LOCK_ATTEMPTS", unlocked)
+    both_have_read = asyncio.Barrier(2)
+    judge = api.settle_batch.__globals__["lock_for_news"]
+
+    async def read_together(*args: object, **kwargs: object) -> object:
+        locked = await judge(*args, **kwargs)
+        await both_have_read.wait()
+        return locked
+
+    monkeypatch.setattr("estation.payments.actions.settle.lock_for_news", read_together)
+    monkeypatch.setattr(locking, "lock_bills", _unlocked_bills)
+
+    answers = await asyncio.gather(settle(item), settle(item), return_exceptions=True)
+
+    applied = [a for a in answers if isinstance(a, list) and a[0].kind is OutcomeKind.APPLIED]
+    assert len(applied) == 2, "both believed to be the first"
+    assert await count("ledger_transfer") == 1, "and the ledger's key was the last defence"
+    assert await count("outbox_message") == 2, "but two receipts left"
+
+
+async def _unlocked_bills(bill_ids: list[object]) -> list[object]:
+    found = await Bill.filter(id__in=bill_ids)
+    return list(found)
+
+
+async def test_a_callback_before_the_ticket_was_stored_is_applied(
+    database: str, city: City
+) -> None:
+    """The channel may be faster than our own commit of its answer."""
+    bill = await make_bill(city.person_id)
+    order = await city.order(bill)
+    outcomes: list[api.Outcome] = []
+
+    async def pay_before_the_answer_comes_back(number: str) -> None:
+        outcomes.extend(await settle(notice_item(city, city.paid(number, amount_fen=TOTAL))))
+
+    city.wechat.during["open"] = pay_before_the_answer_comes_back
+    attempt = await city.attempt(order)
+
+    assert [o.kind for o in outcomes] == ["applied"]
+    assert attempt.state == "paid"
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_money_for_an_unknown_order_is_kept_in_suspense_once(
+    database: str, city: City
+) -> None:
+    item = notice_item(city, city.paid("20260803UNKNOWN000000001"))
+
+    first, again = await settle(item, item)
+    (third,) = await settle(item)
+
+    assert (first.kind, first.incident) == (OutcomeKind.INCIDENT, "unknown_order")
+    assert (again.kind, third.kind) == (OutcomeKind.REPEATED, OutcomeKind.REPEATED)
+    assert await balance(SUSPENSE) == -TOTAL
+    (incident,) = await api.list_incidents()
+    assert (incident.owner, incident.amount_fen) == ("finance", TOTAL)
+    assert incident.due_at > incident.opened_at
+    assert await broken_invariants() == {}
+
+
+async def test_money_that_came_before_its_number_was_known_is_never_posted_twice(
+    database: str, city: City
+) -> None:
+    """A restored database may forget an order the channel knows; its money waits for a person."""
+    bill, order, number = await city.opened()
+    report = city.paid(number)
+    await rows("update pay_attempt set out_trade_no = 'X' where out_trade_no = $1", number)
+    await settle(notice_item(city, report))
+    await rows("update pay_attempt set out_trade_no = $1 where out_trade_no = 'X'", number)
+
+    (outcome,) = await settle(api.from_report(report))
+
+    assert outcome.kind is OutcomeKind.INCIDENT
+    assert await count("ledger_transfer") == 1
+    assert await count("incident") == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.CLOSED
+    assert str((await Bill.get(id=bill.id)).state) == "payable"
+    assert await broken_invariants() == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ("state = 'withdrawn'", "bill_withdrawn"),
+        ("version = 2", "bill_revised"),
+        ("state = 'paid', paid_at = now()", "bill_already_paid"),
+    ],
+)
+async def test_money_for_a_changed_bill_waits_and_the_bill_is_not_blocked(
+    database: str, city: City, change: str, kind: str
+) -> None:
+    bill, order, number = await city.opened()
+    await rows(f"update bill set {change} where id = $1", bill.id)  # noqa: S608
+    before = await Bill.get(id=bill.id)
+
+    (outcome,) = await settle(notice_item(city, city.paid(number)))
+
+    assert (outcome.kind, outcome.incident) == (OutcomeKind.INCIDENT, kind)
+    after = await api.order_of(city.person_id, order.id)
+    assert (after.state, after.close_reason) == (OrderState.CLOSED, kind)
+    assert after.paid_attempt is not None
+    assert dict(await Bill.get(id=bill.id)) == dict(before)
+    assert await api.open_order_for_bill(city.person_id, bill.id) is None
+    assert await balance(SUSPENSE) == -TOTAL
+    assert await count("outbox_message") == 0
+
+
+@pytest.mark.parametrize("amount_fen", [1, TOTAL - 1, TOTAL + 1])
+async def test_a_wrong_amount_is_never_applied(database: str, city: City, amount_fen: int) -> None:
+    bill, order, number = await city.opened()
+
+    (outcome,) = await settle(notice_item(city, city.paid(number, amount_fen=amount_fen)))
+
+    assert outcome.incident == "wrong_amount"
+    assert str((await Bill.get(id=bill.id)).state) == "payable"
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.CLOSED
+    assert await balance(SUSPENSE) == -amount_fen
+    assert await broken_invariants() == {}
+
+
+async def test_news_from_another_of_our_accounts_leaves_the_attempt_alone(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+    report = dataclasses.replace(city.paid(number), account_id="wechat_pay:1900000999")
+
+    (outcome,) = await settle(api.from_report(report))
+
+    assert outcome.incident == "wrong_account"
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
+    assert await balance("suspense:wechat_pay:1900000999") == -TOTAL
+    assert await broken_invariants() == {}
+
+
+async def test_a_late_success_of_an_order_that_is_still_open_is_applied(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+
+    (outcome,) = await api.settle_batch([api.from_report(city.paid(number))], now=later(minutes=20))
+
+    assert outcome.kind is OutcomeKind.APPLIED
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("cancelled", "paid_after_close"), ("expired", "paid_after_expiry")]
+)
+async def test_money_after_the_end_of_its_order_waits_for_a_person(
+    database: str, city: City, reason: str, kind: str
+) -> None:
+    bill, order, number = await city.opened()
+    closed = ChannelReport(Channel.WECHAT_PAY, city.wechat.account_id, number, ChannelState.CLOSED)
+    await settle(api.from_report(closed))
+    await rows(
+        "update pay_order set state='closed', closed_at=now(), close_reason=$1 where id=$2",
+        reason,
+        order.id,
+    )
+    await rows("update pay_order_bill set is_open = false where order_id = $1", order.id)
+
+    (outcome,) = await settle(notice_item(city, city.paid(number)))
+
+    assert outcome.incident == kind
+    after = await api.order_of(city.person_id, order.id)
+    assert (after.state, after.close_reason) == (OrderState.CLOSED, reason)
+    assert str((await Bill.get(id=bill.id)).state) == "payable"
+    assert await broken_invariants() == {}
+
+
+async def test_a_second_trade_number_under_a_paid_number_is_a_double_payment(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    await settle(api.from_report(report))
+
+    (outcome,) = await settle(
+        api.from_report(dataclasses.replace(report, channel_trade_no="4200999"))
+    )
+
+    assert outcome.incident == "double_payment"
+    assert await balance(SUSPENSE) == -TOTAL
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_contradicting_news_of_a_payment_moves_nothing(database: str, city: City) -> None:
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    await settle(api.from_report(report))
+
+    other_amount, closed = await settle(
+        api.from_report(dataclasses.replace(report, paid_fen=1)),
+        api.from_report(
+            dataclasses.replace(
+                report, state=ChannelState.CLOSED, channel_trade_no=None, paid_fen=None
+            )
+        ),
+    )
+
+    assert other_amount.incident == closed.incident == "contradicting_news"
+    assert await count("ledger_transfer") == 1
+    assert await count("incident") == 2
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_a_success_that_does_not_name_its_money_moves_nothing(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+
+    (outcome,) = await settle(
+        api.from_report(dataclasses.replace(city.paid(number), channel_trade_no=None))
+    )
+
+    assert outcome.incident == "incomplete_news"
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
+    assert await count("ledger_transfer") == 0
+
+
+async def test_news_of_a_refund_we_never_asked_for_has_an_owner(database: str, city: City) -> None:
+    """D14: Alipay repeats the success after a partial refund. It is no second payment."""
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    await settle(api.from_report(report))
+
+    (outcome,) = await settle(api.from_report(dataclasses.replace(report, refunded_fen=100)))
+
+    assert outcome.incident == "unexpected_refund"
+    assert await count("ledger_transfer") == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_contradictions_inside_one_batch_end_like_one_after_the_other(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    closed = dataclasses.replace(
+        report, state=ChannelState.CLOSED, channel_trade_no=None, paid_fen=None, paid_at=None
+    )
+
+    outcomes = await settle(
+        api.from_report(closed),
+        api.from_report(report),
+        api.from_report(closed),
+        api.from_report(report),
+    )
+
+    assert [o.kind for o in outcomes] == ["closed", "applied", "incident", "repeated"]
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    assert await broken_invariants() == {}
+
+
+async def test_many_orders_settle_in_one_batch(database: str, city: City) -> None:
+    opened = [await city.opened({"treasury": 100 + n, "non_tax": 1}) for n in range(12)]
+
+    outcomes = await settle(*(notice_item(city, city.paid(number)) for _, _, number in opened))
+
+    assert {o.kind for o in outcomes} == {OutcomeKind.APPLIED}
+    assert await count("ledger_transfer") == 12
+    assert await count("bill", "state = 'paid'") == 12
+    assert await broken_invariants() == {}
+
+
+async def test_batches_in_opposite_order_do_not_wait_for_each_other_for_ever(
+    database: str, city: City
+) -> None:
+    opened = [await city.opened({"treasury": 100 + n}) for n in range(8)]
+    items = [notice_item(city, city.paid(number)) for _, _, number in opened]
+
+    await asyncio.wait_for(
+        asyncio.gather(*(settle(*order) for order in (items, items[::-1]) for _ in range(3))), 20
+    )
+
+    assert await count("ledger_transfer") == 8
+
+
+async def test_a_poisoned_item_fails_alone(database: str, city: City) -> None:
+    good = [await city.opened({"treasury": 100 + n}) for n in range(3)]
+    items = [notice_item(city, city.paid(number)) for _, _, number in good]
+    poison = api.from_report(city.paid("X\x00Y", trade_no="4200POISON"))
+
+    answers = await api.settle_reports(
+        [items[0], poison, items[1], items[2]], now=later(seconds=30)
+    )
+
+    assert isinstance(answers[1], Exception)
+    settled = [answers[0], answers[2], answers[3]]
+    assert [a.kind for a in settled if isinstance(a, api.Outcome)] == ["applied"] * 3
+
+
+async def test_a_batch_that_fails_leaves_nothing(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash just before the commit: everything or nothing."""
+    _, order, number = await city.opened()
+    item = notice_item(city, city.paid(number))
+
+    async def power_cut(*args: object, **kwargs: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr("estation.payments.actions.writing.put_notices", power_cut)
+        with pytest.raises(ConnectionError):
+            await settle(item)
+
+    assert await count("ledger_transfer") == await count("outbox_message") == 0
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
+    (outcome,) = await settle(item)
+    assert outcome.kind is OutcomeKind.APPLIED
+
+
+async def test_a_bill_cannot_be_paid_by_two_orders_at_the_same_moment(
+    database: str, city: City
+) -> None:
+    """Two orders over one bill cannot both be open; the late money of the first is set aside."""
+    bill, first, first_number = await city.opened()
+    report = city.paid(first_number)
+    city.wechat.trades[first_number].state = ChannelState.NOT_PAID
+    await api.cancel_order(
+        person_id=city.person_id, order_id=first.id, services=city.services, now=NOW
+    )
+    second = await city.order(await Bill.get(id=bill.id))
+    second_number = (await city.attempt(second)).out_trade_no
+    both = [api.from_report(report), api.from_report(city.paid(second_number))]
+
+    answers = await asyncio.gather(*(settle(item) for item in both))
+
+    assert sorted(a.kind for (a,) in answers) == ["applied", "incident"]
+    assert await balance(CLEARING) == 2 * TOTAL
+    assert await balance(SUSPENSE) == -TOTAL
+    assert await broken_invariants() == {}
