@@ -1,0 +1,67 @@
+"""Puts the outside world together: one Sanic app, one port, one SQLite file."""
+
+from pathlib import Path
+from uuid import uuid4
+
+from sanic import Sanic
+from sanic.config import Config
+
+from estation.sandbox import control, pages, sms, wechat_oauth
+from estation.sandbox.alipay import http as alipay_http
+from estation.sandbox.alipay.notices import AlipayNotices
+from estation.sandbox.clocks import TwoClocks
+from estation.sandbox.credentials import make_keys
+from estation.sandbox.faults import Faults
+from estation.sandbox.hub import Hub, SandboxApp, SandboxContext
+from estation.sandbox.notifier import NoticeStyle, Notifier
+from estation.sandbox.store import Store
+from estation.sandbox.wechat_pay import http as wechat_http
+from estation.sandbox.wechat_pay import refunds
+from estation.sandbox.wechat_pay.notices import WechatNotices
+from estation.shared.clock import Clock, system_clock
+
+_BLUEPRINTS = (wechat_http.bp, alipay_http.bp, wechat_oauth.bp, sms.bp, control.bp, pages.bp)
+MAX_BODY_BYTES = 1_000_000
+
+
+def create_sandbox(*, data: Path, port: int, clock: Clock = system_clock) -> SandboxApp:
+    """The servers outside the city on one port; `data` keeps their keys and memory.
+
+    `clock` is real time; the virtual clock is an offset to it, kept in `data`.
+    """
+    make_keys(data)
+    app: SandboxApp = Sanic(
+        f"estation-sandbox-{port}-{uuid4().hex[:6]}",
+        ctx=SandboxContext(),
+        config=Config({"REQUEST_MAX_SIZE": MAX_BODY_BYTES, "FALLBACK_ERROR_FORMAT": "json"}),
+        configure_logging=False,
+    )
+    for blueprint in _BLUEPRINTS:
+        app.blueprint(blueprint)
+
+    @app.before_server_start
+    async def open_world(app: SandboxApp) -> None:
+        # Here, not above: SQLite connections must not cross a fork.
+        app.ctx.hub = _wire(data, clock)
+        await app.ctx.hub.notifier.start()
+
+    @app.after_server_stop
+    async def close_world(app: SandboxApp) -> None:
+        await app.ctx.hub.notifier.stop()
+        app.ctx.hub.store.close()
+
+    return app
+
+
+def _wire(data: Path, clock: Clock) -> Hub:
+    store = Store(data)
+    keys = make_keys(data)
+    clocks = TwoClocks(clock, store)
+    faults = Faults(store)
+    styles: dict[str, NoticeStyle] = {
+        "wechat_pay": WechatNotices(store, keys, clocks),
+        "alipay": AlipayNotices(keys, clocks),
+    }
+    notifier = Notifier(store, clocks, faults, styles, lambda: refunds.finish_due(hub))
+    hub = Hub(store, clocks, keys, faults, notifier)
+    return hub

@@ -1,0 +1,144 @@
+"""WeChat's official-account login and tokens: HTTP 200 always, the truth is in errcode."""
+
+import secrets
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from sanic import Blueprint, HTTPResponse
+from sanic.response import json as json_answer
+from sanic.response import redirect
+
+from estation.sandbox import world
+from estation.sandbox.hub import Hub, SandboxRequest
+from estation.sandbox.showing import page
+
+bp = Blueprint("wechat_oauth", url_prefix="/wechat")
+
+CODE_SECONDS = 300
+TOKEN_SECONDS = 7200
+_EARLY = 300
+SCOPES = {"snsapi_base", "snsapi_userinfo"}
+
+
+@bp.get("/connect/oauth2/authorize")
+async def authorize(request: SandboxRequest) -> HTTPResponse:
+    """Who are you? A page of personas, or at once with `persona=`; then back with a code."""
+    hub = request.app.ctx.hub
+    asked = {name: request.args.get(name, "") for name in ("redirect_uri", "scope", "state")}
+    trouble = _trouble(request, asked)
+    if trouble:
+        return page("message.html", status=400, title="无法登录", message=trouble)
+    chosen = world.persona(request.args.get("persona", ""))
+    if chosen is None:
+        return page(
+            "authorize.html",
+            title="微信登录",
+            personas=world.PERSONAS,
+            query=request.query_string,
+        )
+    code = _new_code(hub, chosen, asked["scope"])
+    parts = urlsplit(asked["redirect_uri"])
+    query = [*parse_qsl(parts.query), ("code", code), ("state", asked["state"])]
+    return redirect(urlunsplit(parts._replace(query=urlencode(query))))
+
+
+def _trouble(request: SandboxRequest, asked: dict[str, str]) -> str:
+    if request.args.get("appid") != world.APPID:
+        return "Scope 参数错误或没有权限：appid 不正确（10016）"
+    if request.args.get("response_type") != "code" or asked["scope"] not in SCOPES:
+        return "Scope 参数错误或没有 Scope 权限（10005）"
+    if not asked["redirect_uri"].startswith(("http://", "https://")):
+        return "redirect_uri 域名与后台配置不一致（10003）"
+    if len(asked["state"]) > 128:
+        return "state 过长（≤128）"
+    return ""
+
+
+def _new_code(hub: Hub, chosen: world.Persona, scope: str) -> str:
+    code = secrets.token_hex(16)
+    hub.store.insert(
+        "oauth_code",
+        code=code,
+        openid=chosen.openid,
+        unionid=chosen.unionid,
+        scope=scope,
+        created_at=hub.now_ms(),
+    )
+    return code
+
+
+@bp.get("/sns/oauth2/access_token")
+async def access_token(request: SandboxRequest) -> HTTPResponse:
+    """A code, once and within 5 minutes, becomes an openid."""
+    hub = request.app.ctx.hub
+    refusal = _wrong_app(hub, request.args.get("appid"), request.args.get("secret"))
+    if refusal is None and request.args.get("grant_type") != "authorization_code":
+        refusal = _error(40002, "invalid grant_type")
+    if refusal is not None:
+        return refusal
+    code = request.args.get("code", "")
+    now = hub.now_ms()
+    row = hub.store.row("select * from oauth_code where code = ?", code)
+    if not code:
+        return _error(41008, "missing code")
+    if row is None:
+        return _error(40029, "invalid code")
+    if row["used_at"] is not None:
+        return _error(40163, "code been used")
+    if now > row["created_at"] + CODE_SECONDS * 1000:
+        return _error(42003, "code expired")
+    hub.store.run("update oauth_code set used_at = ? where code = ?", now, code)
+    return json_answer(
+        {
+            "access_token": secrets.token_hex(48),
+            "expires_in": TOKEN_SECONDS,
+            "refresh_token": secrets.token_hex(48),
+            "openid": row["openid"],
+            "scope": row["scope"],
+            "unionid": row["unionid"],
+        }
+    )
+
+
+@bp.post("/cgi-bin/stable_token")
+async def stable_token(request: SandboxRequest) -> HTTPResponse:
+    """The same token until its last 5 minutes; then a new one while the old still holds."""
+    hub = request.app.ctx.hub
+    body: dict[str, Any] = request.json if isinstance(request.json, dict) else {}
+    refusal = _wrong_app(hub, body.get("appid"), body.get("secret"))
+    if refusal is None and body.get("grant_type") != "client_credential":
+        refusal = _error(40002, "invalid grant_type")
+    if refusal is not None:
+        return refusal
+    now = hub.now_ms()
+    if body.get("force_refresh") is True:
+        hub.store.run("delete from api_token")
+    row = hub.store.row(
+        "select * from api_token where expires_at > ? order by expires_at desc limit 1",
+        now + _EARLY * 1000,
+    )
+    token = row["token"] if row else _new_token(hub, now)
+    expires_at = row["expires_at"] if row else now + TOKEN_SECONDS * 1000
+    return json_answer({"access_token": token, "expires_in": (expires_at - now) // 1000})
+
+
+def _new_token(hub: Hub, now: int) -> str:
+    token = secrets.token_urlsafe(102)
+    hub.store.insert(
+        "api_token", token=token, created_at=now, expires_at=now + TOKEN_SECONDS * 1000
+    )
+    return token
+
+
+def _wrong_app(hub: Hub, appid: Any, secret: Any) -> HTTPResponse | None:
+    if appid != world.APPID:
+        return _error(40013, "invalid appid")
+    if not isinstance(secret, str) or not secrets.compare_digest(
+        secret.encode(), hub.keys.app_secret.encode()
+    ):
+        return _error(40125, "invalid appsecret")
+    return None
+
+
+def _error(code: int, message: str) -> HTTPResponse:
+    return json_answer({"errcode": code, "errmsg": f"{message}, rid: sandbox"})

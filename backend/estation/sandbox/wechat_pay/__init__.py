@@ -1,0 +1,1 @@
+"""WeChat Pay APIv3 as a merchant meets it."""

@@ -1,0 +1,151 @@
+"""Reads request bodies and checks every field by the published rules."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from estation.sandbox import world
+from estation.sandbox.wechat_pay.protocol import PayError, bad_field
+
+MAX_TOTAL_FEN = 10_000_000_000
+_NUMBER = re.compile(r"[0-9A-Za-z_\-|*]{6,32}")
+_REFUND_NUMBER = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)")
+_LIMITS = {"no_balance", "no_credit", "no_debit", "balance_only"}
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as an object of 1-3-byte UTF-8. Raises PayError 400 PARAM_ERROR."""
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(text)
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        raise PayError(400, "PARAM_ERROR", "请求体不是合法的 JSON（UTF-8）") from None
+    if not isinstance(value, dict):
+        raise PayError(400, "PARAM_ERROR", "请求体应为 JSON 对象")
+    if any(ord(sign) > 0xFFFF for sign in json.dumps(value, ensure_ascii=False)):
+        raise PayError(400, "PARAM_ERROR", "参数含有超过 3 字节的 UTF-8 字符，请检查")
+    return value
+
+
+def text(
+    values: Mapping[str, Any], name: str, most: int, *, required: bool = False, at: str = ""
+) -> str:
+    """A string of at most `most` characters; "" when it is optional and absent."""
+    value = values.get(name)
+    pointer = f"{at}/{name}"
+    if value is None:
+        if required:
+            raise bad_field(pointer, "", "必填项缺失")
+        return ""
+    if not isinstance(value, str):
+        raise bad_field(pointer, value, "应为字符串")
+    if not value or len(value) > most:
+        raise bad_field(pointer, value[:64], f"长度应为 1 到 {most} 个字符")
+    return value
+
+
+def section(
+    values: Mapping[str, Any], name: str, *, required: bool = False, at: str = ""
+) -> dict[str, Any]:
+    value = values.get(name)
+    if value is None and not required:
+        return {}
+    if not isinstance(value, dict):
+        raise bad_field(f"{at}/{name}", "", "必填项缺失" if value is None else "应为对象")
+    return value
+
+
+def fen(values: Mapping[str, Any], name: str, *, at: str) -> int:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise bad_field(f"{at}/{name}", value, "应为整数，单位为分")
+    if not 1 <= value <= MAX_TOTAL_FEN:
+        raise bad_field(f"{at}/{name}", str(value)[:32], f"应在 1 到 {MAX_TOTAL_FEN} 之间")
+    return value
+
+
+def trade_number(value: str, pointer: str = "/out_trade_no") -> str:
+    if not _NUMBER.fullmatch(value):
+        raise bad_field(pointer, value[:64], "应为 6-32 位的数字、大小写字母或 _-|*")
+    return value
+
+
+def refund_number(value: str, pointer: str = "/out_refund_no") -> str:
+    if not _REFUND_NUMBER.fullmatch(value):
+        raise bad_field(pointer, value[:64], "应为 1-64 位的数字、大小写字母或 _-|*@")
+    return value
+
+
+def moment(value: str, pointer: str) -> datetime:
+    """RFC 3339 with an offset."""
+    try:
+        if not _TIME.fullmatch(value):
+            raise ValueError(value)
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise bad_field(pointer, value[:64], "应为 RFC 3339 格式的时间") from None
+
+
+def notify_url(values: Mapping[str, Any], *, required: bool, most: int = 255) -> str:
+    url = text(values, "notify_url", most, required=required)
+    if url and (not re.fullmatch(r"https?://[^\s?#]+", url)):
+        raise bad_field("/notify_url", url, "应为 http(s) 绝对地址，且不能携带参数")
+    return url
+
+
+def currency(values: Mapping[str, Any], *, required: bool = False) -> None:
+    value = text(values, "currency", 16, required=required, at="/amount")
+    if value not in {"", "CNY"}:
+        raise bad_field("/amount/currency", value, "只支持 CNY")
+
+
+def own_mchid(value: str, pointer: str = "/mchid", location: str = "body") -> None:
+    if not value:
+        raise bad_field(pointer, "", "必填项缺失", location)
+    if value != world.MCHID:
+        raise PayError(400, "MCH_NOT_EXISTS", "商户号不存在，或与签名的商户号不一致")
+
+
+def check_prepay(values: Mapping[str, Any], trade_type: str) -> None:
+    """Every rule of the prepay request that needs no look at other orders."""
+    appid = text(values, "appid", 32, required=True)
+    own_mchid(text(values, "mchid", 32, required=True))
+    if appid != world.APPID:
+        raise PayError(400, "APPID_MCHID_NOT_MATCH", "appid 和 mch_id 不匹配，请检查")
+    text(values, "description", 127, required=True)
+    trade_number(text(values, "out_trade_no", 64, required=True))
+    if expire := text(values, "time_expire", 64):
+        moment(expire, "/time_expire")
+    text(values, "attach", 128)
+    notify_url(values, required=True)
+    text(values, "goods_tag", 32)
+    _check_limit_pay(values.get("limit_pay"))
+    if not isinstance(values.get("support_fapiao", False), bool):
+        raise bad_field("/support_fapiao", values["support_fapiao"], "应为布尔值")
+    amount = section(values, "amount", required=True)
+    fen(amount, "total", at="/amount")
+    currency(amount)
+    _check_payer(values, trade_type)
+    if scene := section(values, "scene_info"):
+        text(scene, "payer_client_ip", 45, required=True, at="/scene_info")
+        text(scene, "device_id", 32, at="/scene_info")
+    section(values, "detail")
+    section(values, "settle_info")
+
+
+def _check_limit_pay(value: Any) -> None:
+    if value is not None and (not isinstance(value, list) or not set(map(str, value)) <= _LIMITS):
+        raise bad_field("/limit_pay", str(value)[:64], "应为指定支付方式的列表")
+
+
+def _check_payer(values: Mapping[str, Any], trade_type: str) -> None:
+    if trade_type != "JSAPI":
+        return
+    payer = section(values, "payer", required=True)
+    openid = text(payer, "openid", 128, required=True, at="/payer")
+    known = world.persona(openid)
+    if known is None or known.openid != openid:
+        raise PayError(400, "PARAM_ERROR", "appid 和 openid 不匹配，请检查")

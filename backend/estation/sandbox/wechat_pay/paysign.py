@@ -1,0 +1,26 @@
+"""The signature a page hands to WeixinJSBridge, checked as WeChat does before opening."""
+
+import base64
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+
+from estation.sandbox import world
+from estation.sandbox.credentials import KeyRing
+
+
+def check_pay_sign(keys: KeyRing, given: Mapping[str, str], prepay_id: str) -> None:
+    """Raises ValueError or InvalidSignature unless the merchant signed these parameters."""
+    package = f"prepay_id={prepay_id}"
+    if given.get("signType") != "RSA" or given.get("appId") != world.APPID:
+        raise ValueError("signType or appId")
+    if given.get("package", package) != package:
+        raise ValueError("package")
+    lines = (given["appId"], given.get("timeStamp", ""), given.get("nonceStr", ""), package)
+    keys.private("wechat_merchant").public_key().verify(
+        base64.b64decode(given["paySign"], validate=True),
+        "".join(f"{line}\n" for line in lines).encode(),
+        padding.PKCS1v15(),
+        hashes.SHA256(),
+    )
