@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sanic import HTTPResponse, Request, Sanic
+from sanic.response import empty
 
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.pages.qr import qr_svg
@@ -34,7 +35,12 @@ DESKTOP = "Mozilla/5.0 (X11; Linux x86_64) Chrome/148.0"
 PHONE = "Mozilla/5.0 (Linux; Android 14) Chrome/148.0 Mobile"
 WECHAT = PHONE + " MicroMessenger/8.0.50"
 LONG_NAME = "阿卜杜热合曼·买买提吐尔逊·伊敏尼亚孜"
-LONG_ADDRESS = "江城市滨江区沿江大道中段2018号滨江壹号花园（三期）北苑12幢2单元3301室及地下一层B-117号车位"
+LONG_ADDRESS = (
+    "江城市滨江区沿江大道中段2018号滨江壹号花园（三期）北苑12幢2单元3301室及地下一层B-117号车位"
+)
+
+State = tuple[str, dict[str, Any]]
+"""A template and its values."""
 
 PAYEES = [
     Payee(
@@ -210,7 +216,9 @@ def attempt(channel: Channel, scene: Scene, **more: Any) -> Values:
     )
 
 
-NATIVE = attempt(Channel.WECHAT_PAY, Scene.NATIVE, qr_content="weixin://wxpay/bizpayurl?pr=9xFPmlUzz")
+NATIVE = attempt(
+    Channel.WECHAT_PAY, Scene.NATIVE, qr_content="weixin://wxpay/bizpayurl?pr=9xFPmlUzz"
+)
 PAID = attempt(
     Channel.WECHAT_PAY, Scene.NATIVE, state="paid", channel_trade_no="4200002026050612345678901234"
 )
@@ -236,7 +244,7 @@ def order(items: list[Values] = FEW, **more: Any) -> Values:
     )
 
 
-def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> tuple[str, dict[str, Any]]:
+def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State:
     live = the_order.live_attempt or the_order.paid_attempt
     title, words = closed_words("expired")
     return "payments/pay.html", {
@@ -268,11 +276,13 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> tuple
     }
 
 
-def bill_page(items: list[Values], **more: Any) -> tuple[str, dict[str, Any]]:
-    given = more.pop("bill", {})
+def bill_page(items: list[Values], **more: Any) -> State:
+    shown = bill(items, **more.pop("bill", {}))
     return "fees/bill.html", {
         "viewer": VIEWER,
-        "bill": bill(items, **given),
+        "bill": shown,
+        "status_kind": shown.status_kind,
+        "status_word": shown.status_word,
         "groups": payee_groups(items, PAYEES),
         "payer_name": "林晓舟",
         "open_order": None,
@@ -312,7 +322,7 @@ def case(state: str = "open", **more: Any) -> Values:
     )
 
 
-def login_page(**more: Any) -> tuple[str, dict[str, Any]]:
+def login_page(**more: Any) -> State:
     return "identity/login.html", {
         "next": "/fees",
         "phone": "",
@@ -326,7 +336,7 @@ def login_page(**more: Any) -> tuple[str, dict[str, Any]]:
     }
 
 
-def receipt_page(items: list[Values], payer_name: str = "林晓舟") -> tuple[str, dict[str, Any]]:
+def receipt_page(items: list[Values], payer_name: str = "林晓舟") -> State:
     titles = {payee.code: payee.receipt_title for payee in PAYEES}
     paid = order(items, state="paid", paid_at=NOW, paid_attempt=PAID)
     return "payments/receipt.html", {
@@ -352,7 +362,7 @@ def receipt_page(items: list[Values], payer_name: str = "林晓舟") -> tuple[st
     }
 
 
-def home_page(**more: Any) -> tuple[str, dict[str, Any]]:
+def home_page(**more: Any) -> State:
     return "fees/home.html", {
         "viewer": VIEWER,
         "citizen": "林晓舟",
@@ -367,7 +377,7 @@ def home_page(**more: Any) -> tuple[str, dict[str, Any]]:
     }
 
 
-def fees_page(**more: Any) -> tuple[str, dict[str, Any]]:
+def fees_page(**more: Any) -> State:
     due = [
         bill(FEW),
         bill(MANY, title="新建商品房转移登记税费及首次住宅专项维修资金（含地下车位）"),
@@ -390,7 +400,7 @@ def fees_page(**more: Any) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _pages() -> dict[str, tuple[str, dict[str, Any]]]:
+def _pages() -> dict[str, State]:
     jsapi = attempt(
         Channel.WECHAT_PAY,
         Scene.JSAPI,
@@ -501,7 +511,7 @@ def _pages() -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def case_page(the_case: Values, **more: Any) -> tuple[str, dict[str, Any]]:
+def case_page(the_case: Values, **more: Any) -> State:
     return "cases/case.html", {
         "viewer": VIEWER,
         "case": the_case,
@@ -530,9 +540,20 @@ def create_gallery() -> Sanic[Any, Any]:
         request.ctx.csrf_token = "gallery"
         return render(request, template, **values)
 
+    async def status(request: Request[Any, Any], order_id: UUID) -> HTTPResponse:
+        asked.append(1)
+        return empty(headers={"hx-redirect": "/pay-paid"} if len(asked) % 3 == 0 else {})
+
+    asked: list[int] = []
     app.add_route(show, "/<state:str>")
+    app.add_route(status, "/pay/<order_id:uuid>/status")
     return app
 
 
+def serve(port: int) -> None:
+    """Blocks; ended by a signal."""
+    create_gallery().run("127.0.0.1", port, single_process=True, access_log=False)
+
+
 if __name__ == "__main__":
-    create_gallery().run("127.0.0.1", int(sys.argv[1]), single_process=True, access_log=False)
+    serve(int(sys.argv[1]))

@@ -53,11 +53,13 @@ def receipt_pdf(paper: Paper) -> bytes:
 
     Texts travel as JSON data, never as markup, so that no name can become typst code.
     """
-    pdf: bytes = _compiler().compile(
+    pdf = _compiler().compile(
         sys_inputs={"paper": json.dumps(_words(paper), ensure_ascii=False)},
         format="pdf",
         timestamp=int(paper.paid_at.timestamp()),
     )
+    if not isinstance(pdf, bytes):  # The binding returns other types for other formats only.
+        raise TypeError(f"typst returned {type(pdf).__name__}")
     return pdf
 
 

@@ -18,15 +18,14 @@ from estation.fees.api import (
 )
 from estation.identity.api import citizen, citizen_only, public
 from estation.payments.api import (
-    AmountChanged,
     BillChoice,
-    OrderAlreadyOpen,
     OrderView,
     open_order_for_bill,
     orders_of,
     paid_order_for_bill,
     start_order,
 )
+from estation.payments.errors import AmountChanged, OrderAlreadyOpen
 from estation.payments.pages.copy_age import copy_age
 from estation.payments.pages.views import payee_groups
 from estation.services import OnlineRequest
@@ -119,7 +118,7 @@ async def pay(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     An order of the asker that is already open (another tab) is continued, never doubled.
     """
     viewer = citizen(request)
-    form = request.form or {}
+    form: Any = request.form or {}
     choice = BillChoice(bill_id, _whole_number(form, "version"))
     try:
         order = await start_order(

@@ -11,7 +11,6 @@ from estation.identity.api import citizen, citizen_only
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.api import (
     AttemptView,
-    ChannelTrouble,
     OrderView,
     cancel_order,
     open_attempt,
@@ -19,6 +18,7 @@ from estation.payments.api import (
     orders_of,
     refresh_order,
 )
+from estation.payments.errors import ChannelTrouble
 from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,

@@ -77,7 +77,6 @@ def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: Bil
     settings = request.app.ctx.settings
     titles = {payee.code: payee.receipt_title for payee in settings.payees}
     attempt = order.paid_attempt
-    assert order.paid_at is not None
     return Paper(
         title=titles.get(split.payee_code, "缴费凭据"),
         receipt_no=split.receipt_no,
@@ -90,7 +89,7 @@ def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: Bil
         wallet=WALLETS[attempt.channel] if attempt else "",
         out_trade_no=attempt.out_trade_no if attempt else "",
         channel_trade_no=(attempt.channel_trade_no or "") if attempt else "",
-        paid_at=order.paid_at,
+        paid_at=order.paid_at or order.created_at,
         amount_fen=split.amount_fen,
         lines=[
             PaperLine(item.name, item.formula, item.amount_fen)
