@@ -32,7 +32,11 @@ def bill(number: int, **changes: Any) -> FeeBillRow:
         case_source_id=f"C{number:06d}",
         title="存量房买卖税费",
         payer=PartyRow(
-            role="buyer", name="林晓舟", id_type="1", id_no="11010519491231002X", phone="13800000001"
+            role="buyer",
+            name="林晓舟",
+            id_type="1",
+            id_no="11010519491231002X",
+            phone="13800000001",
         ),
         state="issued",
         issued_at=T0,

@@ -57,7 +57,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def list_incoming(folder: Path, stream: str) -> Listing:
-    """At most MAX_LISTED entries, hidden ones (still being written by the device) left out."""
+    """At most MAX_LISTED entries, packets the device is still writing left out."""
     listing = Listing()
     if not folder.is_dir():
         return listing
@@ -65,7 +65,7 @@ def list_incoming(folder: Path, stream: str) -> Listing:
         for number, entry in enumerate(entries):
             if number >= MAX_LISTED:
                 break
-            if entry.name.startswith("."):
+            if packets.is_being_written(entry.name):
                 continue
             name = packets.parse_name(entry.name)
             if not entry.is_file(follow_symlinks=False):

@@ -43,6 +43,7 @@ _MAX_WINDOW = 8 * 1024 * 1024
 _LEVEL = 3
 
 _NAME = re.compile(r"(?P<stream>[a-z0-9][a-z0-9-]{0,62})-(?P<seq>[0-9]{10})\.gate", re.ASCII)
+_UNFINISHED = re.compile(r"\." + _NAME.pattern + r"\.[A-Za-z0-9]{1,16}", re.ASCII)
 _STREAM = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
 
 
@@ -109,6 +110,11 @@ def parse_name(name: str) -> tuple[str, int] | None:
     """(stream, seq) of a packet's file name, or None for any other name."""
     match = _NAME.fullmatch(name)
     return (match["stream"], int(match["seq"])) if match else None
+
+
+def is_being_written(name: str) -> bool:
+    """The hidden name of a packet not yet complete, ours or that of a copying tool (rsync)."""
+    return _UNFINISHED.fullmatch(name) is not None
 
 
 def build(
@@ -190,6 +196,9 @@ def check_seal(head: Head, peer_key: PeerKey) -> None:
         signature = base64.b64decode(head.seal.signature, validate=True)
     except (binascii.Error, ValueError) as problem:
         raise BadPacket(Reason.bad_seal, "signature is not base64") from problem
+    # Base64 leaves spare bits at its end: there must be one spelling of a packet only.
+    if base64.b64encode(signature).decode() != head.seal.signature:
+        raise BadPacket(Reason.bad_seal, "signature is not canonical base64")
     if not peer_key.verify(head.signed, signature):
         raise BadPacket(Reason.bad_seal, "signature does not fit")
 

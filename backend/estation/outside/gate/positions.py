@@ -193,17 +193,20 @@ async def record_quarantined(
     kept_as: str,
     file_id: UUID,
     now: datetime,
-) -> bool:
-    """Remember a refused file; False when the same bytes were refused before (only counted)."""
+) -> str:
+    """Remember a refused file; the name to keep it under.
+
+    The same bytes refused again are only counted and keep the name they had.
+    """
     if digest:
         repeated: list[dict[str, Any]] = await db.execute_query_dict(
             """update gate_incoming_file set times = times + 1, received_at = $4
                where digest = $1 and stream = $2 and state = 'quarantined' and reason = $3
-               returning id""",
+               returning kept_as""",
             [digest, stream, reason.value, now],
         )
         if repeated:
-            return False
+            return str(repeated[0]["kept_as"])
     await db.execute_query(
         """insert into gate_incoming_file
            (id, stream, seq, file_name, digest, state, reason, detail, kept_as, rows, times,
@@ -211,4 +214,4 @@ async def record_quarantined(
            values ($1, $2, $3, $4, $5, 'quarantined', $6, $7, $8, 0, 1, $9)""",
         [file_id, stream, seq, file_name, digest, reason.value, detail[:500], kept_as, now],
     )
-    return True
+    return kept_as

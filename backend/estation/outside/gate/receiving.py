@@ -298,8 +298,7 @@ class _Importer:
         digest = await asyncio.to_thread(folders.digest_of, path)
         file_id = ids.row_id(self._now)
         harmless = folders.harmless_name(name)
-        kept_as = f"{file_id}-{harmless}"
-        new = await positions.record_quarantined(
+        kept_as = await positions.record_quarantined(
             db,
             self._stream,
             seq=seq,
@@ -307,16 +306,13 @@ class _Importer:
             digest=digest,
             reason=bad.reason,
             detail=bad.detail,
-            kept_as=kept_as,
+            kept_as=f"{file_id}-{harmless}",
             file_id=file_id,
             now=self._now,
         )
         if stops:
             await positions.stop(db, self._stream, bad.reason, bad.detail, now=self._now)
-        if new:
-            await asyncio.to_thread(folders.quarantine, self._folder, name, kept_as)
-        else:
-            await asyncio.to_thread(folders.remove, path)
+        await asyncio.to_thread(folders.quarantine, self._folder, name, kept_as)
         log.error(
             "gate_quarantined",
             stream=self._stream,
