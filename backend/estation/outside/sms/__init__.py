@@ -27,6 +27,7 @@ class HttpSms:
                 self._url,
                 json={"phone": phone, "text": text},
                 timeout=aiohttp.ClientTimeout(total=5),
+                allow_redirects=False,
             ) as answer:
                 if answer.status >= 300:
                     raise SmsFailed(f"status {answer.status}")

@@ -1,0 +1,211 @@
+"""Alipay as a pay channel: precreate (QR) and WAP trades of one application.
+
+Source: Alipay open platform, https://opendocs.alipay.com/open/02ekfg and neighbours.
+"""
+
+from datetime import date, datetime, time, timedelta
+from typing import Any, Final
+
+from yarl import URL
+
+from estation.outside.pay_channels import (
+    BillNotReady,
+    Channel,
+    ChannelRefused,
+    ChannelReport,
+    ChannelState,
+    ChannelUnknown,
+    CloseOutcome,
+    NoBill,
+    NoticeAnswer,
+    ParsedBill,
+    PaymentRequest,
+    PayTicket,
+    Scene,
+    VerifiedNotice,
+)
+from estation.outside.pay_channels.alipay import bills, notices
+from estation.outside.pay_channels.alipay.gateway import Gateway, Reply
+from estation.outside.pay_channels.alipay.trades import report_of
+from estation.outside.pay_channels.believing import Disbelief, plain_words, text_of
+from estation.outside.pay_channels.calling import BILL_BYTES, Limits
+from estation.shared.clock import BEIJING
+from estation.shared.money import yuan_from_fen
+
+_NOT_IN_SUBJECT: Final = "/=&,\"'<>\\"
+_BILL_FILE: Final = Limits(seconds=30, answer_bytes=BILL_BYTES)
+_BILL_READY_AT: Final = time(10)
+_MAYBE: Final = frozenset({"ACQ.SYSTEM_ERROR", "ACQ.TRADE_HAS_SUCCESS", "ACQ.CONTEXT_INCONSISTENT"})
+"""Signed refusals to open that do not exclude money: paid before, or known with other data."""
+
+_CERTAIN_CODES: Final = frozenset({"40001", "40002", "40003", "40004", "40006"})
+_NOT_CLOSABLE: Final = frozenset(
+    {
+        "ACQ.TRADE_STATUS_ERROR",
+        "ACQ.REASON_TRADE_STATUS_INVALID",
+        "ACQ.TRADE_HAS_SUCCESS",
+        "ACQ.TRADE_HAS_FINISHED",
+        "ACQ.TRADE_HAS_CLOSE",
+    }
+)
+
+
+class Alipay:
+    """Implements PayChannel for one application."""
+
+    channel: Final = Channel.ALIPAY
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._application = gateway.application
+
+    @property
+    def account_id(self) -> str:
+        return self._application.account_id
+
+    async def open_payment(self, scene: Scene, request: PaymentRequest) -> PayTicket:
+        """WAP asks nobody: its ticket is a signed address for the payer's browser.
+
+        A precreated code makes no trade at Alipay before it is scanned. Raises ValueError for
+        another channel's scene.
+        """
+        if scene is Scene.WAP:
+            return PayTicket(redirect_url=self._wap_address(request))
+        if scene is not Scene.PRECREATE:
+            raise ValueError(f"Alipay has no scene {scene}")
+        business = self._trade(request, product_code="FACE_TO_FACE_PAYMENT")
+        reply = await self._gateway.call(
+            "alipay.trade.precreate", business, notify_url=request.notify_url
+        )
+        if not reply.is_ok:
+            raise _refusal(reply)
+        if reply.node.get("out_trade_no") != request.out_trade_no:
+            raise ChannelUnknown("UNREADABLE", "out_trade_no")
+        return PayTicket(qr_content=_field(reply, "qr_code", most=512))
+
+    async def query(self, out_trade_no: str) -> ChannelReport:
+        """NOT_FOUND also means: a code was given out and nobody has scanned it yet."""
+        reply = await self._gateway.call("alipay.trade.query", {"out_trade_no": out_trade_no})
+        if reply.sub_code == "ACQ.TRADE_NOT_EXIST":
+            return ChannelReport(
+                Channel.ALIPAY, self.account_id, out_trade_no, ChannelState.NOT_FOUND
+            )
+        if not reply.is_ok:
+            raise reply.as_unknown()
+        try:
+            report = report_of(self._application, reply.node, paid_at_field="send_pay_date")
+        except Disbelief as disbelief:
+            raise ChannelUnknown(disbelief.reason.upper(), str(disbelief)) from disbelief
+        if report is None or report.out_trade_no != out_trade_no:
+            raise ChannelUnknown("UNREADABLE", "state or number")
+        return report
+
+    async def close(self, out_trade_no: str) -> CloseOutcome:
+        """Only an unpaid trade can be closed; safe to repeat.
+
+        `alipay.trade.cancel` is never used: on a paid trade it would refund in full.
+        """
+        reply = await self._gateway.call("alipay.trade.close", {"out_trade_no": out_trade_no})
+        if reply.is_ok:
+            return CloseOutcome.CLOSED
+        if reply.sub_code == "ACQ.TRADE_NOT_EXIST":
+            return CloseOutcome.NOT_FOUND
+        if reply.sub_code in _NOT_CLOSABLE:
+            return await self._why_not_closable(out_trade_no)
+        raise reply.as_unknown()
+
+    def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
+        """See PayChannel. `now` does not matter: Alipay's notices have no age limit."""
+        try:
+            return notices.read_notice(self._application, headers, body)
+        except Disbelief as disbelief:
+            raise disbelief.as_rejection() from disbelief
+
+    def notice_answer(self, *, accepted: bool, status: int = 200) -> NoticeAnswer:
+        return notices.answer(accepted=accepted, status=status)
+
+    async def download_bill(self, day: date) -> bytes:
+        """The ZIP as sent. Nothing signs it: only its own totals prove it (`parse_bill`)."""
+        reply = await self._gateway.call(
+            "alipay.data.dataservice.bill.downloadurl.query",
+            {"bill_type": "trade", "bill_date": day.isoformat()},
+        )
+        if not reply.is_ok:
+            raise self._bill_refusal(reply, day)
+        # The address lives for 30 seconds: fetched at once, never stored.
+        url = _field(reply, "bill_download_url", most=4096)
+        self._check_host(url)
+        answer = await self._gateway.file(url, _BILL_FILE)
+        if answer.status != 200:
+            raise ChannelUnknown(f"HTTP_{answer.status}", "bill file")
+        return answer.body
+
+    def parse_bill(self, raw: bytes) -> ParsedBill:
+        return bills.parse_trade_bill(raw)
+
+    async def _why_not_closable(self, out_trade_no: str) -> CloseOutcome:
+        report = await self.query(out_trade_no)
+        if report.state is ChannelState.PAID:
+            return CloseOutcome.ALREADY_PAID
+        is_closed = report.state is ChannelState.CLOSED
+        return CloseOutcome.CLOSED if is_closed else CloseOutcome.TRY_LATER
+
+    def _wap_address(self, request: PaymentRequest) -> str:
+        business = self._trade(request, product_code="QUICK_WAP_WAY")
+        if request.return_url:
+            business["quit_url"] = request.return_url
+        return self._gateway.address(
+            "alipay.trade.wap.pay",
+            business,
+            notify_url=request.notify_url,
+            return_url=request.return_url or "",
+        )
+
+    def _trade(self, request: PaymentRequest, *, product_code: str) -> dict[str, Any]:
+        expires_at = request.expires_at.astimezone(BEIJING)
+        return {
+            "out_trade_no": request.out_trade_no,
+            "total_amount": yuan_from_fen(request.amount_fen),
+            "subject": plain_words(
+                request.description, forbidden=_NOT_IN_SUBJECT, characters=256, utf8_bytes=768
+            ),
+            "product_code": product_code,
+            "seller_id": self._application.seller_id,
+            "time_expire": expires_at.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+
+    def _check_host(self, url: str) -> None:
+        """A forged address must not make us fetch from our own network."""
+        try:
+            parsed = URL(url, encoded=True)
+        except ValueError:
+            raise ChannelUnknown("UNREADABLE", "bill address") from None
+        is_web = parsed.scheme in ("http", "https") and parsed.user is None
+        if not is_web or parsed.host not in self._application.bill_hosts:
+            raise ChannelUnknown("FOREIGN_HOST", "bill file")
+
+    def _bill_refusal(self, reply: Reply, day: date) -> Exception:
+        """Before ten o'clock of the next day "no such bill" only says: not made yet."""
+        spelled = reply.sub_code.lower().replace("-", "_")
+        if "bill_not_exist" not in spelled:
+            return reply.as_unknown()
+        ready_at = datetime.combine(day + timedelta(days=1), _BILL_READY_AT, tzinfo=BEIJING)
+        is_early = self._gateway.clock() < ready_at
+        return (BillNotReady if is_early else NoBill)(reply.sub_code)
+
+
+def _refusal(reply: Reply) -> ChannelRefused | ChannelUnknown:
+    """The refusal is signed, so a business no is certain."""
+    is_system_trouble = reply.sub_code.lower().endswith("unknow-error")
+    if reply.code in _CERTAIN_CODES and reply.sub_code not in _MAYBE and not is_system_trouble:
+        return ChannelRefused(
+            reply.sub_code or reply.code, str(reply.node.get("sub_msg", ""))[:256]
+        )
+    return reply.as_unknown()
+
+
+def _field(reply: Reply, name: str, *, most: int) -> str:
+    try:
+        return text_of(reply.node, name, most=most)
+    except Disbelief as disbelief:
+        raise ChannelUnknown("UNREADABLE", name) from disbelief

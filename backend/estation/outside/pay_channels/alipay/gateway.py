@@ -1,0 +1,137 @@
+"""Calls to Alipay's gateway: one POST each, common parameters in the query."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import orjson
+
+from estation.outside.pay_channels import ChannelUnknown
+from estation.outside.pay_channels.alipay.signing import (
+    SIGN_TYPE,
+    Application,
+    believed_node,
+    sign_text,
+    top_level,
+)
+from estation.outside.pay_channels.believing import Disbelief, sign
+from estation.outside.pay_channels.calling import CALL, Answer, Limits, exchange
+from estation.shared.clock import BEIJING, Clock
+
+OK = "10000"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A signed answer. `code` is the gateway's, `sub_code` the business's."""
+
+    node: dict[str, Any]
+
+    @property
+    def is_ok(self) -> bool:
+        return self.node.get("code") == OK
+
+    @property
+    def code(self) -> str:
+        return str(self.node.get("code") or "")[:16]
+
+    @property
+    def sub_code(self) -> str:
+        return str(self.node.get("sub_code") or "")[:64]
+
+    def as_unknown(self) -> ChannelUnknown:
+        return ChannelUnknown(self.sub_code or self.code, str(self.node.get("sub_msg", ""))[:256])
+
+
+class Gateway:
+    """One application's signed calls on the shared session."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, application: Application, clock: Clock
+    ) -> None:
+        self.application = application
+        self.clock = clock
+        self._session = session
+
+    async def call(self, method: str, business: dict[str, Any], **common: str) -> Reply:
+        """Raises ChannelUnknown for anything that is not a signed answer to this method."""
+        parameters = self._signed(method, business, common)
+        # biz_content alone goes into the body: with charset only there the gateway may read
+        # GBK, and its notices would come in GBK too.
+        body = _encoded({"biz_content": parameters.pop("biz_content")}).encode()
+        answer = await exchange(
+            self._session,
+            "POST",
+            f"{self.application.gateway_url}?{_encoded(parameters)}",
+            headers={"Content-Type": "application/x-www-form-urlencoded;charset=utf-8"},
+            body=body,
+        )
+        if answer.status != 200:
+            raise ChannelUnknown(f"HTTP_{answer.status}")
+        return self._believed(method, answer)
+
+    def address(self, method: str, business: dict[str, Any], **common: str) -> str:
+        """A signed address for the payer's own browser; nothing is sent."""
+        parameters = self._signed(method, business, common)
+        return f"{self.application.gateway_url}?{_encoded(parameters)}"
+
+    async def file(self, url: str, limits: Limits = CALL) -> Answer:
+        """Unsigned both ways; the caller has checked the host."""
+        return await exchange(self._session, "GET", url, headers={}, limits=limits)
+
+    def _signed(
+        self, method: str, business: dict[str, Any], common: dict[str, str]
+    ) -> dict[str, str]:
+        parameters = {
+            "app_id": self.application.app_id,
+            "method": method,
+            "format": "JSON",
+            "charset": "utf-8",
+            "sign_type": SIGN_TYPE,
+            # Beijing time, whatever the machine's zone is.
+            "timestamp": self.clock().astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S"),
+            "version": "1.0",
+            **{name: value for name, value in common.items() if value},
+            "biz_content": orjson.dumps(business).decode(),
+        }
+        parameters["sign"] = sign(self.application.private_key, sign_text(parameters))
+        return parameters
+
+    def _believed(self, method: str, answer: Answer) -> Reply:
+        node_name = method.replace(".", "_") + "_response"
+        try:
+            return Reply(believed_node(self.application.alipay_key, node_name, answer.body))
+        except Disbelief as disbelief:
+            if disbelief.reason == "unsigned":
+                raise _unsigned(answer.body, node_name) from disbelief
+            code = "UNREADABLE" if disbelief.reason == "malformed" else "UNVERIFIED"
+            raise ChannelUnknown(code, str(disbelief)) from disbelief
+
+
+def _unsigned(body: bytes, node_name: str) -> ChannelUnknown:
+    """Gateway failures carry no signature: told for the log, believed for nothing."""
+    try:
+        spans = top_level(body)
+        raw = spans.get("error_response") or spans.get(node_name) or b"{}"
+        node = orjson.loads(_as_utf8(raw))
+    except (Disbelief, ValueError):
+        return ChannelUnknown("UNREADABLE")
+    if not isinstance(node, dict):
+        return ChannelUnknown("UNREADABLE")
+    code = str(node.get("sub_code") or node.get("code") or "UNSIGNED")
+    message = str(node.get("sub_msg") or node.get("msg") or "")
+    return ChannelUnknown(code[:64], message[:256])
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """The text of failures may be GBK although UTF-8 was asked for."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("gb18030").encode()
+    return raw
+
+
+def _encoded(parameters: dict[str, str]) -> str:
+    return urlencode(parameters, quote_via=quote, safe="")

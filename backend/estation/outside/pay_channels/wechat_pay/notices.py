@@ -1,0 +1,136 @@
+"""Opening WeChat Pay's notices: the hot path, so keys are ready and each JSON is read once."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from estation.outside.pay_channels import NoticeAnswer, VerifiedNotice
+from estation.outside.pay_channels.believing import (
+    NOTICE_BYTES,
+    Disbelief,
+    event_key,
+    text_of,
+    without_nul,
+)
+from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys
+from estation.outside.pay_channels.wechat_pay.resources import open_resource
+from estation.outside.pay_channels.wechat_pay.signing import Merchant, check_signature
+from estation.outside.pay_channels.wechat_pay.transactions import (
+    check_addressee,
+    report_of,
+    trade_number_of,
+)
+
+_ACCEPTED = NoticeAnswer(
+    200, "application/json", b'{"code":"SUCCESS","message":"\xe6\x88\x90\xe5\x8a\x9f"}'
+)
+
+
+def read_notice(
+    merchant: Merchant,
+    keys: PlatformKeys,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: datetime,
+) -> VerifiedNotice:
+    """Signature and age first, then encryption, then addressee, then money. Raises Disbelief."""
+    if len(body) > NOTICE_BYTES:
+        raise Disbelief("malformed", "too long")
+    check_signature(keys, headers, body, now=now)
+    envelope = _object(body)
+    kind = text_of(envelope, "event_type", most=32)
+    plaintext_bytes = open_resource(merchant.cipher, envelope.get("resource"))
+    return _news(merchant, kind, _plaintext(plaintext_bytes))
+
+
+def answer(*, accepted: bool, status: int) -> NoticeAnswer:
+    """Only the status counts for WeChat Pay: a 200 that says FAIL would count as taken."""
+    if accepted:
+        return _ACCEPTED
+    failure = orjson.dumps({"code": "FAIL", "message": "通知未受理，请稍后重发"})
+    return NoticeAnswer(status if status >= 400 else 500, "application/json", failure)
+
+
+def _news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
+    if "combine_out_trade_no" in plaintext:
+        return _other_news(merchant, kind, plaintext, number_field="combine_out_trade_no")
+    if kind.startswith("REFUND."):
+        return _refund_news(merchant, kind, plaintext)
+    if kind.startswith("TRANSACTION."):
+        return _transaction_news(merchant, kind, plaintext)
+    return _other_news(merchant, kind, plaintext, number_field="out_trade_no")
+
+
+def _transaction_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
+    report = report_of(merchant, plaintext)
+    number = plaintext["out_trade_no"]
+    transaction_id = plaintext.get("transaction_id") or ""
+    return VerifiedNotice(
+        # Not the vendor's id: the same news may come again under another one.
+        event_key=event_key(kind, number, transaction_id, plaintext["trade_state"]),
+        kind=kind,
+        out_trade_no=number,
+        report=report,
+        plaintext=plaintext,
+    )
+
+
+def _refund_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
+    check_addressee(merchant, plaintext, with_appid=False)
+    number = trade_number_of(plaintext)
+    refund_no = text_of(plaintext, "out_refund_no")
+    status = text_of(plaintext, "refund_status", most=32)
+    return VerifiedNotice(
+        event_key=event_key("REFUND", refund_no, status),
+        kind=kind,
+        out_trade_no=number,
+        report=None,
+        plaintext=plaintext,
+    )
+
+
+def _other_news(
+    merchant: Merchant, kind: str, plaintext: dict[str, Any], *, number_field: str
+) -> VerifiedNotice:
+    """Kept, though it says nothing of a payment we know how to read."""
+    for field in ("mchid", "combine_mchid"):
+        if plaintext.get(field, merchant.mchid) != merchant.mchid:
+            raise Disbelief("wrong_addressee", field)
+    number = plaintext.get(number_field)
+    digest = hashlib.sha256(orjson.dumps(plaintext, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return VerifiedNotice(
+        event_key=event_key(kind, digest),
+        kind=kind,
+        out_trade_no=number[:64] if isinstance(number, str) else "",
+        report=None,
+        plaintext=plaintext,
+    )
+
+
+def _plaintext(data: bytes) -> dict[str, Any]:
+    if b"\\u0000" not in data:
+        return _object(data)
+    cleaned: dict[str, Any] = _cleaned(_object(data))
+    return cleaned
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_nul(value)
+    if isinstance(value, dict):
+        return {without_nul(name): _cleaned(inner) for name, inner in value.items()}
+    return [_cleaned(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise Disbelief("malformed", "JSON") from None
+    if not isinstance(value, dict):
+        raise Disbelief("malformed", "JSON")
+    return value

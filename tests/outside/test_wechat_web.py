@@ -1,0 +1,153 @@
+"""Web login inside WeChat, and the short-message sender beside it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from aiohttp import web
+
+from estation.outside.sms import HttpSms, SmsFailed
+from estation.outside.wechat import WechatIdentity, WechatRefused, WechatUnavailable
+from estation.outside.wechat.web_login import WebLogin
+from estation.settings import Wechat
+from tests.outside.listening import Heard, Listener, Reply, calling, listening
+
+
+@dataclass
+class Desk:
+    login: WebLogin
+    sms: HttpSms
+    there: Listener
+
+    def say(self, *replies: Reply) -> None:
+        self.there.say(*replies)
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    async with listening() as there, calling() as session:
+        settings = Wechat(
+            api_url=f"{there.base_url}/wechat",
+            oauth_url="https://open.weixin.qq.com",
+            appid="wx8888888888888888",
+            secret_file="wechat/app_secret",
+        )
+        login = WebLogin.from_settings(session, settings, lambda _: b"s3cret&\n")
+        yield Desk(login, HttpSms(session, f"{there.base_url}/sms/send"), there)
+
+
+def said(text: str, status: int = 200) -> web.Response:
+    """WeChat answers JSON as text/plain."""
+    return web.Response(text=text, status=status)
+
+
+async def test_the_address_has_wechats_order_of_parameters(desk: Desk) -> None:
+    url = desk.login.authorize_url(
+        redirect_uri="https://e.example.cn/wechat/callback?next=/fees", state="abc-DEF_123"
+    )
+
+    assert url == (
+        "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wx8888888888888888"
+        "&redirect_uri=https%3A%2F%2Fe.example.cn%2Fwechat%2Fcallback%3Fnext%3D%2Ffees"
+        "&response_type=code&scope=snsapi_base&state=abc-DEF_123#wechat_redirect"
+    )
+
+
+@pytest.mark.parametrize("state", ["", "a" * 129, "a b", "状态", "a&b=c"])
+async def test_a_state_wechat_would_not_return_is_refused(desk: Desk, state: str) -> None:
+    with pytest.raises(ValueError, match="state"):
+        desk.login.authorize_url(redirect_uri="https://e.example.cn/", state=state)
+
+
+async def test_a_code_becomes_an_openid(desk: Desk) -> None:
+    desk.say(said('{"access_token":"x","expires_in":7200,"openid":"oLin","unionid":"uLin"}'))
+
+    assert await desk.login.identity_from_code("c+1") == WechatIdentity("oLin", "uLin")
+    assert desk.there.heard[0].target == (
+        "/wechat/sns/oauth2/access_token?appid=wx8888888888888888&secret=s3cret%26"
+        "&code=c%2B1&grant_type=authorization_code"
+    )
+
+
+async def test_preview_modes_fake_user_is_marked(desk: Desk) -> None:
+    desk.say(said('{"openid":"oFake","is_snapshotuser":1}'))
+
+    assert (await desk.login.identity_from_code("c")).is_snapshot_user
+
+
+@pytest.mark.parametrize("errcode", [40029, 40163, 42003])
+async def test_an_error_comes_with_status_200(desk: Desk, errcode: int) -> None:
+    desk.say(said(f'{{"errcode":{errcode},"errmsg":"invalid code, rid: x"}}'))
+
+    with pytest.raises(WechatRefused) as raised:
+        await desk.login.identity_from_code("c")
+
+    assert raised.value.errcode == errcode
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        said('{"errcode":-1,"errmsg":"system error"}'),
+        said('{"errcode":"40029"}'),
+        said('{"openid":""}'),
+        said('{"openid":5}'),
+        said("{}"),
+        said("[]"),
+        said("<html>"),
+        said("{}", 502),
+        said(" " * 100_000),
+        web.Response(status=302, headers={"Location": "/"}),
+    ],
+)
+async def test_an_answer_without_an_openid_is_no_identity(desk: Desk, reply: web.Response) -> None:
+    desk.say(reply)
+
+    with pytest.raises(WechatUnavailable):
+        await desk.login.identity_from_code("c")
+
+    assert len(desk.there.heard) == 1
+
+
+async def test_no_failure_tells_the_secret() -> None:
+    async with calling() as session:
+        login = WebLogin(
+            session,
+            api_url="http://127.0.0.1:9",
+            oauth_url="x",
+            appid="wx8",
+            secret="s3cret",
+        )
+        with pytest.raises(WechatUnavailable) as raised:
+            await login.identity_from_code("c")
+
+    assert "s3cret" not in f"{raised.value!r} {raised.value.__cause__!r}"
+
+
+async def test_a_message_is_posted_as_json(desk: Desk) -> None:
+    desk.say(web.json_response({"ok": True}))
+
+    await desk.sms.send(phone="13800000001", text="验证码 123456")
+
+    assert desk.there.heard[0].method == "POST"
+    assert "13800000001" in desk.there.heard[0].body.decode()
+
+
+@pytest.mark.parametrize("status", [302, 400, 500])
+async def test_a_message_that_was_not_taken_has_failed(desk: Desk, status: int) -> None:
+    desk.say(web.Response(status=status, headers={"Location": "/"}))
+
+    with pytest.raises(SmsFailed):
+        await desk.sms.send(phone="13800000001", text="x")
+
+
+async def test_nobody_waits_for_a_caller_who_left(desk: Desk) -> None:
+    async def silent(_: Heard) -> web.Response:
+        await asyncio.sleep(0.5)
+        return web.Response()
+
+    desk.say(silent)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(desk.login.identity_from_code("c"), 0.1)
