@@ -1,6 +1,8 @@
 """Rows put on one side arrive on the other: all, once, in order; and both sides know it."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -442,3 +444,42 @@ async def test_the_device_carries_only_finished_packets(sides: Sides) -> None:
 
     assert moved == 1
     assert [path.name for path in sides.incoming.iterdir()] == [sides.incoming_file(1).name]
+
+
+async def test_the_device_crosses_file_systems_without_showing_half_a_file(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sides.put(1)
+    await sides.pack()
+    real, seen = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if source.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        seen.append(source.name)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+    sides.carry()
+    await sides.receive()
+
+    assert seen == [f".{sides.incoming_file(1).name}.part"]
+    assert sides.seen == names(1)
+    assert list(sides.outgoing.iterdir()) == []
+
+
+def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    private, public = tmp_path / "gate" / "a.pem", tmp_path / "gate" / "a_public.pem"
+    keys.make_pair(private=private, public=public)
+    first = private.read_bytes()
+    public.unlink()
+
+    keys.make_pair(private=private, public=public)
+
+    seal, peer = keys.load_seal_key(first), keys.load_peer_key(public.read_bytes())
+    assert private.read_bytes() == first
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert seal.key_id == peer.key_id
+    assert peer.verify(b"news", seal.sign(b"news"))
+    assert not peer.verify(b"other news", seal.sign(b"news"))

@@ -165,7 +165,7 @@ BAD = {
     "money beyond belief": Bad(packet([a_line(total_fen=2**63)]), Reason.bad_row),
     "time without zone": Bad(packet([a_line(issued_at="2026-03-02T09:00:00")]), Reason.bad_row),
     "missing field": Bad(packet([packets.line("fee_bill", b'{"source":"x"}')]), Reason.bad_row),
-    "NUL character": Bad(packet([a_line(title="a\x00b")]), Reason.bad_row),
+    "NUL character": Bad(packet([a_line(title="a\x00b")]), Reason.bad_encoding),
     "one bad row among good ones": Bad(
         packet([a_line(), a_line(version=0), a_line()]), Reason.bad_row
     ),

@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import PeerKey, SealKey
-from estation.outside.gate.rows import Digest, Moment
+from estation.outside.gate.rows import NUL, Digest, Moment
 
 FORMAT: Literal["estation-gate"] = "estation-gate"
 VERSION: Literal[1] = 1
@@ -249,6 +249,8 @@ def _unpack(body: memoryview, manifest: Manifest) -> bytes:
         text.decode()
     except UnicodeDecodeError as problem:
         raise BadPacket(Reason.bad_encoding, "not UTF-8") from problem
+    if NUL in text:
+        raise BadPacket(Reason.bad_encoding, "NUL character")
     return text
 
 

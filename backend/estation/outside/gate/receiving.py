@@ -339,7 +339,7 @@ class _Importer:
 
 def _row(line: packets.Line, number: int) -> Struct:
     try:
-        return rows.decode_row(line.topic, line.row)
+        return rows.decode_clean(line.topic, line.row)
     except rows.BadRow as bad:
         raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
 

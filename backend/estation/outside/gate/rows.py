@@ -8,7 +8,7 @@ Fields a receiver does not know are accepted and ignored, so that senders may be
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -31,6 +31,8 @@ Digest: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 MAX_PARTS = 1000
 """Items, parties, stages or splits of one row; the longest real bill has a few dozen."""
+NUL = b"\\u0000"
+"""The one character PostgreSQL can store neither in text nor in jsonb, as JSON spells it."""
 
 
 class PartyRow(Struct, frozen=True, kw_only=True):
@@ -165,24 +167,23 @@ def encode_row(topic: str, row: Struct) -> bytes:
     return encoded
 
 
-def decode_row(topic: str, body: bytes | str | msgspec.Raw | Mapping[str, Any]) -> Struct:
+def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
     """The topic's Struct from JSON or from decoded JSON. Raises BadRow, KeyError for no topic."""
     if isinstance(body, Mapping):
         body = msgspec.json.encode(body)
     elif isinstance(body, str):
         body = body.encode()
-    # PostgreSQL can store no NUL character, neither in text nor in jsonb.
-    if b"\\u0000" in memoryview(body).tobytes():
+    if NUL in body:
         raise BadRow("NUL character")
+    return decode_clean(topic, body)
+
+
+def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
+    """As `decode_row`, for JSON that was searched for NUL already."""
     try:
         return _decoder(TOPICS[topic]).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise BadRow(_without_values(str(problem))) from None
-
-
-def decode_rows(topic: str, bodies: Sequence[bytes | msgspec.Raw]) -> list[Struct]:
-    """As `decode_row`, for many."""
-    return [decode_row(topic, body) for body in bodies]
 
 
 @functools.cache

@@ -213,8 +213,8 @@ async def _oldest_change_in_flight(tx: BaseDBAsyncClient) -> timedelta:
     found = await tx.execute_query_dict(
         """select coalesce(max(clock_timestamp() - xact_start), interval '0') as age
            from pg_stat_activity
-           where datname = current_database() and backend_xid is not null
-             and pid <> pg_backend_pid()"""
+           where datname = current_database() and backend_type = 'client backend'
+             and backend_xid is not null and pid <> pg_backend_pid()"""
     )
     age: timedelta = found[0]["age"]
     return max(age, timedelta(0))
