@@ -93,6 +93,7 @@ async def _programs(
         places, online_db=postgres.url("online"), inner_db=postgres.url("inner"), redis=valkey.url
     )
     _make_keys(places)
+    _write_environment(places, environment)
     os.environ.update({k: v for k, v in environment.items() if k.startswith("ESTATION_")})
     await _prepare_databases(postgres, say)
     supervisor = Supervisor(environment=environment, logs=places.logs)
@@ -198,6 +199,12 @@ def _only_one(places: Places) -> Iterator[None]:
                 "这个数据目录已有一个示范城市在运行，请先结束它，或用 --data 另选目录。"
             ) from None
         yield
+
+
+def _write_environment(places: Places, environment: dict[str, str]) -> None:
+    """For `estation …` in another terminal: no secrets in it, only where things are."""
+    lines = [f"{name}={value}" for name, value in environment.items() if name.startswith("ESTATION_")]
+    (places.data / "environment").write_text("\n".join(lines) + "\n")
 
 
 def _empty(places: Places) -> None:

@@ -95,13 +95,6 @@ class Supervisor:
                 program.process.wait()
         self._programs.clear()
 
-    def pid(self, name: str) -> int:
-        """For people and tests who want to kill one."""
-        found = next(program for program in self._programs if program.name == name)
-        if found.process is None:
-            raise CannotStart(f"{name} 没有在运行")
-        return found.process.pid
-
     def _launch(self, program: Program) -> None:
         with self._log(program).open("ab") as log:
             program.process = subprocess.Popen(
@@ -113,6 +106,8 @@ class Supervisor:
                 start_new_session=True,  # Ctrl-C reaches only us; we end the children in order.
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+        # For people and tests who want to kill one.
+        self._log(program).with_suffix(".pid").write_text(str(program.process.pid))
 
     def _log(self, program: Program) -> Path:
         return self._logs / f"{program.name}.log"

@@ -1,6 +1,8 @@
 """What may be paid, and what a replicated change of a bill means. Pure."""
 
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from typing import Protocol
 
 
 class BillState(StrEnum):
@@ -9,3 +11,55 @@ class BillState(StrEnum):
     PAYABLE = "payable"  # 待缴
     PAID = "paid"  # 已缴
     WITHDRAWN = "withdrawn"  # 已撤回
+
+
+STATE_OF_ROW: Mapping[str, BillState] = {
+    "issued": BillState.PAYABLE,
+    "withdrawn": BillState.WITHDRAWN,
+}
+"""The internal platform's word for a bill -> ours, unless it is paid here already."""
+
+
+class Item(Protocol):
+    @property
+    def seq(self) -> int: ...
+    @property
+    def payee_code(self) -> str: ...
+    @property
+    def amount_fen(self) -> int: ...
+    @property
+    def relief_fen(self) -> int: ...
+    @property
+    def base_fen(self) -> int | None: ...
+
+
+class Row(Protocol):
+    """What of a replicated bill can be wrong in itself."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def total_fen(self) -> int: ...
+    @property
+    def items(self) -> Sequence[Item]: ...
+
+
+def fault_of(row: Row, *, payees: Collection[str], most_fen: int) -> str:
+    """Why a replicated bill can never be accepted, as a stable word; "" when it can.
+
+    Amounts are never negative, the total is exactly the sum, every payee is one of ours.
+    """
+    if row.version < 1:
+        return "version"
+    if not row.items or len({item.seq for item in row.items}) != len(row.items):
+        return "items"
+    amounts = [row.total_fen]
+    for item in row.items:
+        amounts += [item.amount_fen, item.relief_fen, item.base_fen or 0]
+    if min(amounts) < 0 or max(amounts) > most_fen:
+        return "amount"
+    if sum(item.amount_fen for item in row.items) != row.total_fen:
+        return "total"
+    if any(item.payee_code not in payees for item in row.items):
+        return "payee"
+    return ""

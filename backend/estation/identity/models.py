@@ -58,6 +58,7 @@ class LoginCode(Model):
     code_digest = fields.CharField(max_length=64)
     created_at = fields.DatetimeField()
     expires_at = fields.DatetimeField()
+    address_index = fields.CharField(max_length=64, db_index=True)
     tries = fields.IntField(default=0)
     used_at = fields.DatetimeField(null=True)
 
@@ -86,6 +87,7 @@ class Session(Model):
     bind_tries = fields.IntField(default=0)
     oauth_state = fields.CharField(max_length=64, null=True)
     created_at = fields.DatetimeField()
+    seen_at = fields.DatetimeField()
     expires_at = fields.DatetimeField()
 
     class Meta:

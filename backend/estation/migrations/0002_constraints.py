@@ -71,6 +71,9 @@ STATEMENTS = {
         "create trigger tr_ledger_entry_append_only before update or delete on ledger_entry"
         " for each row execute function ledger_is_append_only()"
     ),
+    "ix_ledger_transfer_our_no": (
+        "create index ix_ledger_transfer_our_no on ledger_transfer (our_no)"
+    ),
     # fees
     "ck_bill_total": "alter table bill add constraint ck_bill_total check (total_fen >= 0)",
     # reconciliation

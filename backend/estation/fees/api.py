@@ -1,0 +1,21 @@
+"""What other contexts may ask of fees. Everything else here is private."""
+
+from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid
+from estation.fees.errors import BillChanged, BillNotFound, BillNotPayable
+from estation.fees.queries import BillView, ItemView, bill_of, bills_of
+from estation.fees.rules import BillState
+
+__all__ = [
+    "BillChanged",
+    "BillNotFound",
+    "BillNotPayable",
+    "BillState",
+    "BillView",
+    "ItemView",
+    "LockedBill",
+    "PaidMark",
+    "bill_of",
+    "bills_of",
+    "lock_bills",
+    "mark_paid",
+]

@@ -1,0 +1,87 @@
+"""What can be asked about bills; every answer is a plain value."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.fees.errors import BillNotFound
+from estation.fees.rules import BillState
+
+MOST_BILLS = 200
+"""Nobody has more; a list is never unbounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemView:
+    """One tax or fee of the newest version; `base_fen` is None where nothing is multiplied."""
+
+    seq: int
+    code: str
+    name: str
+    payee_code: str
+    base_fen: int | None
+    rate: str
+    relief_fen: int
+    amount_fen: int
+    formula: str
+    legal_basis: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillView:
+    """A bill as its payer sees it; `items` is empty in lists."""
+
+    id: UUID
+    bill_no: str
+    title: str
+    version: int
+    state: BillState
+    total_fen: int
+    region: str
+    case_source_id: str
+    issued_at: datetime
+    due_on: date | None
+    paid_at: datetime | None
+    data_as_of: datetime
+    items: tuple[ItemView, ...] = ()
+
+
+_BILLS = """
+select id, bill_no, title, coalesce(paid_version, version) as version, state, total_fen, region,
+       case_source_id, issued_at, due_on, paid_at, data_as_of
+from bill where payer_id = $1
+"""
+
+
+async def bills_of(person_id: UUID) -> list[BillView]:
+    """A payer's bills, newest first, without items."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"{_BILLS} order by issued_at desc, id limit {MOST_BILLS}", [person_id]
+    )
+    return [_view(row, ()) for row in rows]
+
+
+async def bill_of(person_id: UUID, bill_id: UUID) -> BillView:
+    """One bill with the items of its version (of the paid version once paid).
+
+    Raises BillNotFound, also for other people's bills.
+    """
+    db = Tortoise.get_connection("default")
+    rows = await db.execute_query_dict(f"{_BILLS} and id = $2", [person_id, bill_id])
+    if not rows:
+        raise BillNotFound
+    items = await db.execute_query_dict(
+        """select seq, code, name, payee_code, base_fen, rate, relief_fen, amount_fen, formula,
+                  legal_basis, note
+           from bill_item where bill_id = $1 and version = $2 order by seq""",
+        [bill_id, rows[0]["version"]],
+    )
+    return _view(rows[0], tuple(ItemView(**item) for item in items))
+
+
+def _view(row: dict[str, Any], items: tuple[ItemView, ...]) -> BillView:
+    return BillView(**{**row, "state": BillState(row["state"])}, items=items)

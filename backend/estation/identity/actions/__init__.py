@@ -1,0 +1,1 @@
+"""What can be changed about persons, logins and staff."""

@@ -1,0 +1,87 @@
+"""Persons as the counter registered them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.identity.errors import BadPerson
+from estation.identity.rules import person_fault
+from estation.shared import ids
+from estation.shared.crypto import Vault
+
+PersonKey = tuple[str, str]
+"""(id_type, id_no)"""
+
+_UPSERT = """
+with news as (
+    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::bytea[],
+                         $7::text[], $8::bytea[])
+        as t(id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
+             phone_sealed)
+    order by id_type, id_no_index
+)
+insert into person as p (id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed,
+                         phone_index, phone_sealed, updated_at)
+select id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
+       phone_sealed, $9::timestamptz
+from news
+on conflict (id_type, id_no_index) do update set
+    name_sealed = excluded.name_sealed, phone_index = excluded.phone_index,
+    phone_sealed = excluded.phone_sealed, updated_at = excluded.updated_at
+where p.updated_at <= excluded.updated_at
+"""
+
+
+class Party(Protocol):
+    """What the gate's rows say of a person."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def id_type(self) -> str: ...
+    @property
+    def id_no(self) -> str: ...
+    @property
+    def phone(self) -> str: ...
+
+
+async def upsert_persons(
+    parties: Sequence[Party], *, vault: Vault, now: datetime
+) -> dict[PersonKey, UUID]:
+    """Make or refresh these persons, set-based, in the caller's transaction; their ids.
+
+    The last of several rows of one person wins; older news never overwrites newer. Raises
+    BadPerson for a party that cannot be a person.
+    """
+    for party in parties:
+        fault = person_fault(id_type=party.id_type, id_no=party.id_no, name=party.name)
+        if fault:
+            raise BadPerson(fault)
+    unique = {(party.id_type, party.id_no): party for party in parties}
+    if not unique:
+        return {}
+    indexes = {key: vault.index(f"{key[0]}:{key[1]}") for key in unique}
+    db = Tortoise.get_connection("default")
+    await db.execute_query_dict(
+        _UPSERT,
+        [
+            ids.row_ids(now, len(unique)),
+            [key[0] for key in unique],
+            [indexes[key] for key in unique],
+            [vault.seal(key[1]) for key in unique],
+            [vault.index(f"tail:{key[1][-6:].upper()}") for key in unique],
+            [vault.seal(party.name) for party in unique.values()],
+            [vault.index(f"phone:{party.phone}") for party in unique.values()],
+            [vault.seal(party.phone) for party in unique.values()],
+            now,
+        ],
+    )
+    rows = await db.execute_query_dict(
+        "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
+        [list(indexes.values())],
+    )
+    found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
+    return {key: found[key[0], index] for key, index in indexes.items()}

@@ -1,0 +1,69 @@
+"""Sessions: opened, rotated at every change of privilege, ended. Only digests are stored."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from estation.identity.models import Session
+from estation.shared import ids
+from estation.shared.crypto import token_digest
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """A fresh token for the browser; `needs_person` while only the phone is proven."""
+
+    token: str
+    csrf_token: str
+    expires_at: datetime
+    needs_person: bool
+
+
+async def open_session(
+    *,
+    now: datetime,
+    life: timedelta,
+    replaces: UUID | None = None,
+    person_id: UUID | None = None,
+    staff_id: UUID | None = None,
+    phone_index: str | None = None,
+    openid: str | None = None,
+    oauth_state: str | None = None,
+) -> OpenedSession:
+    """Joins the caller's transaction. `replaces` ends the session before it: no fixation."""
+    if replaces is not None:
+        await Session.filter(id=replaces).delete()
+    token, csrf_token = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
+    await Session(
+        id=ids.row_id(now),
+        token_digest=token_digest(token),
+        csrf_token=csrf_token,
+        person_id=person_id,
+        staff_id=staff_id,
+        phone_index=phone_index,
+        openid=openid,
+        oauth_state=oauth_state,
+        created_at=now,
+        seen_at=now,
+        expires_at=now + life,
+    ).save(force_create=True)
+    return OpenedSession(
+        token, csrf_token, now + life, needs_person=person_id is None and staff_id is None
+    )
+
+
+async def logout(session_id: UUID) -> None:
+    """End it; ending an ended one is fine."""
+    await Session.filter(id=session_id).delete()
+
+
+async def touch(session_id: UUID, *, now: datetime) -> None:
+    """The session was used; idle time counts from here."""
+    await Session.filter(id=session_id).update(seen_at=now)
+
+
+async def forget_expired(*, now: datetime) -> int:
+    """Delete sessions and codes past their end, at most 1,000 a call."""
+    old = await Session.filter(expires_at__lt=now).limit(1000).values_list("id", flat=True)
+    return await Session.filter(id__in=list(old)).delete() if old else 0

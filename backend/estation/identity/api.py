@@ -1,0 +1,54 @@
+"""What other contexts may ask of identity. Everything else here is private."""
+
+from estation.identity.actions.citizens import (
+    begin_wechat_login,
+    choose_person,
+    login_with_code,
+    login_with_wechat,
+    send_login_code,
+)
+from estation.identity.actions.persons import upsert_persons
+from estation.identity.actions.sessions import OpenedSession, forget_expired, logout
+from estation.identity.actions.staff import ensure_staff, login_staff
+from estation.identity.errors import BadPerson, LoginRequired
+from estation.identity.guards import (
+    Citizen,
+    attach_viewer,
+    citizen,
+    citizen_only,
+    clear_session_cookie,
+    public,
+    set_session_cookie,
+    staff_only,
+)
+from estation.identity.queries import MaskedParty, Viewer, masked_parties
+from estation.identity.rules import Tier, safe_next
+
+__all__ = [
+    "BadPerson",
+    "Citizen",
+    "LoginRequired",
+    "MaskedParty",
+    "OpenedSession",
+    "Tier",
+    "Viewer",
+    "attach_viewer",
+    "begin_wechat_login",
+    "choose_person",
+    "citizen",
+    "citizen_only",
+    "clear_session_cookie",
+    "ensure_staff",
+    "forget_expired",
+    "login_staff",
+    "login_with_code",
+    "login_with_wechat",
+    "logout",
+    "masked_parties",
+    "public",
+    "safe_next",
+    "send_login_code",
+    "set_session_cookie",
+    "staff_only",
+    "upsert_persons",
+]

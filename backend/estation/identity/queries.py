@@ -1,0 +1,92 @@
+"""Who a session belongs to, and persons for other contexts; no writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.identity import rules
+from estation.identity.rules import Tier
+from estation.shared.crypto import Vault, token_digest
+
+_SESSION = """
+select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid, s.seen_at,
+       s.expires_at, p.name_sealed, u.name as staff_name, u.role, u.disabled_at
+from session s
+left join person p on p.id = s.person_id
+left join staff_user u on u.id = s.staff_id
+where s.token_digest = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who is looking. All of person, staff and phone empty: a login that has only begun."""
+
+    session_id: UUID
+    csrf_token: str
+    person_id: UUID | None
+    staff_id: UUID | None
+    role: str | None
+    name: str
+    openid: str | None
+    phone_is_proven: bool
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedParty:
+    """A person as somebody of this tier may see them."""
+
+    name: str
+    id_no: str
+    phone: str
+
+
+async def viewer_of(token: str, *, vault: Vault, now: datetime) -> Viewer | None:
+    """The living session of this token; one query."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        _SESSION, [token_digest(token)]
+    )
+    if not rows:
+        return None
+    row = rows[0]
+    alive = rules.session_is_alive(
+        now=now,
+        expires_at=row["expires_at"],
+        seen_at=row["seen_at"],
+        is_staff=row["staff_id"] is not None,
+    )
+    if not alive or row["disabled_at"] is not None:
+        return None
+    name = vault.open(row["name_sealed"]) if row["name_sealed"] else row["staff_name"] or ""
+    return Viewer(
+        session_id=row["id"],
+        csrf_token=row["csrf_token"],
+        person_id=row["person_id"],
+        staff_id=row["staff_id"],
+        role=row["role"],
+        name=name,
+        openid=row["openid"],
+        phone_is_proven=row["phone_index"] is not None,
+        seen_at=row["seen_at"],
+    )
+
+
+async def masked_parties(
+    person_ids: list[UUID], *, tier: Tier, vault: Vault
+) -> dict[UUID, MaskedParty]:
+    """Persons masked for this tier, by id."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        "select id, name_sealed, id_no_sealed, phone_sealed from person where id = any($1::uuid[])",
+        [person_ids],
+    )
+    return {
+        row["id"]: MaskedParty(
+            name=rules.masked_name(vault.open(row["name_sealed"]), tier),
+            id_no=rules.masked_id_no(vault.open(row["id_no_sealed"]), tier),
+            phone=rules.masked_phone(vault.open(row["phone_sealed"]), tier),
+        )
+        for row in rows
+    }

@@ -1,0 +1,96 @@
+"""Logging in as JSON, for the mini-program and for programs."""
+
+from typing import Any
+
+import msgspec
+from sanic import Blueprint, HTTPResponse
+
+from estation.identity.actions.sessions import OpenedSession
+from estation.identity.api import (
+    choose_person,
+    login_with_code,
+    public,
+    send_login_code,
+    set_session_cookie,
+)
+from estation.identity.errors import LoginRequired
+from estation.services import OnlineRequest
+from estation.shared.errors import InvalidInput
+from estation.shared.replies import json_reply
+
+bp = Blueprint("identity_api", url_prefix="/api/login")
+
+
+class PhoneBody(msgspec.Struct, forbid_unknown_fields=True):
+    phone: str
+
+
+class CodeBody(msgspec.Struct, forbid_unknown_fields=True):
+    phone: str
+    code: str
+
+
+class PersonBody(msgspec.Struct, forbid_unknown_fields=True):
+    id_tail: str
+
+
+@bp.post("/code")
+@public
+async def code(request: OnlineRequest) -> HTTPResponse:
+    """{"phone"} -> 204. A code is sent; the answer does not tell whether we know the phone."""
+    services = request.app.ctx
+    await send_login_code(
+        phone=_body(request, PhoneBody).phone,
+        address=request.remote_addr or request.ip,
+        vault=services.vault,
+        sms=services.sms,
+        now=services.clock(),
+    )
+    return json_reply({"sent": True})
+
+
+@bp.post("/")
+@public
+async def login(request: OnlineRequest) -> HTTPResponse:
+    """{"phone","code"} -> {"token","csrf_token","needs_person"}."""
+    body, services = _body(request, CodeBody), request.app.ctx
+    opened = await login_with_code(
+        phone=body.phone, code=body.code, vault=services.vault, now=services.clock()
+    )
+    return _opened(request, opened)
+
+
+@bp.post("/person")
+@public
+async def person(request: OnlineRequest) -> HTTPResponse:
+    """{"id_tail"} with the token of the step before -> a new token of the confirmed person."""
+    viewer, services = request.ctx.viewer, request.app.ctx
+    if viewer is None:
+        raise LoginRequired
+    opened = await choose_person(
+        session_id=viewer.session_id,
+        id_tail=_body(request, PersonBody).id_tail,
+        vault=services.vault,
+        appid=services.wechat.appid,
+        now=services.clock(),
+    )
+    return _opened(request, opened)
+
+
+def _opened(request: OnlineRequest, opened: OpenedSession) -> HTTPResponse:
+    response = json_reply(
+        {
+            "token": opened.token,
+            "csrf_token": opened.csrf_token,
+            "needs_person": opened.needs_person,
+        }
+    )
+    set_session_cookie(request, response, opened)
+    return response
+
+
+def _body(request: OnlineRequest, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
+        raise InvalidInput(problem=str(failure)[:200]) from None
