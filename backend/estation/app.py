@@ -13,7 +13,6 @@ from tortoise import Tortoise
 
 from estation import settings as settings_module
 from estation.cases import pages as case_pages
-from estation.fees import pages as fee_pages
 from estation.fees import routes as fee_routes
 from estation.identity import pages as identity_pages
 from estation.identity import routes as identity_routes
@@ -40,7 +39,6 @@ BLUEPRINTS = (
     identity_routes.bp,
     identity_staff_pages.bp,
     case_pages.bp,
-    fee_pages.bp,
     fee_routes.bp,
     payment_pages.bp,
     payment_routes.bp,

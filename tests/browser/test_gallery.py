@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import ConsoleMessage, Error, Page
 
 from estation.shared.pages import H5
 from tests.browser.conftest import SCREENSHOTS, OpenContext
@@ -56,10 +56,16 @@ def violations(page: Page, rules: str) -> list[tuple[str, str, str]]:
 def watched(page: Page) -> list[str]:
     """Collects what the console complains about, CSP breaches included."""
     complaints: list[str] = []
-    page.on(
-        "console", lambda said: said.type in ("error", "warning") and complaints.append(said.text)
-    )
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+    def listen(said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            complaints.append(said.text)
+
+    def fail(error: Error) -> None:
+        complaints.append(str(error))
+
+    page.on("console", listen)
+    page.on("pageerror", fail)
     return complaints
 
 

@@ -4,6 +4,7 @@ import re
 import zlib
 from datetime import UTC, datetime
 
+from estation.payments.glyphs import drawable
 from estation.payments.receipts import Paper, PaperLine, receipt_pdf
 
 
@@ -57,10 +58,10 @@ def test_rare_characters_of_names_are_drawn_not_boxed() -> None:
     assert set("张㛃䶮𬱖") <= drawn_characters(pdf)
 
 
-def test_a_character_no_font_has_is_not_counted_as_drawn() -> None:
-    pdf = receipt_pdf(paper("张\U000f1234"))
+def test_a_character_the_font_lacks_is_written_as_its_code_not_as_a_box() -> None:
+    assert drawable("张\U000f1234 三") == "张〔U+F1234〕 三"
 
-    assert "\U000f1234" not in drawn_characters(pdf)
+    assert set("张〔U+F1234〕") <= drawn_characters(receipt_pdf(paper("张\U000f1234")))
 
 
 def test_a_name_cannot_become_typesetting_code() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pylopdf_fonts_zh_cn
 import typst
 
+from estation.payments.glyphs import drawable
 from estation.shared.clock import BEIJING
 from estation.shared.money import capital_yuan, display_yuan
 
@@ -54,7 +55,7 @@ def receipt_pdf(paper: Paper) -> bytes:
     Texts travel as JSON data, never as markup, so that no name can become typst code.
     """
     pdf = _compiler().compile(
-        sys_inputs={"paper": json.dumps(_words(paper), ensure_ascii=False)},
+        sys_inputs={"paper": drawable(json.dumps(_words(paper), ensure_ascii=False))},
         format="pdf",
         timestamp=int(paper.paid_at.timestamp()),
     )

@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 from sanic.response import redirect
 
 from estation.cases.api import cases_of
@@ -17,6 +17,7 @@ from estation.fees.api import (
     bills_of,
 )
 from estation.identity.api import citizen, citizen_only, public
+from estation.outside.gate.age import copy_age
 from estation.payments.api import (
     BillChoice,
     OrderView,
@@ -26,7 +27,7 @@ from estation.payments.api import (
     start_order,
 )
 from estation.payments.errors import AmountChanged, OrderAlreadyOpen
-from estation.payments.pages.copy_age import copy_age
+from estation.payments.pages.blueprint import bp
 from estation.payments.pages.views import payee_groups
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
@@ -55,13 +56,7 @@ class BillRow:
     status_word: str
 
 
-def add_routes(bp: Blueprint) -> None:
-    bp.add_route(home, "/", name="home")
-    bp.add_route(fees, "/fees", name="fees")
-    bp.add_route(bill, "/fees/<bill_id:uuid>", name="bill")
-    bp.add_route(pay, "/fees/<bill_id:uuid>/pay", methods=["POST"], name="pay_bill")
-
-
+@bp.get("/", name="home")
 @public
 async def home(request: OnlineRequest) -> HTTPResponse:
     """What is due and how the cases stand; for a stranger, what this place is for."""
@@ -84,10 +79,11 @@ async def home(request: OnlineRequest) -> HTTPResponse:
         due_href=f"/fees/{due[0].id}" if len(due) == 1 else "/fees",
         cases=cases[:CASES_AT_HOME],
         more_cases=len(cases) > CASES_AT_HOME,
-        **await copy_age(request, now=now),
+        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
     )
 
 
+@bp.get("/fees", name="fees")
 @citizen_only
 async def fees(request: OnlineRequest) -> HTTPResponse:
     """待缴 and 已缴 (with withdrawn ones, so that nothing silently disappears)."""
@@ -101,16 +97,18 @@ async def fees(request: OnlineRequest) -> HTTPResponse:
         due=[_row(one, today=beijing_day(now)) for one in due],
         due_fen=sum(one.total_fen for one in due),
         paid=[_row(one, today=beijing_day(now)) for one in bills if one.state != "payable"],
-        **await copy_age(request, now=now),
+        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
     )
 
 
+@bp.get("/fees/<bill_id:uuid>", name="bill")
 @citizen_only
 async def bill(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     """Every item with how it was worked out, by payee."""
     return await _bill_page(request, bill_id)
 
 
+@bp.post("/fees/<bill_id:uuid>/pay", name="pay_bill")
 @citizen_only
 async def pay(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     """Open an order for exactly what the citizen saw, then go to its pay page.
@@ -158,7 +156,7 @@ async def _bill_page(
         open_order=await open_order_for_bill(viewer.person_id, bill_id),
         paid_order=await paid_order_for_bill(viewer.person_id, bill_id),
         changed=changed,
-        **await copy_age(request, now=now),
+        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
     )
 
 

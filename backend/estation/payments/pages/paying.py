@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 from sanic.response import empty, raw, redirect
 
 from estation.identity.api import citizen, citizen_only
@@ -19,6 +19,7 @@ from estation.payments.api import (
     refresh_order,
 )
 from estation.payments.errors import ChannelTrouble
+from estation.payments.pages.blueprint import bp
 from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
@@ -39,15 +40,7 @@ TOLD = {
 }
 
 
-def add_routes(bp: Blueprint) -> None:
-    bp.add_route(pay_page, "/pay/<order_id:uuid>", name="pay")
-    bp.add_route(choose, "/pay/<order_id:uuid>/attempts", methods=["POST"], name="choose_wallet")
-    bp.add_route(code_image, "/pay/<order_id:uuid>/qr.svg", name="pay_code")
-    bp.add_route(status, "/pay/<order_id:uuid>/status", name="pay_status")
-    bp.add_route(cancel, "/pay/<order_id:uuid>/cancel", methods=["POST"], name="cancel_pay")
-    bp.add_route(back_from_alipay, "/pay/return/alipay", name="back_from_alipay")
-
-
+@bp.get("/pay/<order_id:uuid>", name="pay")
 @citizen_only
 async def pay_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """The order as it is now; opening the page is also "refresh status" without JavaScript."""
@@ -55,6 +48,7 @@ async def pay_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     return _page(request, order, told=TOLD.get(request.args.get("told", ""), ""))
 
 
+@bp.post("/pay/<order_id:uuid>/attempts", name="choose_wallet")
 @citizen_only
 async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Ask a channel for a code; an open one of another wallet is closed there first."""
@@ -79,6 +73,7 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     return redirect(f"/pay/{order_id}", status=303)
 
 
+@bp.get("/pay/<order_id:uuid>/qr.svg", name="pay_code")
 @citizen_only
 async def code_image(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """The live code alone, for showing large or printing."""
@@ -91,6 +86,7 @@ async def code_image(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     )
 
 
+@bp.get("/pay/<order_id:uuid>/status", name="pay_status")
 @citizen_only
 async def status(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """For htmx: 204 while nothing changed, new words when they did, a reload when it is over.
@@ -120,6 +116,7 @@ async def status(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     )
 
 
+@bp.post("/pay/<order_id:uuid>/cancel", name="cancel_pay")
 @citizen_only
 async def cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Close at the channel, then here. Money that was faster is settled and shown as paid."""
@@ -139,6 +136,7 @@ async def cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     return redirect(f"/pay/{order_id}", status=303)
 
 
+@bp.get("/pay/return/alipay", name="back_from_alipay")
 @citizen_only
 async def back_from_alipay(request: OnlineRequest) -> HTTPResponse:
     """Alipay's return is no proof of payment: find the order and ask Alipay ourselves."""

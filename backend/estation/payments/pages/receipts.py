@@ -3,12 +3,13 @@
 import asyncio
 from uuid import UUID
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 from sanic.response import raw
 
 from estation.fees.api import BillView, bill_of
 from estation.identity.api import citizen, citizen_only
 from estation.payments.api import OrderView, SplitView, order_of
+from estation.payments.pages.blueprint import bp
 from estation.payments.pages.views import WALLETS
 from estation.payments.receipts import Paper, PaperLine, receipt_pdf
 from estation.services import OnlineRequest
@@ -21,11 +22,7 @@ class ReceiptNotFound(NotFound):
     message = "没有找到这张凭据。费用缴清之后，凭据才会生成。"
 
 
-def add_routes(bp: Blueprint) -> None:
-    bp.add_route(receipt_page, "/receipts/<order_id:uuid>", name="receipts")
-    bp.add_route(receipt_file, "/receipts/<order_id:uuid>/<file_name:str>", name="receipt_file")
-
-
+@bp.get("/receipts/<order_id:uuid>", name="receipts")
 @citizen_only
 async def receipt_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Everything paid in one order, by payee."""
@@ -41,6 +38,7 @@ async def receipt_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     )
 
 
+@bp.get("/receipts/<order_id:uuid>/<file_name:str>", name="receipt_file")
 @citizen_only
 async def receipt_file(request: OnlineRequest, order_id: UUID, file_name: str) -> HTTPResponse:
     """`<receipt_no>.pdf`. The receipt number says nothing about the person."""
@@ -62,10 +60,7 @@ async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, li
     order = await order_of(viewer.person_id, order_id)
     if order.state != "paid" or order.paid_at is None:
         raise ReceiptNotFound
-    bills = {
-        one.bill_id: await bill_of(viewer.person_id, one.bill_id, version=one.version)
-        for one in order.bills
-    }
+    bills = {one.bill_id: await bill_of(viewer.person_id, one.bill_id) for one in order.bills}
     return order, [
         _paper(request, order, split, bills[split.bill_id])
         for split in order.splits
@@ -91,9 +86,17 @@ def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: Bil
         channel_trade_no=(attempt.channel_trade_no or "") if attempt else "",
         paid_at=order.paid_at or order.created_at,
         amount_fen=split.amount_fen,
-        lines=[
-            PaperLine(item.name, item.formula, item.amount_fen)
-            for item in bill.items
-            if item.payee_code == split.payee_code and item.amount_fen
-        ],
+        lines=_lines(split, bill),
     )
+
+
+def _lines(split: SplitView, bill: BillView) -> list[PaperLine]:
+    """The items this payee was paid for; one line for all if they are not the paid version's."""
+    lines = [
+        PaperLine(item.name, item.formula, item.amount_fen)
+        for item in bill.items
+        if item.payee_code == split.payee_code and item.amount_fen
+    ]
+    if sum(line.amount_fen for line in lines) != split.amount_fen:
+        return [PaperLine(bill.title, "", split.amount_fen)]
+    return lines

@@ -1,0 +1,5 @@
+"""The one blueprint all citizen pages about money hang on."""
+
+from sanic import Blueprint
+
+bp = Blueprint("payment_pages")
