@@ -233,6 +233,7 @@ async def test_files_behind_a_gap_wait_and_are_applied_when_it_closes(sides: Sid
 
     before = await sides.receive()
     waiting = [await position(), sides.seen.copy(), before.parked_files]
+    held = (await status.stream_status())[1]
     sides.incoming_file(2).write_bytes(missing)
     after = await sides.receive()
 
@@ -240,7 +241,9 @@ async def test_files_behind_a_gap_wait_and_are_applied_when_it_closes(sides: Sid
     assert after.applied == [2, 3, 4, 5]
     assert sides.seen == names(1, 2, 3, 4, 5)
     assert await position() == (5, "")
-    assert [found.parked_files for found in await status.stream_status()] == [0, 0]
+    healed = (await status.stream_status())[1]
+    assert (held.state, held.reason, held.parked_files) == ("waiting", "gap: waiting for seq 2", 3)
+    assert (healed.state, healed.reason, healed.parked_files) == ("running", "", 0)
 
 
 async def test_files_that_come_in_any_order_are_applied_in_theirs(sides: Sides) -> None:
@@ -432,6 +435,8 @@ async def test_status_tells_where_each_stream_stands(sides: Sides) -> None:
     assert into.lag(sides.now) == timedelta(seconds=60)
     assert out.healthy
     assert into.healthy
+    assert set(status.COLUMNS) <= set(status.as_dict(out))
+    assert status.as_dict(out)["waiting_since"] == "2026-03-02T09:00:00+00:00"
 
 
 async def test_the_device_carries_only_finished_packets(sides: Sides) -> None:

@@ -376,6 +376,23 @@ async def test_a_row_the_handler_can_never_accept_is_a_bad_row(sides: Sides) -> 
     assert await position() == (0, "bad_row")
 
 
+async def test_a_quarantined_file_is_released_when_the_cause_is_gone(sides: Sides) -> None:
+    await sides.send(1)
+
+    async def refuses(found: Sequence[Struct], arrival: Arrival) -> None:
+        raise RowRefused("payee 'maintenance_fund' is not known here")
+
+    await sides.receive(refuses)
+
+    released = await receiving.release(STREAM, 1, folder=sides.incoming)
+    again = await receiving.release(STREAM, 1, folder=sides.incoming)
+    await sides.receive()
+
+    assert (released, again) == (True, False)
+    assert sides.seen == names(1)
+    assert await position() == (1, "")
+
+
 async def test_the_same_bad_bytes_again_and_again_fill_nothing(sides: Sides) -> None:
     sides.incoming.mkdir(parents=True)
     for _ in range(5):

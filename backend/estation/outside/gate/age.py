@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import TypedDict
 
-from estation.outside.gate.status import stream_status
+from estation.outside.gate.receiving import watermark_of
 
 STALE_AFTER = timedelta(minutes=10)
 """The sender packs a heartbeat far more often; ten minutes of silence is not normal."""
@@ -18,6 +18,5 @@ class CopyAge(TypedDict):
 
 async def copy_age(stream: str, *, now: datetime) -> CopyAge:
     """The watermark of this incoming stream, and whether it has stood still for too long."""
-    marks = {status.stream: status.watermark for status in await stream_status()}
-    mark = marks.get(stream)
+    mark = await watermark_of(stream)
     return {"data_as_of": mark, "data_is_stale": mark is not None and now - mark > STALE_AFTER}

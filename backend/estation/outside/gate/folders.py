@@ -137,6 +137,16 @@ def quarantine(folder: Path, name: str, kept_as: str) -> None:
     _trim_quarantine(aside)
 
 
+def release(folder: Path, kept_as: str, name: str) -> bool:
+    """Back from quarantine into `incoming/`; False when it is no longer kept."""
+    try:
+        os.rename(quarantine_folder(folder) / kept_as, folder / name)
+    except FileNotFoundError:
+        return False
+    sync_folder(folder)
+    return True
+
+
 def quarantine_folder(incoming: Path) -> Path:
     return incoming.parent / "quarantine"
 

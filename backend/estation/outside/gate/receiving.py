@@ -105,6 +105,23 @@ async def resume(stream: str) -> None:
     )
 
 
+async def release(stream: str, seq: int, *, folder: Path) -> bool:
+    """Put the newest quarantined file of this position back into `folder` (`incoming/`).
+
+    For a person who has removed the cause on this side (a payee was missing, say). The file is
+    judged again like any other. False when none is kept.
+    """
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select kept_as from gate_incoming_file
+           where stream = $1 and seq = $2 and state = 'quarantined'
+           order by received_at desc, id desc limit 1""",
+        [stream, seq],
+    )
+    return bool(found) and await asyncio.to_thread(
+        folders.release, folder, found[0]["kept_as"], packets.file_name(stream, seq)
+    )
+
+
 def _with_own(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
     """What the peer received of our packets is the protocol's own business."""
     own: dict[str, Handler] = {reporting.TOPIC: reporting.make_received_up_to_handler()}

@@ -1,10 +1,12 @@
 """What `estation gate status` and staff see of every stream of this side."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from tortoise import Tortoise
+
+from estation.outside.gate.errors import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,34 @@ class StreamStatus:
         return now - self.watermark if self.watermark is not None else None
 
     @property
+    def state(self) -> Literal["running", "waiting", "stopped"]:
+        """`waiting`: nothing is wrong with what came, but something before it is missing."""
+        if self.stopped_reason == Reason.gap:
+            return "waiting"
+        return "running" if self.healthy else "stopped"
+
+    @property
+    def reason(self) -> str:
+        return ": ".join(
+            filter(None, (self.stopped_reason or self.peer_trouble, self.stopped_detail))
+        )
+
+    @property
     def healthy(self) -> bool:
         return not self.stopped_reason and not self.peer_trouble
+
+
+COLUMNS = ("stream", "direction", "seq", "watermark", "state", "reason")
+"""What a person looks at first; `as_dict` has it all."""
+
+
+def as_dict(status: StreamStatus) -> dict[str, Any]:
+    """Plain JSON values, moments in RFC 3339, with `state` and `reason` in addition."""
+    plain = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(status).items()
+    }
+    return {**plain, "state": status.state, "reason": status.reason}
 
 
 async def stream_status() -> list[StreamStatus]:
