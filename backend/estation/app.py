@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
@@ -22,7 +23,7 @@ from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
 from estation.payments import staff_pages as payment_staff_pages
 from estation.reconciliation import pages as reconciliation_pages
-from estation.services import OnlineApp, open_services
+from estation.services import OnlineApp, Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import Clock, system_clock
 from estation.shared.errors import Refused
@@ -59,7 +60,8 @@ WORDS = {
 
 def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) -> OnlineApp:
     """The program; services and database open with each worker and close with it."""
-    app: OnlineApp = Sanic(name, configure_logging=False)
+    # The services need a running loop: they take this place before the first request.
+    app: OnlineApp = Sanic(name, ctx=cast("Services", SimpleNamespace()), configure_logging=False)
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
     app.config.REQUEST_TIMEOUT = 15
     app.config.RESPONSE_TIMEOUT = 30

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from sanic import Sanic
 from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
@@ -52,7 +51,7 @@ Side = Annotated[str, typer.Option(help="online or inner.")]
 @serve.command("online")
 def serve_online() -> None:
     """The citizens' platform (settings: workers, host, port)."""
-    settings = Settings()
+    settings = Settings.read()
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
         lambda: online_app.create_app(name="estation-online", settings=settings),
@@ -65,7 +64,7 @@ def serve_online() -> None:
 @serve.command("inner")
 def serve_inner() -> None:
     """The reference internal platform."""
-    settings = InnerSettings()
+    settings = InnerSettings.read()
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
         lambda: inner_app.create_app(name="estation-inner", settings=settings, clock=system_clock),
@@ -91,11 +90,11 @@ def serve_sandbox(data: Path, port: int = 8200) -> None:
 def worker(side: Side = "online") -> None:
     """The background program of one side, until it is told to stop."""
     if side == "inner":
-        inner = InnerSettings()
+        inner = InnerSettings.read()
         logs.configure(as_json=inner.log_as_json)
         asyncio.run(inner_worker.work(inner))
     else:
-        online = Settings()
+        online = Settings.read()
         logs.configure(as_json=online.log_as_json)
         asyncio.run(online_worker.work(online))
 
@@ -129,7 +128,7 @@ def reconcile(
 
     Exit code 0: balanced. 1: differences. 2: a leg is missing or unproven.
     """
-    settings = Settings()
+    settings = Settings.read()
 
     async def run() -> Any:
         async with open_services(settings, system_clock) as services:
@@ -218,9 +217,9 @@ async def _with_database(side: str, work: Any) -> Any:
 
 def _database(side: str) -> tuple[dict[str, Any], str]:
     if side == "inner":
-        url = InnerSettings().database_url
+        url = InnerSettings.read().database_url
         return inner_database.database(url), url
-    url = Settings().database_url
+    url = Settings.read().database_url
     return settings_module.database(url), url
 
 

@@ -135,7 +135,7 @@ class LocalPostgres(_Server):
 
     def create_database(self, name: str, *, template: str = "template0") -> None:
         """Create it unless it is there."""
-        if self.psql(f"select 1 from pg_database where datname = '{name}'") != "1":
+        if name not in self.psql("select datname from pg_database").split("\n"):
             self.psql(f'create database "{name}" template "{template}"')
 
     def psql(self, sql: str, *, database: str = "postgres") -> str:
@@ -145,7 +145,7 @@ class LocalPostgres(_Server):
                 str(self._bin / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1",
                 "-h", str(self.sockets), "-p", str(PORT), "-U", "postgres", "-d", database,
             ],
-            input=sql, capture_output=True, text=True,
+            input=sql, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if result.returncode:
             raise CannotStart(result.stderr.strip())

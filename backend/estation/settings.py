@@ -132,6 +132,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, _toml("online", settings_cls))
 
+    @classmethod
+    def read(cls) -> "Settings":
+        """From the files and the environment. Raises pydantic's ValidationError naming a gap."""
+        return cls.model_validate({})
+
     def secret(self, name: str) -> bytes:
         """The bytes of a secret file. Raises OSError naming the file."""
         return (self.secrets_dir / name).read_bytes()
@@ -166,6 +171,10 @@ class InnerSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, _toml("inner", settings_cls))
+
+    @classmethod
+    def read(cls) -> "InnerSettings":
+        return cls.model_validate({})
 
     def secret(self, name: str) -> bytes:
         return (self.secrets_dir / name).read_bytes()

@@ -5,8 +5,8 @@ asks the manager for the missing one (measured in DESIGN §9).
 """
 
 import asyncio
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -45,7 +45,15 @@ async def _look_after_siblings(app: Sanic[Any, Any]) -> None:
         await asyncio.sleep(LOOK_SECONDS)
         for name, info in dict(app.m.workers).items():
             pid = info.get("pid")
-            if pid and not Path(f"/proc/{pid}").exists():
+            if pid and not _is_alive(pid):
                 log.error("worker_vanished", worker=name, pid=pid)
                 app.m.restart(name)
                 await asyncio.sleep(AFTER_RESTART_SECONDS)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

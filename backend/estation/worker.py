@@ -19,8 +19,10 @@ from tortoise.transactions import in_transaction
 from estation import settings as settings_module
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
+from estation.identity.api import forget_expired
 from estation.outside.gate import keys, receiving, rows, sending
 from estation.payments import jobs as payment_jobs
+from estation.payments.api import open_incident
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared import outbox
@@ -29,7 +31,6 @@ from estation.shared.clock import Clock, system_clock
 log = structlog.get_logger()
 
 OUTBOX_BATCH = 100
-HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def jobs(services: Services) -> list[Job]:
         Job("gate_in", 0.3, gate.receive),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
+        Job("sessions", 600, lambda now: forget_expired(now=now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
     ]
 
@@ -100,7 +102,20 @@ def handlers(services: Services) -> dict[str, Handler]:
         row = rows.decode_row("receipt", body)
         await sending.put_rows(services.settings.gate.stream_out, "receipt", [row], now=now)
 
-    return {"receipt": receipt}
+    async def bill_changed(body: dict[str, Any], now: datetime) -> None:
+        """The centre revised or withdrew a bill that is paid here: a person must look."""
+        await open_incident(
+            kind="bill_changed_after_payment",
+            channel="",
+            account_id="",
+            out_trade_no="",
+            distinction=f"{body['bill_id']}:{body['version']}",
+            evidence=body,
+            amount_fen=body["total_fen"],
+            now=now,
+        )
+
+    return {"receipt": receipt, "bill_changed_after_payment": bill_changed}
 
 
 class _GateSide:
@@ -134,6 +149,7 @@ class _GateSide:
             peer_key=self._peer,
             handlers=self._handlers,
             now=now,
+            reply_stream=self._gate.stream_out,
         )
 
 

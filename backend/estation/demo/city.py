@@ -22,7 +22,6 @@ from estation.inner import seed
 from estation.local import CannotStart, LocalPostgres, LocalValkey
 from estation.outside.gate import device, keys
 from estation.sandbox import credentials
-from estation.settings import InnerSettings, Settings
 from estation.shared.clock import system_clock
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 
@@ -203,7 +202,9 @@ def _only_one(places: Places) -> Iterator[None]:
 
 def _write_environment(places: Places, environment: dict[str, str]) -> None:
     """For `estation …` in another terminal: no secrets in it, only where things are."""
-    lines = [f"{name}={value}" for name, value in environment.items() if name.startswith("ESTATION_")]
+    lines = [
+        f"{name}={value}" for name, value in environment.items() if name.startswith("ESTATION_")
+    ]
     (places.data / "environment").write_text("\n".join(lines) + "\n")
 
 
@@ -216,8 +217,3 @@ def _empty(places: Places) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def settings_now() -> tuple[Settings, InnerSettings]:
-    """Settings as the children see them (the environment was filled in)."""
-    return Settings(), InnerSettings()

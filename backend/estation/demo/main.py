@@ -5,7 +5,9 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -54,9 +56,9 @@ async def _run(*, once: bool, fresh: bool, data: Path | None, ports: tuple[int, 
     return 130 if once and stopping.is_set() else 0
 
 
-async def _until_stopped(work: "asyncio.Future[None] | object", stopping: asyncio.Event) -> None:
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type]
-    waiter = asyncio.ensure_future(stopping.wait())
+async def _until_stopped(work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> None:
+    task = asyncio.create_task(work)
+    waiter = asyncio.create_task(stopping.wait())
     await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
     waiter.cancel()
     if not task.done():

@@ -83,7 +83,8 @@ def require_free_ports(places: Places) -> None:
             except OSError as failure:
                 raise CannotStart(
                     f"端口 {port} 已被占用，请先停掉占用它的程序，或用 --ports 换一组端口，"
-                    f"例如 --ports 18000,18100,18200。\nPort {port} is taken; choose others with --ports."
+                    "例如 --ports 18000,18100,18200。\n"
+                    f"Port {port} is taken; choose others with --ports."
                 ) from failure
 
 

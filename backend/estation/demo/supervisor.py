@@ -104,7 +104,8 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches only us; we end the children in order.
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                # Between fork and exec only one system call is made, so threads do no harm.
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
         # For people and tests who want to kill one.
         self._log(program).with_suffix(".pid").write_text(str(program.process.pid))

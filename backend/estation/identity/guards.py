@@ -2,7 +2,7 @@
 
 import functools
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeAlias
@@ -24,7 +24,7 @@ TOUCH_AFTER = timedelta(minutes=1)
 """One write a minute keeps a session from going idle; more would tell nothing new."""
 
 P = ParamSpec("P")
-Handler: TypeAlias = Callable[Concatenate[Any, P], Awaitable[HTTPResponse]]
+Handler: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, HTTPResponse]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ async def send_login_code(
 ) -> None:
     """Send a six-digit code: one a minute and ten a day for a phone, thirty an hour for an address.
 
-    The answer is the same whether we know the phone or not. Raises InvalidPhone, CodeTooSoon,
+    Codes that were used do not count: whoever logs in is not pestering anybody. The answer is the same whether we know the phone or not. Raises InvalidPhone, CodeTooSoon,
     CodeNotSent.
     """
     if not rules.is_phone(phone):
@@ -180,7 +180,8 @@ async def _require_allowance(phone_index: str, address_index: str, now: datetime
                   count(*) filter (where phone_index = $1 and created_at > $4) as day,
                   count(*) filter (where address_index = $2 and created_at > $5) as address
            from login_code
-           where (phone_index = $1 or address_index = $2) and created_at > $4""",
+           where (phone_index = $1 or address_index = $2) and created_at > $4
+             and used_at is null""",
         [
             phone_index,
             address_index,
