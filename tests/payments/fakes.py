@@ -43,7 +43,7 @@ class FakeChannel:
     knows_unscanned: bool = True
     trades: dict[str, Trade] = field(default_factory=dict)
     asked: list[tuple[str, str]] = field(default_factory=list)
-    trouble: dict[str, Exception] = field(default_factory=dict)  # by verb, raised every time
+    trouble: dict[str, BaseException] = field(default_factory=dict)  # by verb, raised every time
     during: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
     busy: bool = False
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
+import orjson
 from tortoise import Tortoise
 
 from estation.ledger import rules
@@ -44,6 +45,34 @@ class ChannelReceipt:
     channel_trade_no: str
     amount_fen: int
     occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TransferView:
+    """A posted transfer with its legs (account, debit fen, credit fen), for staff."""
+
+    id: UUID
+    kind: str
+    channel_no: str
+    occurred_at: datetime
+    posted_at: datetime
+    legs: list[tuple[str, int, int]]
+
+
+async def transfers_about(our_no: str, *, limit: int = 50) -> list[TransferView]:
+    """The transfers under one number of ours, oldest first."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select t.id, t.kind, t.channel_no, t.occurred_at, t.posted_at,
+                  (select json_agg(json_build_array(e.account, e.debit_fen, e.credit_fen)
+                                   order by e.credit_fen > 0, e.account)::text
+                   from ledger_entry e where e.transfer_id = t.id) as legs
+           from ledger_transfer t where t.our_no = $1 order by t.posted_at, t.id limit $2""",
+        [our_no, limit],
+    )
+    return [
+        TransferView(**{**row, "legs": [tuple(leg) for leg in orjson.loads(row["legs"] or "[]")]})
+        for row in rows
+    ]
 
 
 async def transfers_by_key(keys: Sequence[str]) -> dict[str, StandingTransfer]:

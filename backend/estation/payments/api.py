@@ -43,6 +43,7 @@ from estation.payments.rules import (
     OrderState,
     OutcomeKind,
 )
+from estation.payments.staff_words import incident_name
 
 __all__ = [
     "AttemptState",
@@ -67,6 +68,7 @@ __all__ = [
     "from_notice",
     "from_report",
     "incident",
+    "incident_name",
     "list_incidents",
     "notices_about",
     "open_attempt",

@@ -6,6 +6,7 @@ Each is bounded per call, idempotent, and may run in several workers at once.
 import asyncio
 from datetime import datetime
 
+import structlog
 from tortoise.transactions import in_transaction
 
 from estation.outside.pay_channels import ChannelReport
@@ -14,6 +15,8 @@ from estation.payments.actions import asking, inbox, orders
 from estation.payments.actions.asking import WatchedAttempt
 from estation.payments.rules import CloseReason
 from estation.services import Services
+
+log = structlog.get_logger()
 
 AT_ONCE = 8
 """Questions to channels in flight together."""
@@ -37,7 +40,12 @@ async def query_silent_attempts(
 
     async def end(attempt: WatchedAttempt) -> asking.Ending:
         async with gate:
-            return await asking.end_at_channel(attempt, services, now=now)
+            try:
+                return await asking.end_at_channel(attempt, services, now=now)
+            except Exception as failure:
+                # One attempt's trouble must not keep the others from being ended.
+                log.error("end_failed", out_trade_no=attempt.out_trade_no, exc_info=failure)
+                return asking.Ending.UNKNOWN
 
     reports = [report for report in await asyncio.gather(*map(ask, asked)) if report]
     await asking.settle_certain(reports, now=now)

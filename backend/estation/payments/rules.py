@@ -49,6 +49,7 @@ class IncidentKind(StrEnum):
     UNEXPECTED_REFUND = "unexpected_refund"
     CONTRADICTING_NEWS = "contradicting_news"
     INCOMPLETE_NEWS = "incomplete_news"
+    UNREADABLE_NEWS = "unreadable_news"  # Believed, but of a kind we cannot act on.
     UNSETTLED_NEWS = "unsettled_news"
 
 
@@ -99,6 +100,9 @@ LATE_MARGIN = timedelta(minutes=10)
 
 FIRST_QUERY = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(minutes=10)
+
+HARMLESS_NEWS = ("SECURITY_ECHO",)
+"""Kinds of notices that say nothing of money (WeChat Pay's self-test)."""
 
 MAX_INBOX_TRIES = 20
 INCIDENT_DUE = timedelta(hours=24)
@@ -237,9 +241,13 @@ def judge(
 def judge_other_news(kind: str) -> Verdict:
     """News that is not about a payment's state, by the notice's kind.
 
-    We have not asked for any refund yet, so news of one is somebody else's doing.
+    We have not asked for any refund yet, so news of one is somebody else's doing. News of a kind
+    we cannot read may be about money, so a person looks at it.
     """
-    return _only(IncidentKind.UNEXPECTED_REFUND) if "refund" in kind.lower() else NOTED
+    if kind.startswith(HARMLESS_NEWS):
+        return NOTED
+    is_refund = kind.upper().startswith("REFUND")
+    return _only(IncidentKind.UNEXPECTED_REFUND if is_refund else IncidentKind.UNREADABLE_NEWS)
 
 
 def _judge_closed(report: ChannelReport, attempt: AttemptNow | None) -> Verdict:

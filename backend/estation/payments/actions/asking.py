@@ -166,11 +166,11 @@ async def _move(
     async with in_transaction() as db:
         await lock_order(db, attempt.order_id)
         rows = await db.execute_query_dict(
-            """update pay_attempt set state = $1, close_reason = $2,
-               closed_at = case when $1 = 'closed' then $3::timestamptz end,
-               next_query_at = case when $1 = 'closed' then null else next_query_at end
-               where id = $4 and state = $5 returning id""",
-            [str(to), reason, now, attempt.id, str(attempt.state)],
+            """update pay_attempt set state = $1::text, close_reason = $2,
+               closed_at = case when $3 then $4::timestamptz end,
+               next_query_at = case when $3 then null else next_query_at end
+               where id = $5 and state = $6::text returning id""",
+            [str(to), reason, to is AttemptState.CLOSED, now, attempt.id, str(attempt.state)],
         )
     return bool(rows)
 

@@ -1,0 +1,236 @@
+"""The channels' doorbell and the JSON interface to pay orders.
+
+A channel's notice is verified over its raw bytes, settled together with those that arrive at
+the same time, and answered only after the commit.
+"""
+
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+from sanic import Blueprint, HTTPResponse
+from sanic.response import empty, raw
+
+from estation.identity.api import citizen, citizen_only, public
+from estation.outside.pay_channels import Channel, NoticeRejected, PayChannel, Scene
+from estation.payments.actions.inbox import keep_unhandled
+from estation.payments.api import (
+    BillChoice,
+    Outcome,
+    SettleItem,
+    cancel_order,
+    from_notice,
+    open_attempt,
+    refresh_order,
+    settle_batch,
+    start_order,
+)
+from estation.payments.errors import BodyTooLarge, NotJson, WrongContentType
+from estation.services import OnlineApp, OnlineRequest, Services
+from estation.shared.errors import InvalidInput, NotFound
+from estation.shared.fields import MAX_FEN
+from estation.shared.gather import Gatherer, Overloaded
+from estation.shared.replies import json_reply
+
+log = structlog.get_logger()
+
+bp = Blueprint("payments_api")
+
+MAX_NOTICE_BYTES = 64 * 1024
+MAX_JSON_BYTES = 16 * 1024
+
+REFUSED_NOTICES = Counter(
+    "estation_notices_refused", "Notices we did not believe", ["channel", "reason"]
+)
+FAILED_NOTICES = Counter(
+    "estation_notices_failed", "Believed notices not settled at once", ["channel"]
+)
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class BillBody(msgspec.Struct, forbid_unknown_fields=True):
+    bill_id: UUID
+    version: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.version < 2**31:
+            raise ValueError("version")
+
+
+class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`expected_fen`: the sum the asker believes, so that nobody pays a surprise."""
+
+    bills: list[BillBody]
+    expected_fen: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.expected_fen <= MAX_FEN:
+            raise ValueError("expected_fen")
+
+
+class AttemptBody(msgspec.Struct, forbid_unknown_fields=True):
+    channel: Channel
+    scene: Scene
+
+
+@bp.post("/notices/wechat-pay/<account>")
+@public
+async def wechat_pay_notice(request: OnlineRequest, account: str) -> HTTPResponse:
+    """WeChat Pay's callback for one mchid."""
+    return await _receive(request, f"{Channel.WECHAT_PAY}:{account}", "application/json")
+
+
+@bp.post("/notices/alipay/<account>")
+@public
+async def alipay_notice(request: OnlineRequest, account: str) -> HTTPResponse:
+    """Alipay's callback for one app_id."""
+    return await _receive(
+        request, f"{Channel.ALIPAY}:{account}", "application/x-www-form-urlencoded"
+    )
+
+
+@bp.post("/api/orders")
+@citizen_only
+async def post_order(request: OnlineRequest) -> HTTPResponse:
+    """Start an order: 201 with it. The answer shows who gets what before anything is paid."""
+    body = _body(request, OrderBody)
+    services = request.app.ctx
+    order = await start_order(
+        person_id=citizen(request).person_id,
+        bills=[BillChoice(bill.bill_id, bill.version) for bill in body.bills],
+        expected_fen=body.expected_fen,
+        settings=services.settings,
+        now=services.clock(),
+    )
+    return json_reply(order, status=201)
+
+
+@bp.get("/api/orders/<order_id:uuid>")
+@citizen_only
+async def get_order(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """The order as it stands; the channel is asked when nobody did for some seconds."""
+    services = request.app.ctx
+    order = await refresh_order(
+        person_id=citizen(request).person_id,
+        order_id=order_id,
+        services=services,
+        now=services.clock(),
+    )
+    return json_reply(order)
+
+
+@bp.post("/api/orders/<order_id:uuid>/attempts")
+@citizen_only
+async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """A ticket to pay with: {"channel": "wechat_pay", "scene": "native"} and the like."""
+    body = _body(request, AttemptBody)
+    services, viewer = request.app.ctx, citizen(request)
+    attempt = await open_attempt(
+        person_id=viewer.person_id,
+        order_id=order_id,
+        channel=body.channel,
+        scene=body.scene,
+        services=services,
+        payer_ip=request.remote_addr or request.ip,
+        openid=viewer.openid,
+        now=services.clock(),
+    )
+    return json_reply(attempt)
+
+
+@bp.post("/api/orders/<order_id:uuid>/cancel")
+@citizen_only
+async def post_cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """Cancel: the answer is the order, cancelled, or paid when money had arrived."""
+    services = request.app.ctx
+    order = await cancel_order(
+        person_id=citizen(request).person_id,
+        order_id=order_id,
+        services=services,
+        now=services.clock(),
+    )
+    return json_reply(order)
+
+
+def start_notice_desk(app: OnlineApp) -> None:
+    """Begin to gather notices into batches (listener: before_server_start, after the services)."""
+    services = app.ctx
+
+    async def flush(items: Any) -> list[Outcome]:
+        return await settle_batch(items, now=services.clock())
+
+    desk: Gatherer[SettleItem, Outcome] = Gatherer(flush)
+    desk.start()
+    services.notice_desk = desk
+
+
+async def stop_notice_desk(app: OnlineApp) -> None:
+    """Stop gathering; whoever still waits is cancelled and the channel will come again."""
+    desk = app.ctx.notice_desk
+    app.ctx.notice_desk = None
+    if isinstance(desk, Gatherer):
+        await desk.stop()
+
+
+async def _receive(request: OnlineRequest, account_id: str, content_type: str) -> HTTPResponse:
+    services = request.app.ctx
+    channel = services.channels.get(account_id)
+    if channel is None:
+        raise NotFound
+    if len(request.body) > MAX_NOTICE_BYTES:
+        return _answer(channel, 413)
+    if request.content_type.partition(";")[0].strip().lower() != content_type:
+        return _answer(channel, 415)
+    now = services.clock()
+    try:
+        notice = channel.open_notice(dict(request.headers.items()), request.body, now=now)
+    except NoticeRejected as rejected:
+        REFUSED_NOTICES.labels(channel.channel, rejected.reason).inc()
+        log.warning("notice_refused", account_id=account_id, reason=rejected.reason)
+        return _answer(channel, rejected.status)
+    item = from_notice(notice, channel=channel.channel, account_id=account_id)
+    return await _settle(item, channel, services, now)
+
+
+async def _settle(
+    item: SettleItem, channel: PayChannel, services: Services, now: datetime
+) -> HTTPResponse:
+    """Wait for the commit. What fails is kept for the janitor, and the channel comes again."""
+    if services.notice_desk is None:
+        return _answer(channel, 503)
+    try:
+        await services.notice_desk.submit(item)
+    except Overloaded:
+        return _answer(channel, 503)
+    except Exception as failure:
+        FAILED_NOTICES.labels(channel.channel).inc()
+        log.error("notice_not_settled", account_id=item.account_id, exc_info=failure)
+        await keep_unhandled(item, error=failure, now=now)
+        return _answer(channel, 500)
+    return _answer(channel, 200)
+
+
+def _answer(channel: PayChannel, status: int) -> HTTPResponse:
+    """Byte for byte what the channel wants to hear."""
+    answer = channel.notice_answer(accepted=status == 200, status=status)
+    if not answer.body:
+        return empty(status=answer.status)
+    return raw(answer.body, status=answer.status, content_type=answer.content_type)
+
+
+def _body(request: OnlineRequest, kind: type[Body]) -> Body:
+    """Strict JSON: no floats for integers, no unknown fields, no surprises in size."""
+    if request.content_type.partition(";")[0].strip().lower() != "application/json":
+        raise WrongContentType
+    if len(request.body) > MAX_JSON_BYTES:
+        raise BodyTooLarge
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except msgspec.ValidationError as wrong:
+        raise InvalidInput(problem=str(wrong)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NotJson from None

@@ -1,0 +1,193 @@
+"""The janitor: asks silent attempts, closes at the channel before it expires, re-drives news."""
+
+import asyncio
+
+import pytest
+
+from estation.fees.models import Bill
+from estation.outside.pay_channels import Channel, ChannelState, Scene
+from estation.payments import api, jobs
+from estation.payments.actions.inbox import keep_unhandled
+from estation.payments.api import AttemptState, OrderState
+from estation.payments.invariants import broken_invariants
+from estation.payments.rules import MAX_INBOX_TRIES
+from tests.payments.city import City, count, later, make_bill, rows
+from tests.payments.fakes import NOW, UNKNOWN
+
+
+@pytest.fixture
+def city() -> City:
+    return City()
+
+
+async def test_a_payment_whose_callback_was_lost_is_found(database: str, city: City) -> None:
+    _, order, number = await city.opened()
+    city.wechat.pay(number)
+
+    early = await jobs.query_silent_attempts(city.services, now=later(seconds=9))
+    done = await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+
+    assert early["asked"] == 0
+    assert done["answered"] == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_questions_become_rarer_and_each_round_is_bounded(database: str, city: City) -> None:
+    for n in range(3):
+        await city.opened({"treasury": 100 + n})
+
+    first = await jobs.query_silent_attempts(city.services, now=later(seconds=10), limit=2)
+    rest = await jobs.query_silent_attempts(city.services, now=later(seconds=10), limit=2)
+    none = await jobs.query_silent_attempts(city.services, now=later(seconds=29))
+    again = await jobs.query_silent_attempts(city.services, now=later(seconds=30))
+
+    assert [r["asked"] for r in (first, rest, none, again)] == [2, 1, 0, 3]
+
+
+async def test_two_days_of_unknown_is_still_not_failed(database: str, city: City) -> None:
+    """D12"""
+    bill, order, number = await city.opened()
+    city.wechat.trouble["query"] = UNKNOWN
+    for hours in range(1, 49):
+        await jobs.query_silent_attempts(city.services, now=later(hours=hours))
+        await jobs.close_due_orders(city.services, now=later(hours=hours))
+    silent = await api.order_of(city.person_id, order.id)
+    city.wechat.trouble.clear()
+    city.wechat.pay(number)
+
+    await jobs.query_silent_attempts(city.services, now=later(hours=49))
+
+    assert silent.live_attempt is not None
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    assert str((await Bill.get(id=bill.id)).state) == "paid"
+
+
+async def test_an_order_expires_only_after_its_code_is_closed_at_the_channel(
+    database: str, city: City
+) -> None:
+    """D2"""
+    bill, order, number = await city.opened()
+
+    too_early = await jobs.close_due_orders(city.services, now=later(minutes=15))
+    await jobs.query_silent_attempts(city.services, now=later(minutes=15))
+    closed = await jobs.close_due_orders(city.services, now=later(minutes=15))
+
+    assert (too_early, closed) == ({"closed": 0}, {"closed": 1})
+    assert city.wechat.trades[number].state is ChannelState.CLOSED
+    assert (await api.order_of(city.person_id, order.id)).close_reason == "expired"
+    assert await api.open_order_for_bill(city.person_id, bill.id) is None
+
+
+async def test_money_paid_a_second_before_the_end_is_applied_by_the_janitor(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+    city.wechat.pay(number, at=later(minutes=14, seconds=59))
+
+    counts = await jobs.query_silent_attempts(city.services, now=later(minutes=15))
+
+    assert counts["ended"] == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_an_unscanned_code_is_closed_only_when_its_life_and_a_margin_are_over(
+    database: str, city: City
+) -> None:
+    order = await city.order(await make_bill(city.person_id))
+    attempt = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
+
+    for minutes in range(15, 25):
+        await jobs.query_silent_attempts(city.services, now=later(minutes=minutes))
+        await jobs.close_due_orders(city.services, now=later(minutes=minutes))
+    during = await api.order_of(city.person_id, order.id)
+    for minutes in (25, 30, 36):
+        await jobs.query_silent_attempts(city.services, now=later(minutes=minutes))
+        await jobs.close_due_orders(city.services, now=later(minutes=minutes))
+
+    assert during.state is OrderState.OPEN
+    after = await api.order_of(city.person_id, order.id)
+    assert (after.state, after.close_reason) == (OrderState.CLOSED, "expired")
+    (row,) = await rows("select state, close_reason from pay_attempt")
+    assert row == {"state": "closed", "close_reason": "never_seen"}
+
+    city.alipay.pay(attempt.out_trade_no)
+    (late,) = await api.settle_batch(
+        [api.from_report(city.alipay.report(attempt.out_trade_no))], now=later(hours=1)
+    )
+
+    assert late.incident == "paid_after_expiry"
+    assert await broken_invariants() == {}
+
+
+async def test_the_live_code_of_a_paid_order_is_closed_at_its_channel(
+    database: str, city: City
+) -> None:
+    """Money through an old code pays the order; nobody may pay it again through the new one."""
+    order = await city.order(await make_bill(city.person_id))
+    old = await city.attempt(order)
+    new = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
+    city.alipay.trades[new.out_trade_no].state = ChannelState.NOT_PAID  # scanned
+    await api.settle_batch([api.from_report(city.paid(old.out_trade_no))], now=later(seconds=1))
+
+    await jobs.query_silent_attempts(city.services, now=later(seconds=1))
+
+    assert city.alipay.trades[new.out_trade_no].state is ChannelState.CLOSED
+    states = {a.state for a in await api.attempts_of_order(order.id)}
+    assert states == {AttemptState.PAID, AttemptState.CLOSED}
+
+
+async def test_two_janitors_ask_each_attempt_once(database: str, city: City) -> None:
+    numbers = [(await city.opened({"treasury": 100 + n}))[2] for n in range(5)]
+
+    await asyncio.gather(
+        *(jobs.query_silent_attempts(city.services, now=later(seconds=10)) for _ in range(3))
+    )
+
+    assert [city.wechat.verbs(number) for number in numbers] == [["open", "query"]] * 5
+
+
+async def test_kept_news_is_settled_later(database: str, city: City) -> None:
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    item = api.from_notice(
+        city.wechat.notice(report), channel=report.channel, account_id=report.account_id
+    )
+    await keep_unhandled(item, error=ConnectionError("lost"), now=NOW)
+
+    early = await jobs.redrive_inbox(city.services, now=later(seconds=1))
+    done = await jobs.redrive_inbox(city.services, now=later(seconds=2))
+    again = await jobs.redrive_inbox(city.services, now=later(seconds=60))
+
+    assert early == again == {"settled": 0, "failed": 0}
+    assert done == {"settled": 1, "failed": 0}
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    (kept,) = await api.notices_about(number)
+    assert kept.handled_at is not None
+    assert await count("pay_notice") == 1
+
+
+async def test_news_that_never_settles_is_handed_to_a_person(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, number = await city.opened()
+    report = city.paid(number)
+    item = api.from_notice(
+        city.wechat.notice(report), channel=report.channel, account_id=report.account_id
+    )
+    await keep_unhandled(item, error=ConnectionError("lost"), now=NOW)
+
+    async def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("estation.payments.actions.settle.lock_for_news", broken)
+    rounds = [
+        await jobs.redrive_inbox(city.services, now=later(hours=hour))
+        for hour in range(1, MAX_INBOX_TRIES + 5)
+    ]
+
+    assert sum(r["failed"] for r in rounds) == MAX_INBOX_TRIES
+    (incident,) = await api.list_incidents()
+    assert (incident.kind, incident.owner) == ("unsettled_news", "operator")
+    (kept,) = await api.notices_about(number)
+    assert kept.handled_at is None
+    assert "a bug" in kept.last_error
