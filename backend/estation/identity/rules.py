@@ -65,7 +65,7 @@ def person_fault(*, id_type: str, id_no: str, name: str) -> str:
 
 def _is_card(id_no: str) -> bool:
     # The six-digit place need not be a current GB/T 2260 code (facts §1.5), so no full validate.
-    return id_no[:17].isdigit() and ric.calc_check_digit(id_no[:17]) == id_no[17]
+    return id_no[:17].isdigit() and ric.calc_check_digit(id_no) == id_no[17]
 
 
 def masked_name(name: str, tier: Tier) -> str:
