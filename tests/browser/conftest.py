@@ -1,5 +1,6 @@
 """One headless Chromium and one gallery for the run."""
 
+import contextlib
 import multiprocessing
 import socket
 import time
@@ -19,8 +20,12 @@ SCREENSHOTS = Path(__file__).with_name("screenshots")
 OpenContext = Callable[..., BrowserContext]
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+@contextlib.contextmanager
+def launched_chromium() -> Iterator[Browser]:
+    """Skips where there is no Chromium.
+
+    Playwright's driver keeps an event loop running in this thread: only sync tests in between.
+    """
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed on this machine")
     with sync_playwright() as playwright:
@@ -32,7 +37,13 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with launched_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
 def gallery() -> Iterator[str]:
     """The address of the gallery: every state of every citizen page."""
     if not (H5 / "dist" / ".vite" / "manifest.json").exists():
