@@ -1,0 +1,174 @@
+"""Replicated bills: newer versions win, paid ones stay, bad rows stop the file."""
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from tortoise.transactions import in_transaction
+
+from estation.fees import packets
+from estation.fees.actions import PaidMark, lock_bills, mark_paid
+from estation.fees.errors import BillNotFound
+from estation.fees.models import Bill, BillItem
+from estation.fees.queries import bill_of, bills_of
+from estation.identity.models import Person
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.receiving import Arrival
+from estation.outside.gate.rows import FeeBillRow, FeeItemRow
+from estation.shared.outbox import OutboxMessage
+from tests.identity.people import ANNA, BO, NOW, VAULT
+
+pytestmark = pytest.mark.usefixtures("database")
+
+PAYEES = {"treasury", "non_tax"}
+
+
+def item(seq: int = 1, amount_fen: int = 850_000, payee: str = "treasury") -> FeeItemRow:
+    return FeeItemRow(
+        seq=seq, code="DEED", name="契税", payee_code=payee, base_fen=85_000_000, rate="0.01",
+        relief_fen=0, amount_fen=amount_fen, formula="850,000.00 元 × 1%", legal_basis="契税法",
+    )  # fmt: skip
+
+
+def bill(number: int = 1, version: int = 1, **changes: Any) -> FeeBillRow:
+    row = FeeBillRow(
+        source="jc", source_id=f"b{number}", version=version, region="360101",
+        bill_no=f"JF{number}", case_source_id="c1", title="二手房转移登记税费", payer=ANNA,
+        state="issued", issued_at=NOW, due_on=date(2026, 3, 31), total_fen=858_000,
+        items=[item(1), item(2, 8_000, "non_tax")],
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **changes)
+
+
+async def arrive(*rows: FeeBillRow, seq: int = 1, at: datetime = NOW) -> None:
+    handler = packets.make_handler(VAULT, payees=PAYEES)
+    async with in_transaction():
+        await handler(rows, Arrival("jc-online", seq, at))
+
+
+async def test_a_bill_arrives_with_its_items_and_payer() -> None:
+    await arrive(bill())
+
+    person = await Person.get()
+    (listed,) = await bills_of(person.id)
+    shown = await bill_of(person.id, listed.id)
+    assert shown.total_fen == 858_000
+    assert [one.amount_fen for one in shown.items] == [850_000, 8_000]
+    assert shown.data_as_of == NOW
+    assert ANNA.name.encode() not in bytes(person.name_sealed)
+
+
+async def test_the_same_packet_again_changes_nothing() -> None:
+    await arrive(bill())
+    before = await Bill.get()
+    await arrive(bill(), at=NOW + timedelta(hours=1))
+
+    assert (await Bill.get()).data_as_of == before.data_as_of
+    assert await BillItem.all().count() == 2
+
+
+async def test_an_older_version_after_a_newer_one_changes_nothing() -> None:
+    await arrive(bill(version=2, total_fen=8_000, items=[item(1, 8_000)]))
+    await arrive(bill(version=1))
+
+    row = await Bill.get()
+    assert (row.version, row.total_fen) == (2, 8_000)
+
+
+async def test_a_revision_keeps_the_items_of_every_version() -> None:
+    await arrive(bill())
+    await arrive(bill(version=2, total_fen=8_000, items=[item(1, 8_000)]))
+
+    person = await Person.get()
+    (listed,) = await bills_of(person.id)
+    assert [one.amount_fen for one in (await bill_of(person.id, listed.id)).items] == [8_000]
+    assert await BillItem.filter(version=1).count() == 2
+
+
+async def test_two_versions_in_one_packet_end_in_the_newer() -> None:
+    await arrive(bill(version=1), bill(version=2, state="withdrawn"))
+
+    assert (await Bill.get()).state == "withdrawn"
+
+
+async def test_a_paid_bill_stays_paid_and_the_news_goes_to_a_person() -> None:
+    await arrive(bill())
+    row = await Bill.get()
+    async with in_transaction():
+        await lock_bills([row.id])
+        await mark_paid([PaidMark(row.id, 1, NOW)])
+
+    await arrive(bill(version=2, state="withdrawn"))
+
+    row = await Bill.get()
+    assert (row.state, row.version, row.paid_version) == ("paid", 1, 1)
+    message = await OutboxMessage.get(topic="bill_changed_after_payment")
+    assert message.body["state"] == "withdrawn"
+    assert message.body["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"total_fen": 858_001}, "total"),
+        ({"items": [item(1, -1), item(2, 858_001)]}, "amount"),
+        ({"items": [item(1), item(1, 8_000)]}, "items"),
+        ({"items": []}, "items"),
+        ({"items": [item(1), item(2, 8_000, "somebody")]}, "payee"),
+        ({"version": 0}, "version"),
+        ({"payer": msgspec.structs.replace(ANNA, id_no="110105194912310021")}, "id_no"),
+    ],
+)
+async def test_a_row_that_cannot_be_right_is_refused_and_nothing_is_kept(
+    changes: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(RowRefused, match=word):
+        await arrive(bill(2), bill(1, **changes))
+
+    assert await Bill.all().count() == 0
+    assert await Person.all().count() == 0
+
+
+async def test_another_citizens_bill_is_not_found() -> None:
+    await arrive(bill(1), bill(2, payer=BO))
+    anna = await Person.get(id_no_index=VAULT.index(f"1:{ANNA.id_no}"))
+    others = await Bill.get(source_id="b2")
+
+    with pytest.raises(BillNotFound):
+        await bill_of(anna.id, others.id)
+    assert [shown.bill_no for shown in await bills_of(anna.id)] == ["JF1"]
+
+
+async def test_a_large_packet_arrives_whole() -> None:
+    await arrive(*(bill(n) for n in range(1, 2001)))
+
+    assert await Bill.all().count() == 2000
+    assert await BillItem.all().count() == 4000
+
+
+class TestLocking:
+    async def test_the_split_adds_up_to_the_total(self) -> None:
+        await arrive(bill())
+        row = await Bill.get()
+        async with in_transaction():
+            (locked,) = await lock_bills([row.id])
+
+        assert locked.payee_split == {"treasury": 850_000, "non_tax": 8_000}
+        assert sum(locked.payee_split.values()) == locked.total_fen
+
+    async def test_a_bill_is_not_marked_paid_twice_or_in_another_version(self) -> None:
+        await arrive(bill())
+        row = await Bill.get()
+
+        with pytest.raises(RuntimeError):
+            await mark_paid([PaidMark(row.id, 2, NOW)])
+        await mark_paid([PaidMark(row.id, 1, NOW)])
+        with pytest.raises(RuntimeError):
+            await mark_paid([replace(PaidMark(row.id, 1, NOW), paid_at=datetime.now(UTC))])
+
+    async def test_unknown_ids_are_simply_missing(self) -> None:
+        async with in_transaction():
+            assert await lock_bills([UUID(int=1)]) == []
