@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 from random import Random
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import randoms
+from hypothesis.strategies import binary, randoms
 
 from estation.outside.pay_channels import Channel, ChannelState, NoticeRejected, VerifiedNotice
 from estation.outside.pay_channels.alipay import Alipay
+from estation.outside.pay_channels.alipay.notices import _unescaped
 from tests.outside.counterparts import (
     APP_ID,
     NOW,
@@ -58,6 +60,13 @@ def test_a_notice_in_gbk_is_read_in_gbk(channel: Alipay) -> None:
 
     assert notice.plaintext["subject"] == "契税+登记费 100% “林晓舟”"
     assert notice.report is not None
+
+
+@settings(MANY, max_examples=500)
+@given(value=binary(max_size=60))
+def test_a_value_is_unescaped_once_and_whole(value: bytes) -> None:
+    for escaped in (quote_plus(value), quote(value, safe="="), "".join(f"%{b:02x}" for b in value)):
+        assert _unescaped(escaped.encode()) == value
 
 
 def test_a_notice_of_yesterday_is_still_believed(channel: Alipay) -> None:

@@ -3,10 +3,10 @@
 Source: Alipay open platform, 异步通知说明.
 """
 
+import binascii
 import hashlib
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from estation.outside.pay_channels import NoticeAnswer, VerifiedNotice
 from estation.outside.pay_channels.alipay.signing import SIGN_TYPE, Application
@@ -92,11 +92,25 @@ def _form(body: bytes) -> dict[bytes, bytes]:
     form: dict[bytes, bytes] = {}
     for pair in body.split(b"&"):
         name, equals, value = pair.partition(b"=")
-        name = unquote_to_bytes(name.replace(b"+", b" "))
+        name = _unescaped(name)
         if not equals or not name or name in form:
             raise Disbelief("malformed", "form")
-        form[name] = unquote_to_bytes(value.replace(b"+", b" "))
+        form[name] = _unescaped(value)
     return form
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Once: a plus on the wire is a space, %2B a plus.
+
+    Percent escapes are quoted-printable with another sign, and that decoder is written in C:
+    a third of urllib's time on the hottest path. What it makes of a broken escape does not
+    matter, because the signature is checked over what came out.
+    """
+    if b"+" in text:
+        text = text.replace(b"+", b" ")
+    if b"%" not in text:
+        return text
+    return binascii.a2b_qp(text.replace(b"=", b"%3D").replace(b"%", b"="))
 
 
 def _check_signature(application: Application, form: dict[bytes, bytes]) -> None:
@@ -106,8 +120,8 @@ def _check_signature(application: Application, form: dict[bytes, bytes]) -> None
     if form.get(b"sign_type") != SIGN_TYPE.encode():
         # Pinned: sign_type itself is not signed, so it must not choose a weaker algorithm.
         raise Disbelief("bad_signature", "sign_type")
-    kept = sorted(name for name, value in form.items() if value and name not in _NOT_SIGNED)
-    message = b"&".join(b"%b=%b" % (name, form[name]) for name in kept)
+    kept = sorted(item for item in form.items() if item[1] and item[0] not in _NOT_SIGNED)
+    message = b"&".join([b"%b=%b" % item for item in kept])
     verify(application.alipay_key, message, signature)
 
 
