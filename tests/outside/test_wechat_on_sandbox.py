@@ -133,3 +133,18 @@ async def test_a_short_message_is_shown_by_the_sandbox(city: City) -> None:
 
     (message, *_) = (await city.sandbox.look("sms", phone="13800000001"))["messages"]
     assert "123456" in message["text"]
+
+
+async def test_wechat_opens_the_cashier_only_for_our_own_pay_sign(
+    city: City, channel: PayChannel
+) -> None:
+    ticket = await channel.open_payment(Scene.JSAPI, city.request(Channel.WECHAT_PAY))
+    parameters = ticket.jsapi_parameters
+    assert parameters is not None
+    cashier = f"{city.sandbox.base_url}/wechat/jsapi"
+
+    async with city.sandbox.http.get(cashier, params=parameters) as opened:
+        assert opened.status == 200
+    later = {**parameters, "timeStamp": "1"}
+    async with city.sandbox.http.get(cashier, params=later) as altered:
+        assert altered.status == 400
