@@ -21,7 +21,12 @@ from estation.sandbox.wechat_pay.notices import WechatNotices
 from estation.shared.clock import Clock, system_clock
 
 _BLUEPRINTS = (wechat_http.bp, alipay_http.bp, wechat_oauth.bp, sms.bp, control.bp, pages.bp)
-MAX_BODY_BYTES = 1_000_000
+_CONFIG: dict[str, str | bool | int | float | None] = {
+    "REQUEST_MAX_SIZE": 1_000_000,
+    "FALLBACK_ERROR_FORMAT": "json",
+    # Sanic's start-up rewriting of its own methods works once per process; tests start many.
+    "TOUCHUP": False,
+}
 
 
 def create_sandbox(*, data: Path, port: int, clock: Clock = system_clock) -> SandboxApp:
@@ -33,7 +38,7 @@ def create_sandbox(*, data: Path, port: int, clock: Clock = system_clock) -> San
     app: SandboxApp = Sanic(
         f"estation-sandbox-{port}-{uuid4().hex[:6]}",
         ctx=SandboxContext(),
-        config=Config({"REQUEST_MAX_SIZE": MAX_BODY_BYTES, "FALLBACK_ERROR_FORMAT": "json"}),
+        config=Config(_CONFIG),
         configure_logging=False,
     )
     for blueprint in _BLUEPRINTS:

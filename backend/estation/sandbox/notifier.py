@@ -141,8 +141,10 @@ class Notifier:
                 self._start_due()
             except Exception:
                 log.exception("sandbox_notice_round_failed")
+            # Not wait_for: in Python 3.11 it swallows a cancellation that meets a wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _IDLE_SECONDS)
+                async with asyncio.timeout(_IDLE_SECONDS):
+                    await self._wake.wait()
 
     def _start_due(self) -> None:
         due = self._store.rows(

@@ -27,7 +27,7 @@ async def authorize(request: SandboxRequest) -> HTTPResponse:
     asked = {name: request.args.get(name, "") for name in ("redirect_uri", "scope", "state")}
     trouble = _trouble(request, asked)
     if trouble:
-        return page("message.html", status=400, title="无法登录", message=trouble)
+        return page("message.html", status=400, title="无法登录", message=trouble, back="")
     chosen = world.persona(request.args.get("persona", ""))
     if chosen is None:
         return page(
