@@ -43,6 +43,7 @@ from estation.payments.rules import (
     OrderState,
     OutcomeKind,
 )
+from estation.payments.staff_queries import incidents_about
 from estation.payments.staff_words import incident_name
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "from_report",
     "incident",
     "incident_name",
+    "incidents_about",
     "list_incidents",
     "notices_about",
     "open_attempt",

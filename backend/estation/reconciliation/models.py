@@ -1,4 +1,4 @@
-"""Raw bills with their hash, the day's runs and its differences."""
+"""Raw bills with their hash and lines, the day's runs and their differences."""
 
 from datetime import date, datetime
 from typing import Any
@@ -11,7 +11,11 @@ from estation.shared.fields import FenField
 
 
 class BillFile(Model):
-    """A channel bill exactly as received. A later, different file of a day is a new row."""
+    """A channel bill exactly as received. A later, different file of a day is a new row.
+
+    `line_count` and `proof` are null until the file was read whole and proved itself; its lines
+    are stored in the same transaction, so a file has either all its lines or none.
+    """
 
     id = fields.UUIDField(primary_key=True)
     channel = fields.CharField(max_length=16)
@@ -19,25 +23,60 @@ class BillFile(Model):
     day: date = fields.DateField()
     sha256 = fields.CharField(max_length=64)
     content = fields.BinaryField()
+    byte_count = fields.IntField()
     fetched_at: datetime = fields.DatetimeField()
+    seen_at: datetime = fields.DatetimeField()  # when the channel last gave exactly these bytes
+    line_count: int | None = fields.IntField(null=True)
+    proof = fields.JSONField[list[list[str]]](null=True)  # [check, ours, theirs]
 
     class Meta:
         table = "channel_bill_file"
         unique_together = (("account_id", "day", "sha256"),)
 
 
+class BillLine(Model):
+    """One line of a proven bill in our words; the raw file stays the evidence."""
+
+    id = fields.BigIntField(primary_key=True, generated=True)
+    bill_file: fields.ForeignKeyRelation[BillFile] = fields.ForeignKeyField(
+        "estation.BillFile", related_name=False, on_delete=fields.RESTRICT
+    )
+    bill_file_id: UUID
+    line_no = fields.IntField()
+    kind = fields.CharField(max_length=16)  # payment, refund
+    out_trade_no = fields.CharField(max_length=64)
+    channel_trade_no = fields.CharField(max_length=64)
+    refund_no = fields.CharField(max_length=64, null=True)
+    amount_fen = FenField()
+    fee_fen_e3 = fields.BigIntField()  # thousandths of a fen, signed
+    at: datetime = fields.DatetimeField()
+    state = fields.CharField(max_length=32)
+
+    class Meta:
+        table = "channel_bill_line"
+        unique_together = (("bill_file_id", "line_no"),)
+
+
 class Run(Model):
-    """One reconciliation of one Beijing day; re-running makes a new row."""
+    """One reconciliation of one Beijing day; re-running makes a new row.
+
+    `input_digest` covers the raw files' hashes, so it names the evidence; `result_digest` covers
+    what the files say, the ledger's rows, the rules' version and the findings, and is the same
+    for the same facts in any order.
+    """
 
     id = fields.UUIDField(primary_key=True)
-    day: date = fields.DateField(db_index=True)
+    day: date = fields.DateField()
     state = fields.CharField(max_length=16)  # balanced, differences, blocked
     started_at: datetime = fields.DatetimeField()
     finished_at: datetime = fields.DatetimeField()
+    started_by = fields.CharField(max_length=64)
     rules_version = fields.CharField(max_length=16)
     legs = fields.JSONField[list[dict[str, Any]]]()
+    counts = fields.JSONField[dict[str, int]]()
     matched = fields.IntField()
     matched_fen = FenField()
+    input_digest = fields.CharField(max_length=64)
     result_digest = fields.CharField(max_length=64)
 
     class Meta:
@@ -45,7 +84,7 @@ class Run(Model):
 
 
 class Difference(Model):
-    """One finding of a run, typed."""
+    """One finding of a run, typed by `rules.KINDS`; `evidence` holds both sides' rows."""
 
     id = fields.UUIDField(primary_key=True)
     run: fields.ForeignKeyRelation[Run] = fields.ForeignKeyField(

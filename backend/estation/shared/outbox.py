@@ -84,3 +84,8 @@ async def mark_failed(
            dead_at = case when tries >= $3 then $4::timestamptz end where id = $5""",
         [now + delay, error[:500], MAX_TRIES, now, message_id],
     )
+
+
+async def dead_messages(*, limit: int) -> list[OutboxMessage]:
+    """Messages that failed MAX_TRIES times, oldest first; somebody has to look at them."""
+    return await OutboxMessage.filter(dead_at__isnull=False).order_by("dead_at", "id").limit(limit)

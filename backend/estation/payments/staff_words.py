@@ -1,0 +1,33 @@
+"""The clerk's words for incidents and what belongs to them. Pure data."""
+
+INCIDENT_WORDS: dict[str, tuple[str, str]] = {
+    "unknown_order": ("无此订单", "渠道收到一笔钱，商户订单号不是我们发出的。已记入挂账。"),
+    "wrong_account": ("商户号不符", "钱到了另一个商户号，不是这笔支付所用的。已记入挂账。"),
+    "wrong_amount": ("金额不符", "实付金额与应付金额不同，没有销账。已记入挂账。"),
+    "paid_after_close": ("关闭后到账", "订单关闭之后才收到支付成功。已记入挂账。"),
+    "paid_after_expiry": ("过期后到账", "订单过期之后才收到支付成功。已记入挂账。"),
+    "bill_withdrawn": ("账单已撤回", "付款时账单已被登记中心撤回。已记入挂账。"),
+    "bill_revised": ("账单已修订", "付款时账单已有新版本，金额或内容可能不同。已记入挂账。"),
+    "bill_already_paid": ("账单已缴清", "账单已由另一笔支付缴清。已记入挂账，应当退款。"),
+    "double_payment": ("重复支付", "同一订单又收到一笔钱。已记入挂账，应当退款。"),
+    "already_refunded": ("已有退款", "支付成功的同时渠道称已有退款。已记入挂账。"),
+    "unexpected_refund": ("意外退款", "渠道称这笔已入账的支付发生了退款，不是我们发起的。"),
+    "contradicting_news": ("前后矛盾", "渠道此次的说法与已入账的事实矛盾，未改动账目。"),
+    "incomplete_news": ("消息不完整", "渠道称成功，但缺少金额、时间或流水号，未入账。"),
+    "unsettled_news": ("消息处理失败", "这条通知多次处理失败，需要运维查看原因。"),
+    "missing_in_ledger": ("对账：渠道有、我方无", "渠道账单有这笔收款，我方总账没有。"),
+    "status_differs": ("对账：状态不符", "渠道账单为成功，我方该笔支付已关闭或被拒。"),
+}
+"""Kind -> short name, and what happened. A new kind is shown by its code until named here."""
+
+OWNER_WORDS = {"finance": "财务", "operator": "运维"}
+SORT_WORDS = {"due": "按时限", "oldest": "最早登记", "newest": "最新登记", "amount": "按金额"}
+STATE_WORDS = {"open": "待处理", "resolved": "已办结", "all": "全部"}
+
+
+def incident_name(kind: str) -> str:
+    return INCIDENT_WORDS[kind][0] if kind in INCIDENT_WORDS else kind
+
+
+def incident_meaning(kind: str) -> str:
+    return INCIDENT_WORDS[kind][1] if kind in INCIDENT_WORDS else ""

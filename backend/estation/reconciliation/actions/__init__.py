@@ -1,0 +1,1 @@
+"""Fetch a day's bills, match them with the ledger, write down what was found."""

@@ -1,0 +1,144 @@
+"""Reconciles one day: fetch outside any transaction, then match and write in one."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+import orjson
+import structlog
+from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.transactions import in_transaction
+
+from estation.payments.api import ended_unpaid
+from estation.reconciliation import queries, rules
+from estation.reconciliation.actions import findings, matching
+from estation.reconciliation.actions.fetch import Leg, fetch_day
+from estation.reconciliation.actions.incidents import open_incidents
+from estation.reconciliation.errors import DayNotOver
+from estation.reconciliation.queries import RunView
+from estation.services import Services
+from estation.shared import ids
+from estation.shared.clock import beijing_day
+
+log = structlog.get_logger()
+
+
+async def reconcile_day(
+    day: date, *, services: Services, now: datetime, started_by: str = "system"
+) -> RunView:
+    """Compare both channels' bills of a Beijing day with the ledger and keep the result.
+
+    May be repeated: each call is a new run, and the same facts give the same `result_digest`.
+    Money is never moved here. Raises DayNotOver for a day after today.
+    """
+    if not rules.is_over(day, beijing_day(now)):
+        raise DayNotOver(day=str(day))
+    legs = await fetch_day(day, services=services, now=now)
+    run_id = ids.row_id(now)
+    async with in_transaction() as db:
+        # One run of a day at a time: the second sees the incidents of the first.
+        await db.execute_query(
+            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"reconcile:{day}"]
+        )
+        neighbours = await _match(db, day, legs, services)
+        sides = await findings.totals(db, day)
+        findings.check_counts(legs, sides)
+        await _write_run(db, run_id, day, legs, sides, services, now, started_by)
+        await findings.write_differences(db, run_id, day, legs, sides)
+        await _conclude(db, run_id, day, legs, neighbours, services)
+        await open_incidents(db, run_id, day, now=now)
+    view = await queries.run(run_id)
+    log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
+    return view
+
+
+async def _match(
+    db: BaseDBAsyncClient, day: date, legs: Sequence[Leg], services: Services
+) -> list[UUID]:
+    """Leave both sides decided in the temporary tables; the neighbouring days' files used."""
+    usable = [leg.account_id for leg in legs if leg.state in rules.USABLE]
+    own = [leg.file_id for leg in legs if leg.state is rules.LegState.PROVEN and leg.file_id]
+    around = [day - timedelta(days=1), day + timedelta(days=1)]
+    neighbours = await queries.newest_proven_files(usable, around)
+    await matching.stage(db, day, file_ids=[*own, *neighbours], usable=usable)
+    await matching.claim(db)
+    await matching.decide(db, configured=list(services.channels))
+    unpaired = await matching.unpaired_at_channel(db, day)
+    await matching.mark_status_conflicts(db, await ended_unpaid(unpaired))
+    return neighbours
+
+
+async def _write_run(
+    db: BaseDBAsyncClient,
+    run_id: UUID,
+    day: date,
+    legs: Sequence[Leg],
+    sides: dict[str, findings.Sides],
+    services: Services,
+    now: datetime,
+    started_by: str,
+) -> None:
+    names = {account.account_id: account.name for account in services.settings.wechat_pay}
+    names |= {account.account_id: account.name for account in services.settings.alipay}
+    reports = [
+        findings.leg_report(
+            leg,
+            sides.get(leg.account_id, findings.Sides()),
+            name=names.get(leg.account_id, leg.account_id),
+        )
+        for leg in legs
+    ]
+    matched = [both.ours.part(rules.MATCHED) for both in sides.values()]
+    await db.execute_query(
+        """insert into reconciliation_run (id, day, state, started_at, finished_at, started_by,
+               rules_version, legs, counts, matched, matched_fen, input_digest, result_digest)
+           values ($1, $2, '', $3, $4, $5, $6, $7::jsonb, '{}', $8, $9, '', '')""",
+        [
+            run_id,
+            day,
+            now,
+            now,
+            started_by,
+            rules.RULES_VERSION,
+            orjson.dumps(reports).decode(),
+            sum(count for count, _ in matched),
+            sum(fen for _, fen in matched),
+        ],
+    )
+
+
+async def _conclude(
+    db: BaseDBAsyncClient,
+    run_id: UUID,
+    day: date,
+    legs: Sequence[Leg],
+    neighbours: Sequence[UUID],
+    services: Services,
+) -> None:
+    """Set what follows from the written differences: their counts, the state, the digests."""
+    rows = await db.execute_query_dict(
+        "select kind, count(*) as n from reconciliation_difference where run_id = $1 group by kind",
+        [run_id],
+    )
+    counts = Counter({row["kind"]: row["n"] for row in rows})
+    digests = await findings.digests(
+        db,
+        run_id,
+        day,
+        legs=legs,
+        neighbour_hashes=await queries.hashes(neighbours),
+        rules_version=rules.RULES_VERSION,
+    )
+    await db.execute_query(
+        """update reconciliation_run set state = $2, counts = $3::jsonb, input_digest = $4,
+               result_digest = $5, finished_at = $6 where id = $1""",
+        [
+            run_id,
+            rules.run_state(counts),
+            orjson.dumps(dict(sorted(counts.items()))).decode(),
+            digests.input,
+            digests.result,
+            services.clock(),
+        ],
+    )

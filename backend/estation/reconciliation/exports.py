@@ -1,0 +1,101 @@
+"""A run's differences as CSV that ties out and that no spreadsheet runs."""
+
+import csv
+import io
+from collections.abc import Iterable
+
+from estation.reconciliation.queries import DifferenceView, RunView
+from estation.reconciliation.rules import KINDS, Kind, neutral_cell
+from estation.shared.money import yuan_from_fen
+
+HEADER = (
+    "类型",
+    "说明",
+    "渠道",
+    "商户账户",
+    "商户订单号",
+    "我方金额（元）",
+    "渠道金额（元）",
+    "差额（元）",
+    "渠道流水号",
+    "渠道时间",
+    "我方时间",
+    "总账凭证",
+)
+BOM = "\ufeff"
+"""Without it the common spreadsheet reads the Chinese as another encoding."""
+
+
+class Export:
+    """Makes the file piece by piece and keeps the sums for its footer."""
+
+    def __init__(self, run: RunView) -> None:
+        self._run = run
+        self.count = 0
+        self.our_fen = self.their_fen = 0
+        self.our_outside_fen = self.their_outside_fen = 0
+
+    def header(self) -> str:
+        return BOM + _lines([HEADER])
+
+    def rows(self, differences: Iterable[DifferenceView]) -> str:
+        return _lines(self._row(one) for one in differences)
+
+    def _row(self, one: DifferenceView) -> list[str]:
+        self.count += 1
+        self.our_fen += one.our_fen or 0
+        self.their_fen += one.their_fen or 0
+        theirs, ours = one.theirs or {}, one.ours or {}
+        day = str(self._run.day)
+        if theirs.get("kind") == "refund" or theirs.get("day", day) != day:
+            self.their_outside_fen += one.their_fen or 0
+        if one.kind is Kind.UNKNOWN_MERCHANT or ours.get("day", day) != day:
+            self.our_outside_fen += one.our_fen or 0
+        meaning = KINDS[one.kind]
+        texts = (meaning.label, meaning.cause, one.channel, one.account_id, one.out_trade_no)
+        details = (
+            theirs.get("channel_trade_no") or ours.get("channel_trade_no") or "",
+            theirs.get("at") or "",
+            ours.get("at") or "",
+            ours.get("transfer_id") or "",
+        )
+        return [
+            *map(neutral_cell, texts),
+            _yuan(one.our_fen),
+            _yuan(one.their_fen),
+            _yuan((one.their_fen or 0) - (one.our_fen or 0)),
+            *(neutral_cell(str(detail)) for detail in details),
+        ]
+
+    def footer(self) -> str:
+        """Sums that tie to the fen on each side: what is listed, less what of it is no receipt
+        of this day at a known account (refunds, the neighbouring day), plus what agreed, is the
+        day's total. Then the files' hashes and the digests."""
+        run = self._run
+        outside = "其中退款、相邻日、未配置商户（不计入当日总额）"
+        matched = _yuan(run.matched_fen)
+        rows = [
+            _sum("合计", f"{self.count} 条", _yuan(self.our_fen), _yuan(self.their_fen)),
+            _sum(outside, "", _yuan(self.our_outside_fen), _yuan(self.their_outside_fen)),
+            _sum("相符", f"{run.matched} 笔", matched, matched),
+        ]
+        for leg in run.legs:
+            name = neutral_cell(f"{leg['account_id']} 账单 {leg['sha256']}")
+            rows.append(_sum("当日总额", name, _yuan(leg["our_fen"]), _yuan(leg["their_fen"])))
+        rows.append(["结果摘要", run.result_digest])
+        rows.append(["输入摘要", run.input_digest])
+        return _lines(rows)
+
+
+def _sum(label: str, note: str, ours: str, theirs: str) -> list[str]:
+    return [label, note, "", "", "", ours, theirs]
+
+
+def _yuan(fen: int | None) -> str:
+    return "" if fen is None else yuan_from_fen(fen)
+
+
+def _lines(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()

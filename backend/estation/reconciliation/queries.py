@@ -1,0 +1,212 @@
+"""What the staff pages and the command read of past runs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.reconciliation.errors import BillFileNotFound, RunNotFound
+from estation.reconciliation.rules import Kind
+
+MAX_DIFFERENCES = 500
+"""On one page or in one printed run; the rest is counted, and the CSV has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceView:
+    """One finding; `theirs` and `ours` are the two rows as found, or None."""
+
+    id: UUID
+    kind: Kind
+    channel: str
+    account_id: str
+    out_trade_no: str
+    our_fen: int | None
+    their_fen: int | None
+    theirs: dict[str, Any] | None
+    ours: dict[str, Any] | None
+    leg: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with its first MAX_DIFFERENCES findings; `counts` counts all of them by kind."""
+
+    id: UUID
+    day: date
+    state: str
+    started_at: datetime
+    finished_at: datetime
+    started_by: str
+    rules_version: str
+    legs: list[dict[str, Any]]
+    counts: dict[str, int]
+    matched: int
+    matched_fen: int
+    input_digest: str
+    result_digest: str
+    differences: list[DifferenceView]
+
+
+@dataclass(frozen=True, slots=True)
+class DayView:
+    """A day in the list; `state` is None when it was never reconciled."""
+
+    day: date
+    state: str | None
+    matched: int
+    matched_fen: int
+    counts: dict[str, int]
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BillFileView:
+    """A kept raw file, without its content."""
+
+    id: UUID
+    channel: str
+    account_id: str
+    day: date
+    sha256: str
+    byte_count: int
+    line_count: int | None
+    fetched_at: datetime
+    seen_at: datetime
+
+
+_RUN = """id, day, state, started_at, finished_at, started_by, rules_version, legs, counts,
+    matched, matched_fen, input_digest, result_digest"""
+
+
+async def latest_run(day: date) -> RunView:
+    """The newest run of a day. Raises RunNotFound."""
+    rows = await _rows(
+        f"select {_RUN} from reconciliation_run where day = $1 order by started_at desc, id desc"  # noqa: S608
+        " limit 1",
+        [day],
+    )
+    if not rows:
+        raise RunNotFound(day=str(day))
+    return await _run(rows[0])
+
+
+async def run(run_id: UUID) -> RunView:
+    """Raises RunNotFound."""
+    rows = await _rows(f"select {_RUN} from reconciliation_run where id = $1", [run_id])  # noqa: S608
+    if not rows:
+        raise RunNotFound()
+    return await _run(rows[0])
+
+
+async def _run(row: dict[str, Any]) -> RunView:
+    parsed = {**row, "legs": _json(row["legs"]), "counts": _json(row["counts"])}
+    return RunView(**parsed, differences=await differences(row["id"]))
+
+
+async def earlier_runs(day: date, *, limit: int = 20) -> list[dict[str, Any]]:
+    """The runs of a day, newest first: id, state, started_at, started_by, result_digest."""
+    return await _rows(
+        """select id, state, started_at, started_by, result_digest from reconciliation_run
+           where day = $1 order by started_at desc, id desc limit $2""",
+        [day, limit],
+    )
+
+
+async def differences(
+    run_id: UUID, *, limit: int = MAX_DIFFERENCES, after: UUID | None = None
+) -> list[DifferenceView]:
+    """Ordered by kind, account and number; `after` continues behind a row (for exports)."""
+    rows = await _rows(
+        """select d.id, d.kind, d.channel, d.account_id, d.out_trade_no, d.our_fen, d.their_fen,
+                  d.evidence
+           from reconciliation_difference d
+           where d.run_id = $1 and ($2::uuid is null or (d.kind, d.account_id, d.out_trade_no, d.id)
+                > (select kind, account_id, out_trade_no, id
+                   from reconciliation_difference where id = $2))
+           order by d.kind, d.account_id, d.out_trade_no, d.id limit $3""",
+        [run_id, after, limit],
+    )
+    return [_difference(row) for row in rows]
+
+
+def _difference(row: dict[str, Any]) -> DifferenceView:
+    evidence = _json(row.pop("evidence"))
+    return DifferenceView(
+        **{**row, "kind": Kind(row["kind"])},
+        theirs=evidence.get("theirs"),
+        ours=evidence.get("ours"),
+        leg=evidence.get("leg"),
+    )
+
+
+async def days(first: date, last: date) -> list[DayView]:
+    """Every day from `last` back to `first` with its newest run. At most 400 days."""
+    rows = await _rows(
+        """select d::date as day, r.state, coalesce(r.matched, 0) as matched,
+                  coalesce(r.matched_fen, 0) as matched_fen, r.counts, r.finished_at
+           from generate_series($1::date, $2::date, interval '1 day') d
+           left join lateral (select * from reconciliation_run where day = d::date
+                              order by started_at desc, id desc limit 1) r on true
+           order by day desc limit 400""",
+        [first, last],
+    )
+    return [DayView(**{**row, "counts": _json(row["counts"]) or {}}) for row in rows]
+
+
+async def bill_files(day: date) -> list[BillFileView]:
+    """All files the channels ever gave for a day, newest news first."""
+    rows = await _rows(
+        """select id, channel, account_id, day, sha256, byte_count, line_count, fetched_at, seen_at
+           from channel_bill_file where day = $1
+           order by account_id, seen_at desc, sha256 limit 200""",
+        [day],
+    )
+    return [BillFileView(**row) for row in rows]
+
+
+async def bill_file(day: date, file_id: UUID) -> tuple[BillFileView, bytes]:
+    """A kept file and its bytes. Raises BillFileNotFound."""
+    rows = await _rows(
+        """select id, channel, account_id, day, sha256, byte_count, line_count, fetched_at,
+                  seen_at, content
+           from channel_bill_file where day = $1 and id = $2""",
+        [day, file_id],
+    )
+    if not rows:
+        raise BillFileNotFound()
+    content = bytes(rows[0].pop("content"))
+    return BillFileView(**rows[0]), content
+
+
+async def newest_proven_files(account_ids: Sequence[str], days_: Sequence[date]) -> list[UUID]:
+    """For each account and day the proven file the channel gave last."""
+    rows = await _rows(
+        """select distinct on (account_id, day) id from channel_bill_file
+           where account_id = any($1::text[]) and day = any($2::date[]) and line_count is not null
+           order by account_id, day, seen_at desc, sha256""",
+        [list(account_ids), list(days_)],
+    )
+    return [row["id"] for row in rows]
+
+
+async def hashes(file_ids: Sequence[UUID]) -> list[str]:
+    rows = await _rows(
+        "select sha256 from channel_bill_file where id = any($1::uuid[])", [list(file_ids)]
+    )
+    return [row["sha256"] for row in rows]
+
+
+async def _rows(sql: str, arguments: list[object]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, arguments
+    )
+    return [dict(row) for row in rows]
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
