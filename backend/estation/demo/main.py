@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from estation.demo.city import STAFF, City, running_city
-from estation.demo.once import ChainBroken, play_once
+from estation.demo.once import play_once
+from estation.demo.walker import ChainBroken
 from estation.inner import personas
 from estation.local import CannotStart
 from estation.shared import logs

@@ -145,7 +145,7 @@ async def _reconcile(city: City, *, wallet_url: str, say: Say) -> None:
         await Tortoise.close_connections()
     say(f"对账 {today}：{view.state}，相符 {view.matched} 笔，¥ {display_yuan(view.matched_fen)}")
     if view.state != "balanced":
-        raise ChainBroken(f"当日未对平：{view.counts} {[leg for leg in view.legs]}")
+        raise ChainBroken(f"当日未对平：{view.counts} {view.legs}")
     if broken:
         raise ChainBroken(f"不变量被破坏：{broken}")
     say("全部不变量成立")
