@@ -85,7 +85,7 @@ class WechatMerchant:
         self, method: str, target: str, body: Any = None, *, sent: bytes | None = None
     ) -> Answer:
         """`sent` goes over the wire instead of the body that was signed."""
-        content = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
+        content = b"" if body is None else json.dumps(body).encode()
         headers = {
             "Authorization": self.authorization(method, target, content),
             "Accept": "application/json",

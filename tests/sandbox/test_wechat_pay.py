@@ -111,6 +111,7 @@ async def test_every_success_is_signed_by_the_key_the_request_names(wechat: Wech
         {"description": ""},
         {"description": "字" * 128},
         {"description": "契税😀"},
+        {"description": "\ud83d"},
         {"notify_url": "http://127.0.0.1/notices?x=1"},
         {"notify_url": "/notices"},
         {"notify_url": None},

@@ -120,27 +120,8 @@ def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
     base_url = base_url.rstrip("/")
     return {
         "base_url": base_url,
-        "wechat_pay": {
-            "base_url": f"{base_url}/wechat-pay",
-            "mchid": world.MCHID,
-            "appid": world.APPID,
-            "merchant_serial": world.MERCHANT_SERIAL,
-            "merchant_private_key": ring.private_pem("wechat_merchant"),
-            "merchant_certificate": ring.certificate_pem("wechat_merchant"),
-            "api_v3_key": ring.api_v3_key.decode(),
-            "public_key_id": world.PUBLIC_KEY_ID,
-            "public_key": ring.public_pem("wechat_platform"),
-            "platform_certificate_serial": ring.platform_certificate_serial,
-            "platform_certificate": ring.certificate_pem("wechat_certificate"),
-        },
-        "alipay": {
-            "gateway_url": f"{base_url}/alipay/gateway.do",
-            "app_id": world.ALIPAY_APP_ID,
-            "seller_id": world.ALIPAY_SELLER_ID,
-            "app_private_key": ring.private_pem("alipay_merchant"),
-            "app_private_key_pkcs1": ring.private_pem("alipay_merchant", pkcs1=True),
-            "alipay_public_key": ring.public_pem("alipay_platform"),
-        },
+        "wechat_pay": _wechat_pay(ring, base_url),
+        "alipay": _alipay(ring, base_url),
         "wechat": {
             "api_url": f"{base_url}/wechat",
             "oauth_url": f"{base_url}/wechat",
@@ -150,6 +131,33 @@ def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
         "sms": {"send_url": f"{base_url}/sms/send", "page_url": f"{base_url}/sms"},
         "control_url": f"{base_url}/control",
         "personas": [asdict(one) for one in world.PERSONAS],
+    }
+
+
+def _wechat_pay(ring: KeyRing, base_url: str) -> dict[str, str]:
+    return {
+        "base_url": f"{base_url}/wechat-pay",
+        "mchid": world.MCHID,
+        "appid": world.APPID,
+        "merchant_serial": world.MERCHANT_SERIAL,
+        "merchant_private_key": ring.private_pem("wechat_merchant"),
+        "merchant_certificate": ring.certificate_pem("wechat_merchant"),
+        "api_v3_key": ring.api_v3_key.decode(),
+        "public_key_id": world.PUBLIC_KEY_ID,
+        "public_key": ring.public_pem("wechat_platform"),
+        "platform_certificate_serial": ring.platform_certificate_serial,
+        "platform_certificate": ring.certificate_pem("wechat_certificate"),
+    }
+
+
+def _alipay(ring: KeyRing, base_url: str) -> dict[str, str]:
+    return {
+        "gateway_url": f"{base_url}/alipay/gateway.do",
+        "app_id": world.ALIPAY_APP_ID,
+        "seller_id": world.ALIPAY_SELLER_ID,
+        "app_private_key": ring.private_pem("alipay_merchant"),
+        "app_private_key_pkcs1": ring.private_pem("alipay_merchant", pkcs1=True),
+        "alipay_public_key": ring.public_pem("alipay_platform"),
     }
 
 

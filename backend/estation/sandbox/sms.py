@@ -21,7 +21,7 @@ async def send(request: SandboxRequest) -> HTTPResponse:
     phone, text = body.get("phone"), body.get("text")
     if not isinstance(phone, str) or not re.fullmatch(r"1[3-9]\d{9}", phone):
         return json_answer({"code": "BAD_PHONE", "message": "手机号码格式不正确"}, 400)
-    if not isinstance(text, str) or not 1 <= len(text) <= 500:
+    if not isinstance(text, str) or not 1 <= len(text) <= 500 or not text.isprintable():
         return json_answer({"code": "BAD_TEXT", "message": "短信内容应为 1 到 500 字"}, 400)
     message_id = str(ids.row_id(hub.clocks.real()))
     hub.store.insert("sms", id=message_id, phone=phone, text=text, sent_at=hub.now_ms())

@@ -151,6 +151,7 @@ def _check_signature(parameters: Mapping[str, str], coding: str, keys: KeyRing) 
 def _biz(parameters: Mapping[str, str]) -> dict[str, Any]:
     try:
         biz = json.loads(parameters.get("biz_content", "{}"))
+        json.dumps(biz, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         biz = None
     if not isinstance(biz, dict):

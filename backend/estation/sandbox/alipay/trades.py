@@ -1,5 +1,6 @@
 """Trades at Alipay: born when a buyer opens a code, then paid, closed or refunded."""
 
+import re
 import secrets
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,9 @@ def offer(hub: Hub, call: Call, kind: str) -> Row:
     seller = fields.text(biz, "seller_id", 28)
     if seller not in {"", world.ALIPAY_SELLER_ID}:
         raise TradeError("ACQ.PARTNER_ERROR", "应用APP_ID与卖家不匹配")
+    for name in ("notify_url", "return_url"):
+        if not re.fullmatch(r"(https?://\S{1,248})?", call.parameters.get(name, "")):
+            raise fields.invalid(name)
     _refuse_if_known(trade_by_number(hub, out_trade_no), amount)
     trade_until = fields.expiry(biz, now)
     usable_until = min(now + fields.CODE_LIFE, trade_until) if kind == "precreate" else trade_until

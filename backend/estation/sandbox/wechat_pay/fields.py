@@ -25,7 +25,9 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise PayError(400, "PARAM_ERROR", "请求体不是合法的 JSON（UTF-8）") from None
     if not isinstance(value, dict):
         raise PayError(400, "PARAM_ERROR", "请求体应为 JSON 对象")
-    if any(ord(sign) > 0xFFFF for sign in json.dumps(value, ensure_ascii=False)):
+    # Beyond three bytes, or half a surrogate pair, which has no UTF-8 at all.
+    signs = map(ord, json.dumps(value, ensure_ascii=False))
+    if any(sign > 0xFFFF or 0xD800 <= sign <= 0xDFFF for sign in signs):
         raise PayError(400, "PARAM_ERROR", "参数含有超过 3 字节的 UTF-8 字符，请检查")
     return value
 
