@@ -107,6 +107,10 @@ class OnlineSide:
             time.sleep(0.1)
         raise AssertionError("no code was sent")
 
+    def forget_code_limits(self) -> None:
+        """One code a minute is right for people; two journeys of one person are faster."""
+        self.postgres.psql("delete from login_code", database=self.database)
+
     def pay(self, code: str) -> None:
         """Scan and pay in a wallet."""
         request = urllib.request.Request(

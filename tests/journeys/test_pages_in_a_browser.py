@@ -11,6 +11,9 @@ from estation.local import LocalPostgres, LocalValkey
 from tests.browser.conftest import launched_chromium
 from tests.journeys.online_side import DEED_TAX, OnlineSide, online_side
 
+TELEPHONE = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/148.0 Mobile Safari/537.36"
+WECHAT = f"{TELEPHONE} MicroMessenger/8.0.50"
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
@@ -74,6 +77,11 @@ def logged_in(chromium: Browser, side: OnlineSide) -> dict[str, object]:
 def log_in(page: Page, side: OnlineSide, *, goes_to: str) -> None:
     page.goto(f"{side.url}{goes_to}")
     assert page.url.endswith(f"/login?next={goes_to}")
+    prove_phone_and_person(page, side)
+    assert page.url == f"{side.url}{goes_to}"
+
+
+def prove_phone_and_person(page: Page, side: OnlineSide) -> None:
     page.get_by_label("手机号").fill(BUYER.phone)
     page.get_by_role("button", name="获取短信验证码").click()
     assert page.get_by_text("138****0001").is_visible()
@@ -81,7 +89,6 @@ def log_in(page: Page, side: OnlineSide, *, goes_to: str) -> None:
     page.get_by_role("button", name="登录", exact=True).click()
     page.get_by_label("身份证号后六位").fill(BUYER.id_no[-6:])
     page.get_by_role("button", name="确认并进入").click()
-    assert page.url == f"{side.url}{goes_to}"
 
 
 def enter(page: Page, logged_in: dict[str, object]) -> None:
@@ -255,3 +262,63 @@ def test_screens_of_the_running_city_fit_a_telephone(
         telephone.goto(f"{side.url}{path}")
 
         assert telephone.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+WECHAT_BRIDGE = """window.WeixinJSBridge = {invoke(name, parameters, done) {
+  window.payInWallet(parameters.package).then(() => done({err_msg: name === 'getBrandWCPayRequest'
+    ? 'get_brand_wcpay_request:ok' : 'fail'}));
+}};"""
+
+
+def test_inside_wechat_a_citizen_logs_in_once_with_everything_and_pays_in_the_page(
+    chromium: Browser, side: OnlineSide
+) -> None:
+    side.bring_bill("201")
+    context = chromium.new_context(viewport={"width": 375, "height": 812}, user_agent=WECHAT)
+    context.expose_function("payInWallet", lambda code: side.pay(code))
+    context.add_init_script(WECHAT_BRIDGE)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    side.forget_code_limits()
+
+    page.goto(f"{side.url}/fees")
+    page.get_by_role("link", name="微信登录").click()
+    page.get_by_role("link", name=BUYER.name).click()
+    prove_phone_and_person(page, side)
+    assert page.url == f"{side.url}/fees"
+    page.get_by_role("link", name="存量房转移登记税费 201").click()
+    page.get_by_role("button", name="去付款").click()
+    page.get_by_role("button", name="微信支付").click()
+    page.get_by_role("button", name="微信支付 ¥").click()
+
+    page.get_by_role("heading", name="缴费成功").wait_for(timeout=15_000)
+    page.get_by_role("button", name="退出登录").click()
+    page.goto(f"{side.url}/login")
+    page.get_by_role("link", name="微信登录").click()
+    page.get_by_role("link", name=BUYER.name).click()
+    assert page.get_by_role("heading", name=f"{BUYER.name}，您好").is_visible()
+    context.close()
+
+
+def test_on_a_telephone_alipay_opens_takes_the_money_and_leads_back_to_the_result(
+    chromium: Browser, side: OnlineSide, logged_in: dict[str, object]
+) -> None:
+    context = chromium.new_context(
+        viewport={"width": 375, "height": 812}, user_agent=TELEPHONE, java_script_enabled=False
+    )
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    enter(page, logged_in)
+    open_bill(page, side, "202")
+    page.get_by_role("button", name="去付款").click()
+
+    page.get_by_role("button", name="支付宝付款 在这部手机上付款").click()
+    page.get_by_role("link", name="打开支付宝付款").click()
+    assert page.url.startswith(side.sandbox_url)
+    page.get_by_role("link", name=BUYER.name).click()
+    page.get_by_role("button", name="支付").click()
+    page.get_by_role("link", name="返回商户").click()
+
+    assert page.get_by_role("heading", name="缴费成功").is_visible()
+    assert page.url.startswith(f"{side.url}/pay/")
+    context.close()
