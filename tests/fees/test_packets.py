@@ -104,7 +104,7 @@ async def test_a_paid_bill_stays_paid_and_the_news_goes_to_a_person() -> None:
     await arrive(bill(version=2, state="withdrawn"))
 
     row = await Bill.get()
-    assert (row.state, row.version, row.paid_version) == ("paid", 1, 1)
+    assert (row.state, row.version, row.paid_version) == ("paid", 2, 1)
     message = await OutboxMessage.get(topic="bill_changed_after_payment")
     assert message.body["state"] == "withdrawn"
     assert message.body["version"] == 2

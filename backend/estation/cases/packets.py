@@ -26,15 +26,14 @@ def make_handler(vault: Vault) -> Handler:
         for case in cases:
             fault = fault_of(case)
             if fault:
-                raise RowRefused(f"case {case.source_id} v{case.version}: {fault}")
+                raise RowRefused(f"{_name(case)}: {fault}")
+        parties = [(case, party) for case in cases for party in case.parties]
         try:
             persons = await upsert_persons(
-                [party for case in cases for party in case.parties],
-                vault=vault,
-                now=arrival.watermark,
+                [party for _, party in parties], vault=vault, now=arrival.watermark
             )
         except BadPerson as bad:
-            raise RowRefused(f"case party: {bad.reason}") from None
+            raise RowRefused(f"{_name(parties[bad.position][0])}: party {bad.reason}") from None
         incoming = [
             IncomingCase(
                 source=case.source,
@@ -59,6 +58,11 @@ def make_handler(vault: Vault) -> Handler:
         log.info("cases_applied", stream=arrival.stream, seq=arrival.seq, rows=len(cases))
 
     return apply_cases
+
+
+def _name(case: CaseRow) -> str:
+    """Which row it is, for the staff who have to mend it; no personal data."""
+    return f"case {case.source_id} v{case.version}"
 
 
 def _order(stage: StageRow) -> int:

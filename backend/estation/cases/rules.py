@@ -49,6 +49,8 @@ def fault_of(row: Row) -> str:
         return "state"
     if any(one.stage not in STAGES or one.state not in STAGE_STATES for one in row.stages):
         return "stage"
+    if len({one.stage for one in row.stages}) != len(row.stages):
+        return "stage"
     return ""
 
 

@@ -20,6 +20,27 @@ STATE_OF_ROW: Mapping[str, BillState] = {
 """The internal platform's word for a bill -> ours, unless it is paid here already."""
 
 
+class Change(StrEnum):
+    """What a replicated bill means for the one we have."""
+
+    NEW = "new"
+    NEWER = "newer"
+    REPEATED = "repeated"  # the version we have, or one before it: nothing to do
+    AFTER_PAYMENT = "after_payment"  # paid here, and the centre does not know yet: tell a person
+
+
+def judge(*, version: int, ours: int | None, state: BillState | None) -> Change:
+    """`ours` and `state` are the bill we have, None when we have none.
+
+    A paid bill stays as it was paid; what the centre wants now is for a person to settle.
+    """
+    if ours is None:
+        return Change.NEW
+    if version <= ours:
+        return Change.REPEATED
+    return Change.AFTER_PAYMENT if state is BillState.PAID else Change.NEWER
+
+
 class Item(Protocol):
     @property
     def seq(self) -> int: ...

@@ -50,6 +50,13 @@ class LoginDead(Refused):
     message = "错误次数过多，请重新登录。"
 
 
+class PersonTriesUsedUp(LoginDead):
+    """Too many wrong answers for this phone today, over all its logins."""
+
+    code = "person_tries_used_up"
+    message = "今天核对次数过多，请明天再试，或携带证件到不动产登记窗口办理。"
+
+
 class CodeTooSoon(TooManyRequests):
     code = "code_too_soon"
     message = "验证码发送过于频繁，请稍后再试。"
@@ -76,8 +83,12 @@ class WrongPassword(Refused):
 
 
 class BadPerson(Exception):
-    """A replicated party that cannot be a person; `reason` is a stable word, no personal data."""
+    """A replicated party that cannot be a person.
 
-    def __init__(self, reason: str) -> None:
+    `reason` is a stable word, no personal data; `position` counts the parties given from 0.
+    """
+
+    def __init__(self, reason: str, position: int) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.position = position

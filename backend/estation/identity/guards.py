@@ -2,19 +2,21 @@
 
 import functools
 import hmac
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import UUID
 
 from sanic import HTTPResponse, Request
-from sanic.response import redirect
+from sanic.response import empty, redirect
 
 from estation.identity.actions.sessions import OpenedSession, touch
 from estation.identity.errors import Forbidden, FormExpired, LoginRequired
 from estation.identity.queries import Viewer, viewer_of
+from estation.identity.rules import safe_next
 from estation.services import OnlineRequest
 from estation.shared.pages import wants_page
 
@@ -22,6 +24,8 @@ COOKIE = "estation_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOUCH_AFTER = timedelta(minutes=1)
 """One write a minute keeps a session from going idle; more would tell nothing new."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{20,128}")
 
 P = ParamSpec("P")
 Handler: TypeAlias = Callable[Concatenate[Any, P], Coroutine[Any, Any, HTTPResponse]]
@@ -42,10 +46,10 @@ async def attach_viewer(request: OnlineRequest) -> None:
     request.ctx.viewer, request.ctx.csrf_token, request.ctx.has_bearer = None, "", False
     if request.path.startswith(("/static/", "/notices/", "/healthz", "/metrics")):
         return
-    token, bearer = request.cookies.get(COOKIE), request.token
-    if bearer:
-        token, request.ctx.has_bearer = bearer, True
-    if not token or len(token) > 128:
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    request.ctx.has_bearer = scheme.lower() == "bearer"
+    token = bearer.strip() if request.ctx.has_bearer else request.cookies.get(COOKIE)
+    if not token or not _TOKEN.fullmatch(token):
         return
     services, now = request.app.ctx, request.app.ctx.clock()
     viewer = await viewer_of(token, vault=services.vault, now=now)
@@ -61,6 +65,10 @@ def public(handler: Handler[P]) -> Handler[P]:
 
     @functools.wraps(handler)
     async def guarded(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HTTPResponse:
+        viewer = _viewer(request)
+        if viewer is not None and "origin" not in request.headers:
+            # An old browser that does not say whose page it was, with a session at stake.
+            _require_own_form(request, viewer)
         _require_own_origin(request)
         return await handler(request, *args, **kwargs)
 
@@ -133,15 +141,26 @@ def _viewer(request: Request[Any, Any]) -> Viewer | None:
 
 
 def _marked(guarded: Handler[P], kind: str) -> Handler[P]:
-    guarded.guard = kind  # type: ignore[attr-defined]  # read by the architecture test
+    vars(guarded)["guard"] = kind  # read by the architecture test
     return guarded
 
 
 def _to_login(request: Request[Any, Any], address: str) -> HTTPResponse:
+    """Programs get LoginRequired; people a way back to where they were."""
+    if request.headers.get("hx-request"):
+        # htmx would put the login page into the fragment: it must leave the page instead.
+        page = re.sub(r"^https?://[^/?#]*", "", request.headers.get("hx-current-url", ""))
+        return empty(status=401, headers={"hx-redirect": _with_next(address, page)})
     if not wants_page(request):
         raise LoginRequired
-    back = request.path if request.method in SAFE_METHODS else ""
-    return redirect(f"{address}?next={quote(back, safe='/')}" if back else address, status=303)
+    query = f"?{request.query_string}" if request.query_string else ""
+    back = request.path + query if request.method in SAFE_METHODS else ""
+    return redirect(_with_next(address, back), status=303)
+
+
+def _with_next(address: str, back: str) -> str:
+    kept = safe_next(back, otherwise="")
+    return f"{address}?next={quote(kept, safe='/')}" if kept else address
 
 
 def _require_own_form(request: Request[Any, Any], viewer: Viewer) -> None:
@@ -150,7 +169,7 @@ def _require_own_form(request: Request[Any, Any], viewer: Viewer) -> None:
         return
     _require_own_origin(request)
     given = request.headers.get("x-csrf-token") or _form_token(request)
-    if not hmac.compare_digest(given.encode(), viewer.csrf_token.encode()):
+    if not hmac.compare_digest(given.encode(errors="replace"), viewer.csrf_token.encode()):
         raise FormExpired
 
 
@@ -158,8 +177,15 @@ def _require_own_origin(request: Request[Any, Any]) -> None:
     origin = request.headers.get("origin")
     if request.method in SAFE_METHODS or origin is None:
         return
-    if urlsplit(origin).netloc != request.host:
+    if origin.partition("://")[2] not in _own_hosts(request):
         raise FormExpired
+
+
+def _own_hosts(request: Request[Any, Any]) -> set[str]:
+    """As the browser asked, and as the city publishes us when a proxy asked for it."""
+    settings = getattr(request.app.ctx, "settings", None)
+    published = getattr(settings, "public_url", "").partition("://")[2].partition("/")[0]
+    return {host for host in (request.host, published) if host}
 
 
 def _form_token(request: Request[Any, Any]) -> str:

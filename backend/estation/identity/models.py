@@ -60,6 +60,7 @@ class LoginCode(Model):
     expires_at = fields.DatetimeField()
     address_index = fields.CharField(max_length=64, db_index=True)
     tries = fields.IntField(default=0)
+    wrong_persons = fields.IntField(default=0)  # in logins since this was the phone's newest code
     used_at = fields.DatetimeField(null=True)
 
     class Meta:

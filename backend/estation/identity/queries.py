@@ -79,12 +79,13 @@ async def masked_parties(
 ) -> dict[UUID, MaskedParty]:
     """Persons masked for this tier, by id."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        "select id, name_sealed, id_no_sealed, phone_sealed from person where id = any($1::uuid[])",
+        "select id, id_type, name_sealed, id_no_sealed, phone_sealed from person"
+        " where id = any($1::uuid[])",
         [person_ids],
     )
     return {
         row["id"]: MaskedParty(
-            name=rules.masked_name(vault.open(row["name_sealed"]), tier),
+            name=rules.masked_name(vault.open(row["name_sealed"]), tier, id_type=row["id_type"]),
             id_no=rules.masked_id_no(vault.open(row["id_no_sealed"]), tier),
             phone=rules.masked_phone(vault.open(row["phone_sealed"]), tier),
         )

@@ -1,6 +1,8 @@
-"""Logging in as JSON, for the mini-program and for programs."""
+"""Logging in as JSON, for the mini-program and for programs.
 
-from typing import Any
+Every answer that opens a session sets the cookie and names the token: whoever sends it as
+`Authorization: Bearer` needs no form token.
+"""
 
 import msgspec
 from sanic import Blueprint, HTTPResponse
@@ -15,7 +17,7 @@ from estation.identity.api import (
 )
 from estation.identity.errors import LoginRequired
 from estation.services import OnlineRequest
-from estation.shared.errors import InvalidInput
+from estation.shared.bodies import json_body
 from estation.shared.replies import json_reply
 
 bp = Blueprint("identity_api", url_prefix="/api/login")
@@ -37,10 +39,10 @@ class PersonBody(msgspec.Struct, forbid_unknown_fields=True):
 @bp.post("/code")
 @public
 async def code(request: OnlineRequest) -> HTTPResponse:
-    """{"phone"} -> 204. A code is sent; the answer does not tell whether we know the phone."""
+    """{"phone"} -> {"sent": true}, whether we know the phone or not."""
     services = request.app.ctx
     await send_login_code(
-        phone=_body(request, PhoneBody).phone,
+        phone=json_body(request, PhoneBody).phone,
         address=request.remote_addr or request.ip,
         vault=services.vault,
         sms=services.sms,
@@ -52,10 +54,16 @@ async def code(request: OnlineRequest) -> HTTPResponse:
 @bp.post("/")
 @public
 async def login(request: OnlineRequest) -> HTTPResponse:
-    """{"phone","code"} -> {"token","csrf_token","needs_person"}."""
-    body, services = _body(request, CodeBody), request.app.ctx
+    """{"phone","code"} -> {"token", "csrf_token", "needs_person"}."""
+    body, services, viewer = json_body(request, CodeBody), request.app.ctx, request.ctx.viewer
+    begun = viewer if viewer is not None and viewer.staff_id is None else None
     opened = await login_with_code(
-        phone=body.phone, code=body.code, vault=services.vault, now=services.clock()
+        phone=body.phone,
+        code=body.code,
+        vault=services.vault,
+        now=services.clock(),
+        session_id=begun.session_id if begun else None,
+        openid=begun.openid if begun else None,
     )
     return _opened(request, opened)
 
@@ -69,7 +77,7 @@ async def person(request: OnlineRequest) -> HTTPResponse:
         raise LoginRequired
     opened = await choose_person(
         session_id=viewer.session_id,
-        id_tail=_body(request, PersonBody).id_tail,
+        id_tail=json_body(request, PersonBody).id_tail,
         vault=services.vault,
         appid=services.wechat.appid,
         now=services.clock(),
@@ -87,10 +95,3 @@ def _opened(request: OnlineRequest, opened: OpenedSession) -> HTTPResponse:
     )
     set_session_cookie(request, response, opened)
     return response
-
-
-def _body(request: OnlineRequest, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(request.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as failure:
-        raise InvalidInput(problem=str(failure)[:200]) from None

@@ -1,8 +1,9 @@
 """Who is who: checks of numbers, masking by viewer tier, life of codes and sessions. Pure."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import IntEnum
+from ipaddress import IPv6Address, ip_address
 
 from stdnum.cn import ric
 
@@ -11,7 +12,11 @@ CODE_TRIES = 5
 CODE_PAUSE = timedelta(seconds=60)
 CODES_PER_DAY = 10
 CODES_PER_ADDRESS_HOUR = 30
+CODES_KEPT = timedelta(days=1)
 BIND_TRIES = 5
+WRONG_PERSONS_PER_DAY = 15
+"""For a phone, over all its logins: whoever bought a recycled number may ask for new codes, but
+learns nothing by trying the last holder's identity number."""
 
 CITIZEN_LIFE = timedelta(hours=12)
 CITIZEN_IDLE = timedelta(minutes=30)
@@ -26,8 +31,15 @@ STAFF_LOCK = timedelta(minutes=15)
 ID_CARD = "1"
 """Code table zjzl: the resident identity card (居民身份证)."""
 
+_ORGANISATIONS = frozenset({"6", "7", "8"})
+"""Code table zjzl: organisation code, business licence, unified social credit code."""
+
 _PHONE = re.compile(r"1[3-9][0-9]{9}")
-_ID_TAIL = re.compile(r"[0-9]{5}[0-9X]")
+_ID_TAIL = re.compile(r"[0-9A-Z]{6}")
+_CARD = re.compile(r"[1-9][0-9]{16}[0-9X]")
+_BUILDING = re.compile(r".*(?:小区|花园|公寓|大厦|幢|栋|座|号楼)")
+_STREET = re.compile(r".*?号")
+_YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 
 
 class Tier(IntEnum):
@@ -43,13 +55,36 @@ def is_phone(text: str) -> bool:
     return _PHONE.fullmatch(text) is not None
 
 
+def clean_phone(text: str) -> str:
+    """As people and counters write it: without blanks, hyphens and the country's prefix."""
+    return re.sub(r"^(?:\+|00)86", "", re.sub(r"[\s-]", "", text))
+
+
+def clean_id_no(text: str) -> str:
+    """One spelling per number, so that one person stays one: no blanks around, capitals."""
+    return text.strip().upper()
+
+
 def id_tail(text: str) -> str | None:
     """The last six characters of an identity number in capitals, or None."""
-    tail = text.strip().upper()
+    tail = clean_id_no(text)
     return tail if _ID_TAIL.fullmatch(tail) else None
 
 
-def person_fault(*, id_type: str, id_no: str, name: str) -> str:
+def address_key(address: str) -> str:
+    """What counts as one sender: an IPv4 address, or the /64 that an IPv6 user owns."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return f"{int(parsed) >> 64:x}/64"
+
+
+def person_fault(*, id_type: str, id_no: str, name: str, today: date) -> str:
     """Why a replicated party cannot be a person, as a stable word; "" when it can.
 
     Only the identity card has a check digit (GB 11643); other papers need just be there.
@@ -58,19 +93,24 @@ def person_fault(*, id_type: str, id_no: str, name: str) -> str:
         return "name"
     if not id_no or len(id_no) > 32:
         return "id_no"
-    if id_type == ID_CARD and not (len(id_no) == 18 and _is_card(id_no)):
+    if id_type == ID_CARD and not _is_card(id_no, today):
         return "id_no"
     return ""
 
 
-def _is_card(id_no: str) -> bool:
+def _is_card(id_no: str, today: date) -> bool:
     # The six-digit place need not be a current GB/T 2260 code (facts §1.5), so no full validate.
-    return id_no[:17].isdigit() and ric.calc_check_digit(id_no) == id_no[17]
+    if not _CARD.fullmatch(id_no) or ric.calc_check_digit(id_no) != id_no[17]:
+        return False
+    try:
+        return date(int(id_no[6:10]), int(id_no[10:12]), int(id_no[12:14])) <= today
+    except ValueError:
+        return False
 
 
-def masked_name(name: str, tier: Tier) -> str:
-    """张** for the public, 张*丰 for parties, the whole name for oneself."""
-    if tier is Tier.SELF:
+def masked_name(name: str, tier: Tier, *, id_type: str = ID_CARD) -> str:
+    """张** for the public, 张*丰 for parties, the whole name for oneself and of organisations."""
+    if tier is Tier.SELF or id_type in _ORGANISATIONS:
         return name
     if tier is Tier.PUBLIC:
         return name[:1] + "**"
@@ -88,8 +128,31 @@ def masked_id_no(id_no: str, tier: Tier) -> str:
 
 
 def masked_phone(phone: str, tier: Tier) -> str:
-    """138****1234 for everyone else."""
-    return phone if tier is Tier.SELF else phone[:3] + "****" + phone[-4:]
+    """138****1234 for everyone else; of a number too short for that, nothing."""
+    if tier is Tier.SELF:
+        return phone
+    return phone[:3] + "****" + phone[-4:] if len(phone) >= 11 else "*" * len(phone)
+
+
+def masked_bank_card(number: str) -> str:
+    """The last four, for everyone."""
+    return "*" * max(len(number) - 4, 0) + number[-4:] if len(number) > 4 else "*" * len(number)
+
+
+def masked_address(address: str, tier: Tier) -> str:
+    """坐落: the public sees it up to the estate or building, never the room."""
+    if tier is not Tier.PUBLIC:
+        return address
+    shown = _BUILDING.match(address) or _STREET.match(address)
+    return (shown[0] if shown else address[: len(address) // 2]) + "****"
+
+
+def masked_certificate_no(number: str, tier: Tier) -> str:
+    """证号: the public sees the year and the last two digits."""
+    if tier is not Tier.PUBLIC:
+        return number
+    year, digits = _YEAR.search(number), re.findall(r"[0-9]", number)
+    return (f"({year[0]})" if year else "") + "****" + "".join(digits[-2:])
 
 
 def session_is_alive(

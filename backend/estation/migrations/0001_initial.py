@@ -203,6 +203,7 @@ class Migration(migrations.Migration):
                 ('expires_at', fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ('address_index', fields.CharField(db_index=True, max_length=64)),
                 ('tries', fields.IntField(default=0)),
+                ('wrong_persons', fields.IntField(default=0)),
                 ('used_at', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={'table': 'login_code', 'app': 'estation', 'pk_attr': 'id', 'table_description': 'A short-message code for one phone: one use, five minutes, five tries.'},

@@ -74,8 +74,24 @@ STATEMENTS = {
     "ix_ledger_transfer_our_no": (
         "create index ix_ledger_transfer_our_no on ledger_transfer (our_no)"
     ),
+    # identity
+    "ck_session_one_kind": (
+        "alter table session add constraint ck_session_one_kind"
+        " check (person_id is null or staff_id is null)"
+    ),
+    "ix_session_end": "create index ix_session_end on session (expires_at)",
+    "ix_login_code_made": "create index ix_login_code_made on login_code (created_at)",
     # fees
     "ck_bill_total": "alter table bill add constraint ck_bill_total check (total_fen >= 0)",
+    "ck_bill_paid": (
+        "alter table bill add constraint ck_bill_paid check (case state"
+        " when 'paid' then paid_at is not null"
+        " else paid_at is null and paid_version is null end)"
+    ),
+    "ck_bill_item_amount": (
+        "alter table bill_item add constraint ck_bill_item_amount"
+        " check (amount_fen >= 0 and relief_fen >= 0 and base_fen >= 0)"
+    ),
     # reconciliation
     "ck_channel_bill_line_kind": (
         "alter table channel_bill_line add constraint ck_channel_bill_line_kind"

@@ -5,7 +5,8 @@ import secrets
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tortoise import Tortoise
+import structlog
+from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.transactions import in_transaction
 
 from estation.identity import rules
@@ -16,6 +17,7 @@ from estation.identity.errors import (
     InvalidPhone,
     LoginDead,
     LoginRequired,
+    PersonTriesUsedUp,
     WechatLoginFailed,
     WrongCode,
     WrongPerson,
@@ -26,23 +28,28 @@ from estation.outside.wechat import WechatPlatform, WechatRefused, WechatUnavail
 from estation.shared import ids
 from estation.shared.crypto import Vault
 
+log = structlog.get_logger()
+
 
 async def send_login_code(
     *, phone: str, address: str, vault: Vault, sms: SmsSender, now: datetime
 ) -> None:
     """Send a six-digit code: one a minute and ten a day for a phone, thirty an hour for an address.
 
-    Codes that were used do not count: whoever logs in is not pestering anybody. The answer is the same whether we know the phone or not. Raises InvalidPhone, CodeTooSoon,
-    CodeNotSent.
+    Codes that were used do not count: whoever logs in is not pestering anybody. A new code ends
+    the one before. The answer is the same whether we know the phone or not. Raises InvalidPhone,
+    CodeTooSoon, CodeNotSent.
     """
+    phone = rules.clean_phone(phone)
     if not rules.is_phone(phone):
         raise InvalidPhone(field="phone")
-    phone_index, address_index = vault.index(f"phone:{phone}"), vault.index(f"address:{address}")
+    phone_index = vault.index(f"phone:{phone}")
+    address_index = vault.index(f"address:{rules.address_key(address)}")
     code = f"{secrets.randbelow(1_000_000):06d}"
     async with in_transaction() as db:
         # Two taps at once must not both pass the count.
-        await db.execute_query("select pg_advisory_xact_lock(hashtext($1))", [phone_index])
-        await _require_allowance(phone_index, address_index, now)
+        await _lock(db, phone_index, address_index)
+        await _require_allowance(db, phone_index, address_index, now)
         row = LoginCode(
             id=ids.row_id(now),
             phone_index=phone_index,
@@ -57,8 +64,10 @@ async def send_login_code(
             phone=phone, text=f"【不动产e站】登录验证码 {code} ，5 分钟内有效，请勿告诉他人。"
         )
     except SmsFailed:
-        # The citizen may ask again at once: a message that was not sent is not counted.
-        await LoginCode.filter(id=row.id).delete()
+        # The citizen need not wait for the minute to pass. The code still counts for the day and
+        # the address, and still works: after a time-out the message may have been sent.
+        await LoginCode.filter(id=row.id).update(created_at=now - rules.CODE_PAUSE)
+        log.warning("login_code_not_sent")
         raise CodeNotSent from None
 
 
@@ -75,16 +84,13 @@ async def login_with_code(
 
     `session_id` and `openid` are those of a login begun in WeChat, which this continues.
     """
+    phone = rules.clean_phone(phone)
     phone_index = vault.index(f"phone:{phone}")
-    async with in_transaction():
-        row = (
-            await LoginCode.filter(phone_index=phone_index, used_at=None, expires_at__gt=now)
-            .order_by("-created_at")
-            .select_for_update()
-            .first()
-        )
+    async with in_transaction() as db:
+        await _lock(db, phone_index)
+        row = await LoginCode.filter(phone_index=phone_index).order_by("-created_at", "-id").first()
         opened = None
-        if row is not None and row.tries < rules.CODE_TRIES:
+        if row is not None and _is_open(row, now):
             row.tries += 1
             if hmac.compare_digest(row.code_digest, _code_digest(vault, phone, code)):
                 row.used_at = now
@@ -107,31 +113,33 @@ async def choose_person(
 ) -> OpenedSession:
     """Confirm the person among those the counter registered with the proven phone.
 
-    Binds the WeChat openid of the login, if there is one. Raises WrongPerson, LoginDead after
-    five wrong answers, LoginRequired when no phone was proven.
+    Binds the WeChat openid of the login, if there is one. Raises WrongPerson; LoginDead with the
+    fifth wrong answer, which ends the session; PersonTriesUsedUp after fifteen of a phone in a
+    day; LoginRequired when no phone was proven.
     """
-    async with in_transaction():
-        session = await Session.select_for_update().get_or_none(id=session_id)
+    async with in_transaction() as db:
+        session = await _lock_login(db, session_id)
         if session is None or session.phone_index is None or session.person_id is not None:
             raise LoginRequired
-        session.bind_tries += 1
-        await session.save(update_fields=["bind_tries"])
-        dead = session.bind_tries > rules.BIND_TRIES
-        person = None if dead else await _person(session.phone_index, id_tail, vault)
-        opened = None
+        refusal: LoginDead | WrongPerson | None = await _used_up(db, session.phone_index, now)
+        person = None if refusal else await _person(session.phone_index, id_tail, vault)
         if person is not None:
             if session.openid is not None:
-                await _bind(appid, session.openid, person.id, now)
-            opened = await open_session(
+                await _bind(db, appid, session.openid, person.id, now)
+            return await open_session(
                 now=now,
                 life=rules.CITIZEN_LIFE,
                 replaces=session.id,
                 person_id=person.id,
                 openid=session.openid,
             )
-    if opened is not None:
-        return opened
-    raise LoginDead if dead else WrongPerson
+        if refusal is None:
+            refusal = await _count_wrong_person(db, session)
+        if isinstance(refusal, LoginDead):
+            await session.delete()
+    # Refused only now: the try must stay counted.
+    log.warning("person_not_confirmed", code=refusal.code)
+    raise refusal
 
 
 async def begin_wechat_login(*, now: datetime) -> tuple[OpenedSession, str]:
@@ -152,14 +160,15 @@ async def login_with_wechat(
     session = await Session.get_or_none(id=session_id) if session_id else None
     if session is None or not session.oauth_state:
         raise WechatLoginFailed
-    if not hmac.compare_digest(session.oauth_state, state):
+    if not hmac.compare_digest(session.oauth_state.encode(), state.encode(errors="replace")):
         raise WechatLoginFailed
     # One use, whatever comes of it. WeChat may take seconds: no transaction is open meanwhile.
     if not await Session.filter(id=session.id, oauth_state=state).update(oauth_state=None):
         raise WechatLoginFailed
     try:
         identity = await wechat.identity_from_code(code)
-    except (WechatRefused, WechatUnavailable):
+    except (WechatRefused, WechatUnavailable) as failure:
+        log.warning("wechat_login_failed", kind=type(failure).__name__)
         raise WechatLoginFailed from None
     if identity.is_snapshot_user:
         raise WechatLoginFailed
@@ -174,8 +183,50 @@ async def login_with_wechat(
         )
 
 
-async def _require_allowance(phone_index: str, address_index: str, now: datetime) -> None:
-    rows = await Tortoise.get_connection("default").execute_query_dict(
+async def _lock(db: BaseDBAsyncClient, *indexes: str) -> None:
+    """One at a time for this phone or address, until the transaction ends."""
+    for index in sorted(indexes):  # in one order, so that two never wait for each other
+        await db.execute_query("select pg_advisory_xact_lock(hashtextextended($1, 0))", [index])
+
+
+async def _lock_login(db: BaseDBAsyncClient, session_id: UUID) -> Session | None:
+    """The session, its phone locked first: the same order as `login_with_code`, which ends it."""
+    seen = await Session.get_or_none(id=session_id)
+    if seen is not None and seen.phone_index is not None:
+        await _lock(db, seen.phone_index)
+    return await Session.select_for_update().get_or_none(id=session_id)
+
+
+def _is_open(code: LoginCode, now: datetime) -> bool:
+    return code.used_at is None and now < code.expires_at and code.tries < rules.CODE_TRIES
+
+
+async def _used_up(db: BaseDBAsyncClient, phone_index: str, now: datetime) -> LoginDead | None:
+    rows = await db.execute_query_dict(
+        "select sum(wrong_persons) as wrong from login_code"
+        " where phone_index = $1 and created_at > $2",
+        [phone_index, now - timedelta(days=1)],
+    )
+    return PersonTriesUsedUp() if (rows[0]["wrong"] or 0) >= rules.WRONG_PERSONS_PER_DAY else None
+
+
+async def _count_wrong_person(db: BaseDBAsyncClient, session: Session) -> WrongPerson | LoginDead:
+    """Count it for the login and for the phone; the refusal that follows."""
+    session.bind_tries += 1
+    await session.save(update_fields=["bind_tries"])
+    await db.execute_query(
+        """update login_code set wrong_persons = wrong_persons + 1
+           where id = (select id from login_code where phone_index = $1
+                       order by created_at desc, id desc limit 1)""",
+        [session.phone_index],
+    )
+    return LoginDead() if session.bind_tries >= rules.BIND_TRIES else WrongPerson()
+
+
+async def _require_allowance(
+    db: BaseDBAsyncClient, phone_index: str, address_index: str, now: datetime
+) -> None:
+    rows = await db.execute_query_dict(
         """select count(*) filter (where phone_index = $1 and created_at > $3) as minute,
                   count(*) filter (where phone_index = $1 and created_at > $4) as day,
                   count(*) filter (where address_index = $2 and created_at > $5) as address
@@ -208,15 +259,18 @@ async def _person(phone_index: str, id_tail: str, vault: Vault) -> Person | None
     return found[0] if len(found) == 1 else None
 
 
-async def _bind(appid: str, openid: str, person_id: UUID, now: datetime) -> None:
-    binding = await WechatBinding.get_or_none(appid=appid, openid=openid)
-    if binding is None:
-        await WechatBinding(
-            id=ids.row_id(now), appid=appid, openid=openid, person_id=person_id, bound_at=now
-        ).save(force_create=True)
-    elif binding.person_id != person_id:
-        binding.person_id, binding.bound_at = person_id, now
-        await binding.save(update_fields=["person_id", "bound_at"])
+async def _bind(
+    db: BaseDBAsyncClient, appid: str, openid: str, person_id: UUID, now: datetime
+) -> None:
+    """This WeChat user is this person from now on, whoever it was before."""
+    await db.execute_query(
+        """insert into wechat_binding (id, appid, openid, person_id, bound_at)
+           values ($1, $2, $3, $4, $5)
+           on conflict (appid, openid)
+           do update set person_id = excluded.person_id, bound_at = excluded.bound_at
+           where wechat_binding.person_id <> excluded.person_id""",
+        [ids.row_id(now), appid, openid, person_id, now],
+    )
 
 
 def _code_digest(vault: Vault, phone: str, code: str) -> str:

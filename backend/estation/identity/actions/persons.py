@@ -8,12 +8,13 @@ from uuid import UUID
 from tortoise import Tortoise
 
 from estation.identity.errors import BadPerson
-from estation.identity.rules import person_fault
+from estation.identity.rules import clean_id_no, clean_phone, person_fault
 from estation.shared import ids
+from estation.shared.clock import beijing_day
 from estation.shared.crypto import Vault
 
 PersonKey = tuple[str, str]
-"""(id_type, id_no)"""
+"""(id_type, id_no) as the row has it"""
 
 _UPSERT = """
 with news as (
@@ -54,16 +55,14 @@ async def upsert_persons(
     """Make or refresh these persons, set-based, in the caller's transaction; their ids.
 
     The last of several rows of one person wins; older news never overwrites newer. Raises
-    BadPerson for a party that cannot be a person.
+    BadPerson with the position of a party that cannot be a person; nothing is written then.
     """
-    for party in parties:
-        fault = person_fault(id_type=party.id_type, id_no=party.id_no, name=party.name)
-        if fault:
-            raise BadPerson(fault)
-    unique = {(party.id_type, party.id_no): party for party in parties}
+    _require_persons(parties, now)
+    unique = {(party.id_type, clean_id_no(party.id_no)): party for party in parties}
     if not unique:
         return {}
     indexes = {key: vault.index(f"{key[0]}:{key[1]}") for key in unique}
+    phones = [clean_phone(party.phone) for party in unique.values()]
     db = Tortoise.get_connection("default")
     await db.execute_query_dict(
         _UPSERT,
@@ -72,10 +71,10 @@ async def upsert_persons(
             [key[0] for key in unique],
             [indexes[key] for key in unique],
             [vault.seal(key[1]) for key in unique],
-            [vault.index(f"tail:{key[1][-6:].upper()}") for key in unique],
+            [vault.index(f"tail:{key[1][-6:]}") for key in unique],
             [vault.seal(party.name) for party in unique.values()],
-            [vault.index(f"phone:{party.phone}") for party in unique.values()],
-            [vault.seal(party.phone) for party in unique.values()],
+            [vault.index(f"phone:{phone}") for phone in phones],
+            [vault.seal(phone) for phone in phones],
             now,
         ],
     )
@@ -84,4 +83,19 @@ async def upsert_persons(
         [list(indexes.values())],
     )
     found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    return {key: found[key[0], index] for key, index in indexes.items()}
+    return {
+        (party.id_type, party.id_no): found[
+            party.id_type, indexes[party.id_type, clean_id_no(party.id_no)]
+        ]
+        for party in parties
+    }
+
+
+def _require_persons(parties: Sequence[Party], now: datetime) -> None:
+    today = beijing_day(now)
+    for position, party in enumerate(parties):
+        fault = person_fault(
+            id_type=party.id_type, id_no=clean_id_no(party.id_no), name=party.name, today=today
+        )
+        if fault:
+            raise BadPerson(fault, position)

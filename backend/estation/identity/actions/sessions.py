@@ -5,9 +5,28 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from tortoise import Tortoise
+
 from estation.identity.models import Session
+from estation.identity.rules import CODES_KEPT
 from estation.shared import ids
 from estation.shared.crypto import token_digest
+
+FORGET_AT_ONCE = 1000
+
+_FORGET_SESSIONS = """
+delete from session where id = any(array(
+    select id from session where expires_at < $1 order by expires_at limit $2
+    for update skip locked))
+returning id
+"""
+
+_FORGET_CODES = """
+delete from login_code where id = any(array(
+    select id from login_code where created_at < $1 order by created_at limit $2
+    for update skip locked))
+returning id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +79,19 @@ async def logout(session_id: UUID) -> None:
 
 async def touch(session_id: UUID, *, now: datetime) -> None:
     """The session was used; idle time counts from here."""
-    await Session.filter(id=session_id).update(seen_at=now)
+    await Session.filter(id=session_id, seen_at__lt=now).update(seen_at=now)
 
 
 async def forget_expired(*, now: datetime) -> int:
-    """Delete sessions and codes past their end, at most 1,000 a call."""
-    old = await Session.filter(expires_at__lt=now).limit(1000).values_list("id", flat=True)
-    return await Session.filter(id__in=list(old)).delete() if old else 0
+    """Delete sessions past their end and codes that no limit counts any more; how many went.
+
+    At most 1,000 of each a call: call again while something went.
+    """
+    db = Tortoise.get_connection("default")
+    gone = 0
+    for statement, before in (
+        (_FORGET_SESSIONS, now),
+        (_FORGET_CODES, now - CODES_KEPT),
+    ):
+        gone += len(await db.execute_query_dict(statement, [before, FORGET_AT_ONCE]))
+    return gone
