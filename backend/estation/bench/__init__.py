@@ -1,0 +1,1 @@
+"""Measures our hot paths against the floors of the same machine in the same run."""
