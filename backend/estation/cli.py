@@ -19,6 +19,7 @@ from estation import watchdog
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
 from estation.demo import main as demo_main
+from estation.demo import seeding
 from estation.inner import app as inner_app
 from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
@@ -75,7 +76,12 @@ def serve_inner() -> None:
 
 
 @serve.command("sandbox")
-def serve_sandbox(data: Path, port: int = 8200) -> None:
+def serve_sandbox(
+    data: Annotated[Path, typer.Option(help="Folder of its keys and state.")] = Path(
+        ".local/sandbox"
+    ),
+    port: int = 8200,
+) -> None:
     """WeChat Pay, Alipay, WeChat and the short-message operator, for demo and tests."""
     logs.configure(as_json=False)
     watchdog.serve(
@@ -104,6 +110,14 @@ def migrate(side: Side = "online") -> None:
     """Bring one side's database to the newest migration."""
     config, url = _database(side)
     asyncio.run(migrate_to_newest(config, dsn=asyncpg_dsn(url)))
+
+
+@main.command()
+def seed(side: Side = "online") -> None:
+    """Give one side of the demo its tables and its first people, cases and bills."""
+    logs.configure(as_json=False)
+    begin = seeding.seed_inner if side == "inner" else seeding.seed_online
+    asyncio.run(begin(now=system_clock()))
 
 
 @gate.command("status")

@@ -165,4 +165,5 @@ async def _repeat(job: Job, clock: Clock, stopping: asyncio.Event) -> None:
         # After errors, back off up to half a minute: a dead database is not asked in a hot loop.
         pause = job.every_seconds if not failures else min(2.0**failures, 30.0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), pause)
+            async with asyncio.timeout(pause):
+                await stopping.wait()

@@ -10,31 +10,18 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tortoise import Tortoise
-
-from estation import settings as settings_module
 from estation.demo import places as places_module
 from estation.demo.places import Places
 from estation.demo.supervisor import Program, Supervisor, keep_alive
-from estation.identity.api import ensure_staff
-from estation.inner import database as inner_database
-from estation.inner import seed
 from estation.local import CannotStart, LocalPostgres, LocalValkey
 from estation.outside.gate import device, keys
 from estation.sandbox import credentials
-from estation.shared.clock import system_clock
-from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
+from estation.shared.migrating import asyncpg_dsn
 
 Say = Callable[[str], None]
 
-STAFF = (
-    ("caiwu", "何敏", "finance_clerk", "Caiwu-2026!"),
-    ("fuhe", "罗建平", "finance_checker", "Fuhe-2026!"),
-    ("yunwei", "丁一", "operator", "Yunwei-2026!"),
-)
-"""Login, name, role and password of the demo's online staff."""
-
 GATE_SECONDS = 0.1
+SIDES = ("online", "inner")
 SEED_CROSSING_SECONDS = 60
 
 
@@ -94,8 +81,8 @@ async def _programs(
     _make_keys(places)
     _write_environment(places, environment)
     os.environ.update({k: v for k, v in environment.items() if k.startswith("ESTATION_")})
-    await _prepare_databases(postgres, say)
     supervisor = Supervisor(environment=environment, logs=places.logs)
+    await _prepare_databases(postgres, supervisor, say)
     background: list[asyncio.Task[None]] = []
     try:
         say("启动 沙箱、内网平台、线上平台与后台程序")
@@ -130,26 +117,14 @@ def _timetable(places: Places) -> list[Program]:
     ]
 
 
-async def _prepare_databases(postgres: LocalPostgres, say: Say) -> None:
-    say("建立并升级两侧数据库")
+async def _prepare_databases(postgres: LocalPostgres, supervisor: Supervisor, say: Say) -> None:
+    """Each side in a process of its own: in one process only one of them knows its tables."""
     postgres.create_database("online")
     postgres.create_database("inner")
-    now = system_clock()
-    online = postgres.url("online")
-    config = settings_module.database(online)
-    await migrate_to_newest(config, dsn=asyncpg_dsn(online))
-    await Tortoise.init(config=config, _enable_global_fallback=True)
-    for login, name, role, password in STAFF:
-        await ensure_staff(login=login, name=name, role=role, password=password, now=now)
-    await Tortoise.close_connections()
-
-    inner = postgres.url("inner")
-    config = inner_database.database(inner)
-    await migrate_to_newest(config, dsn=asyncpg_dsn(inner))
-    await Tortoise.init(config=config, _enable_global_fallback=True)
-    say("播种示范城市（第二次启动时沿用已有数据）")
-    await seed.seed_city(now=now, progress=lambda *_: None)
-    await Tortoise.close_connections()
+    say("建立并升级两侧数据库，播种示范城市（第二次启动时沿用已有数据）")
+    await asyncio.gather(
+        *(supervisor.run_to_end(f"seed-{side}", ["seed", "--side", side]) for side in SIDES)
+    )
 
 
 def _make_keys(places: Places) -> None:

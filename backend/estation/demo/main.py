@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from estation.demo.city import STAFF, City, running_city
+from estation.demo.city import City, running_city
 from estation.demo.once import play_once
+from estation.demo.seeding import STAFF
 from estation.demo.walker import ChainBroken
 from estation.inner import personas
 from estation.local import CannotStart

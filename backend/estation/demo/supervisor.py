@@ -46,6 +46,13 @@ class Supervisor:
         self._launch(program)
         await self.wait_ready(program)
 
+    async def run_to_end(self, name: str, arguments: list[str]) -> None:
+        """Run a program that ends by itself. Raises CannotStart with the end of its log."""
+        program = Program(name, arguments)
+        self._launch(program)
+        if program.process is not None and await asyncio.to_thread(program.process.wait) != 0:
+            raise CannotStart(f"{name} 失败，日志：{self._log(program)}\n{self._tail(program)}")
+
     async def wait_ready(self, program: Program) -> None:
         if program.ready_url is None:
             return

@@ -116,17 +116,20 @@ class Citizen:
             raise ChainBroken(f"{method} {path} 得到 {status}：{answer}")
         return answer
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What proves who is asking."""
+        return {"authorization": f"Bearer {self._token}"} if self._token else {}
+
     async def try_call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         async with self._http.request(
-            method, f"{self._base}{path}", json=body, headers=headers
+            method, f"{self._base}{path}", json=body, headers=self.headers
         ) as answer:
             return answer.status, await answer.json(content_type=None)
 
     async def fetch(self, path: str) -> tuple[int, str, bytes]:
         """A page or file: status, content type, bytes."""
-        headers = {"authorization": f"Bearer {self._token}"}
-        async with self._http.get(f"{self._base}{path}", headers=headers) as answer:
+        async with self._http.get(f"{self._base}{path}", headers=self.headers) as answer:
             return answer.status, answer.content_type, await answer.read()
 
     async def bill(self, bill_no: str) -> dict[str, Any] | None:
@@ -197,6 +200,11 @@ class FeeDesk:
         if issued is None:
             raise ChainBroken(f"内网没有开出缴费单：{form.words(shown)[:300]}")
         return issued.group()
+
+    async def withdraw(self, bill_no: str, reason: str) -> None:
+        """Take a bill back."""
+        form = Form(await self._get(f"/bills/{bill_no}"))
+        await self._send(form, f"/bills/{bill_no}/withdraw", {"reason": reason})
 
     async def _get(self, path: str) -> str:
         async with self._http.get(f"{self._base}{path}") as answer:
