@@ -192,9 +192,15 @@ class FeeDesk:
         found = re.search(r'href="(/cases/[0-9A-Za-z-]+)"', listed)
         if found is None:
             raise ChainBroken(f"内网没有找到 {name} 的在办案件")
-        address = f"{found.group(1)}/bills/new"
-        form = Form(await self._get(address))
-        values = {"title": "二手房转移登记税费", "payer": form.option("payer", name), **BILL_LINES}
+        case = await self._get(found.group(1))
+        row = re.search(rf"<tr[^>]*>(?:(?!</tr>).)*{name}(?:(?!</tr>).)*</tr>", case, re.DOTALL)
+        link = re.search(r'href="(\S+/bills/new)\?(payer=\d+)"', row.group() if row else "")
+        if link is None:
+            raise ChainBroken(f"内网办件 {found.group(1)} 不能给 {name} 开单")
+        address = link.group(1)
+        form = Form(await self._get(f"{address}?{link.group(2)}"))
+        blank = {field: "" for field in form.fields if re.match(r"\d+-", field)}
+        values = {"title": "存量房买卖契税与登记费", "do": "issue", **blank, **BILL_LINES}
         shown = await self._send(form, address, values)
         issued = re.search(r"JF[0-9]+", shown)
         if issued is None:
@@ -228,7 +234,6 @@ class Form(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.fields: dict[str, str] = {}
-        self._options: dict[str, list[tuple[str, str]]] = {}
         self._select, self._text_of = "", ""
         self.feed(page)
 
@@ -241,11 +246,8 @@ class Form(HTMLParser):
             self.fields[name], self._text_of = "", name
         elif tag == "select":
             self._select = name
-        elif tag == "option" and self._select:
-            options = self._options.setdefault(self._select, [])
-            options.append((given.get("value", ""), ""))
-            if "selected" in given or len(options) == 1:
-                self.fields[self._select] = given.get("value", "")
+        elif tag == "option" and ("selected" in given or self._select not in self.fields):
+            self.fields[self._select] = given.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "select":
@@ -256,16 +258,6 @@ class Form(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._text_of:
             self.fields[self._text_of] += data
-        elif self._select and self._options.get(self._select):
-            value, text = self._options[self._select][-1]
-            self._options[self._select][-1] = (value, text + data)
-
-    def option(self, name: str, text: str) -> str:
-        """The value of the option that shows this text. Raises ChainBroken."""
-        for value, shown in self._options.get(name, []):
-            if text in shown:
-                return value
-        raise ChainBroken(f"表单的 {name} 里没有 {text}")
 
     @staticmethod
     def words(page: str) -> str:
