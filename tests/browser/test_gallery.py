@@ -1,11 +1,12 @@
 """Every state of every citizen page in a real browser: readable, reachable, quiet."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Error, Page
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page
 
-from estation.shared.pages import H5
+from estation.shared.pages import H5, LARGE_PRINT_COOKIE
 from tests.browser.conftest import SCREENSHOTS, OpenContext
 from tests.browser.gallery import ORDER, PAGES
 
@@ -46,6 +47,26 @@ LARGE_RULES = "['color-contrast', 'target-size']"
 """Large print changes tokens only; the structure is the standard page's."""
 
 
+Telephones = dict[bool, tuple[Page, list[str]]]
+"""By large print: a page, and what its console complained of."""
+
+
+@pytest.fixture(scope="module")
+def telephones(chromium: Browser, gallery: str) -> Iterator[Telephones]:
+    """One page in standard and one in large print, for walking through all states."""
+    pages: Telephones = {}
+    for large in (False, True):
+        context = chromium.new_context(viewport={"width": 375, "height": 812}, locale="zh-CN")
+        context.add_cookies(
+            [{"name": LARGE_PRINT_COOKIE, "value": str(int(large)), "url": gallery}]
+        )
+        page = context.new_page()
+        pages[large] = (page, watched(page))
+    yield pages
+    for page, _ in pages.values():
+        page.context.close()
+
+
 def violations(page: Page, rules: str) -> list[tuple[str, str, str]]:
     """(rule, impact, first offending element) of everything axe finds."""
     page.evaluate(AXE.read_text(encoding="utf-8"))
@@ -72,10 +93,10 @@ def watched(page: Page) -> list[str]:
 @pytest.mark.parametrize("large", [False, True], ids=["standard", "large-print"])
 @pytest.mark.parametrize("state", STATES)
 def test_a_page_is_accessible_and_fits_a_telephone(
-    open_context: OpenContext, gallery: str, state: str, large: bool
+    telephones: Telephones, gallery: str, state: str, large: bool
 ) -> None:
-    page = open_context(large=large).new_page()
-    complaints = watched(page)
+    page, complaints = telephones[large]
+    complaints.clear()
 
     page.goto(f"{gallery}/{state}")
 

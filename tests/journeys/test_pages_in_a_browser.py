@@ -1,5 +1,6 @@
 """A citizen's way through the pages in a real browser, with and without JavaScript."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -275,7 +276,7 @@ def test_inside_wechat_a_citizen_logs_in_once_with_everything_and_pays_in_the_pa
 ) -> None:
     side.bring_bill("201")
     context = chromium.new_context(viewport={"width": 375, "height": 812}, user_agent=WECHAT)
-    context.expose_function("payInWallet", lambda code: side.pay(code))
+    context.expose_function("payInWallet", functools.partial(side.pay))
     context.add_init_script(WECHAT_BRIDGE)
     page = context.new_page()
     page.set_default_timeout(10_000)
