@@ -1,8 +1,10 @@
 """Persons and parties for tests; the numbers have right check digits and belong to nobody."""
 
+import re
 from datetime import UTC, datetime
 
 from estation.outside.gate.rows import PartyRow
+from estation.outside.sms import SmsFailed
 from estation.shared.crypto import Vault
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -13,3 +15,22 @@ ANNA = PartyRow(
 BO = PartyRow(
     role="seller", name="周建国", id_type="1", id_no="440524188001010014", phone="13800000002"
 )
+
+
+class Sms:
+    """Remembers what it was asked to send."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self._fails = fails
+
+    async def send(self, *, phone: str, text: str) -> None:
+        self.sent.append((phone, text))
+        if self._fails:
+            raise SmsFailed
+
+    @property
+    def code(self) -> str:
+        found = re.search(r"\d{6}", self.sent[-1][1])
+        assert found is not None
+        return found.group()

@@ -1,6 +1,5 @@
 """A phone proves possession, the identity number's tail the person; everything is bounded."""
 
-import re
 from datetime import timedelta
 
 import pytest
@@ -20,30 +19,10 @@ from estation.identity.errors import (
 )
 from estation.identity.models import LoginCode, Session, StaffUser, WechatBinding
 from estation.identity.queries import viewer_of
-from estation.outside.sms import SmsFailed
 from estation.outside.wechat import WechatIdentity, WechatRefused
-from tests.identity.people import ANNA, BO, NOW, VAULT
+from tests.identity.people import ANNA, BO, NOW, VAULT, Sms
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-class Sms:
-    """Remembers what it was asked to send."""
-
-    def __init__(self, *, fails: bool = False) -> None:
-        self.sent: list[tuple[str, str]] = []
-        self._fails = fails
-
-    async def send(self, *, phone: str, text: str) -> None:
-        if self._fails:
-            raise SmsFailed
-        self.sent.append((phone, text))
-
-    @property
-    def code(self) -> str:
-        found = re.search(r"\d{6}", self.sent[-1][1])
-        assert found is not None
-        return found.group()
 
 
 class Wechat:
