@@ -1,0 +1,176 @@
+"""Every way the fee desk refuses, with the sentence the clerk reads."""
+
+from estation.shared.errors import InvalidInput, NotFound, Refused
+
+
+class LoginRequired(Refused):
+    """No session, or it ended: nobody may work under another's name."""
+
+    code = "login_required"
+    http_status = 401
+    message = "请先登录。离开超过 30 分钟会自动退出。"
+
+
+class LoginFailed(Refused):
+    code = "login_failed"
+    http_status = 422
+    message = "工号或密码不正确。"
+
+
+class LoginLocked(Refused):
+    """Too many wrong passwords; `details["until"]` says until when."""
+
+    code = "login_locked"
+    http_status = 429
+    message = "密码连续输错次数过多，账号已暂时锁定，请 15 分钟后再试。"
+
+
+class NotYourRole(Refused):
+    code = "not_your_role"
+    http_status = 403
+    message = "您的岗位没有办理这项业务的权限。"
+
+
+class ForeignForm(Refused):
+    """The form did not come from a page of this session."""
+
+    code = "foreign_form"
+    http_status = 403
+    message = "页面已过期，请刷新后重新提交。"
+
+
+class CaseNotFound(NotFound):
+    code = "case_not_found"
+    message = "没有这个受理号的办件。"
+
+
+class BillNotFound(NotFound):
+    code = "bill_not_found"
+    message = "没有这个缴款单号的缴费单。"
+
+
+class ReceiptNotFound(NotFound):
+    code = "receipt_not_found"
+    message = "没有这条回执。"
+
+
+class UnitNotFound(InvalidInput):
+    code = "unit_not_found"
+    message = "没有这个不动产单元。"
+
+
+class HallNotFound(InvalidInput):
+    code = "hall_not_found"
+    message = "没有这个登记大厅。"
+
+
+class CaseNotOpen(Refused):
+    code = "case_not_open"
+    message = "办件已办结或已撤回，不能再变更。"
+
+
+class CaseChanged(Refused):
+    """Somebody else changed the case since the page was shown."""
+
+    code = "case_changed"
+    message = "办件刚被他人修改，请核对最新内容后重新操作。"
+
+
+class StageNotAllowed(Refused):
+    """`details` names stage, from and to."""
+
+    code = "stage_not_allowed"
+    message = "这个环节现在不能变更为所选状态。"
+
+
+class StageBeforeNotDone(Refused):
+    code = "stage_before_not_done"
+    message = "前面的环节还没有办完，不能办结这个环节。"
+
+
+class TaxNotCleared(Refused):
+    """契税法第十一条、个人所得税法第十五条: registration follows payment."""
+
+    code = "tax_not_cleared"
+    message = "还有未缴的缴费单，这个环节不能办结（先税后证）。"
+
+
+class BillPaid(Refused):
+    code = "bill_paid"
+    message = "缴费单已缴，不能修改或撤回。"
+
+
+class BillWithdrawn(Refused):
+    code = "bill_withdrawn"
+    message = "缴费单已撤回，不能再修改。"
+
+
+class BillChanged(Refused):
+    """Somebody else changed the bill since the page was shown; `details["version"]` is newest."""
+
+    code = "bill_changed"
+    message = "缴费单刚被他人修改，请核对最新版本后重新操作。"
+
+
+class BillExists(Refused):
+    """The form was sent twice with different content."""
+
+    code = "bill_exists"
+    message = "这张表单已经出具过缴费单，请不要重复提交。"
+
+
+class PayerNotInCase(InvalidInput):
+    code = "payer_not_in_case"
+    message = "缴款人不是这个办件的当事人。"
+
+
+class UnknownPayee(InvalidInput):
+    """`details["seq"]` is the item's number."""
+
+    code = "unknown_payee"
+    message = "收款单位不在收款单位表中。"
+
+
+class NothingDue(InvalidInput):
+    code = "nothing_due"
+    message = "至少要有一项应缴金额大于零。"
+
+
+class AmountOutOfRange(InvalidInput):
+    """Negative, or beyond what any column of ours holds; `details["seq"]` is the item's number."""
+
+    code = "amount_out_of_range"
+    message = "金额超出范围：不能为负，也不能超过 1000 亿元。"
+
+
+class WrongItemNumbers(InvalidInput):
+    """No item, too many, or numbers that repeat."""
+
+    code = "wrong_item_numbers"
+    message = "费用项目至少 1 项、至多 60 项，序号不能重复。"
+
+
+class TextMissing(InvalidInput):
+    """`details["field"]` says which."""
+
+    code = "text_missing"
+    message = "必填内容没有填写。"
+
+
+class TextTooLong(InvalidInput):
+    """`details` names the field and its limit."""
+
+    code = "text_too_long"
+    message = "填写的内容过长，请缩短后重新提交。"
+
+
+class BadIdentifier(InvalidInput):
+    """A number whose form or check digit is wrong; `details["field"]` says which."""
+
+    code = "bad_identifier"
+    message = "证件号码、信用代码或单元代码的格式或校验位不正确。"
+
+
+class ReceiptAlreadyHandled(Refused):
+    code = "receipt_already_handled"
+    message = "这条回执已由他人处理。"

@@ -1,0 +1,1 @@
+"""Changes to the internal database, one chain of its own."""

@@ -1,0 +1,151 @@
+"""What the other side is told: the present state of cases and bills as gate rows.
+
+Every action calls `send_cases` or `send_bills` inside its transaction, after its changes, so
+what crosses is exactly what was committed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.outside.gate import sending
+from estation.outside.gate.rows import CaseRow, FeeBillRow, FeeItemRow, PartyRow, StageRow
+from estation.settings import InnerSettings
+
+
+async def send_cases(case_ids: Sequence[UUID], *, settings: InnerSettings, now: datetime) -> None:
+    """Put the newest state of these cases into the outgoing stream, in the given order."""
+    rows = await case_rows(case_ids, source=settings.source)
+    await sending.put_rows(settings.gate.stream_out, "case", rows, now=now)
+
+
+async def send_bills(bill_ids: Sequence[UUID], *, settings: InnerSettings, now: datetime) -> None:
+    """Put the newest version of these bills into the outgoing stream, in the given order."""
+    rows = await bill_rows(bill_ids, source=settings.source)
+    await sending.put_rows(settings.gate.stream_out, "fee_bill", rows, now=now)
+
+
+async def case_rows(case_ids: Sequence[UUID], *, source: str) -> list[CaseRow]:
+    """The cases as the other side wants them; the 受理号 is the name that stays."""
+    wanted = list(case_ids)
+    cases = await _query(
+        """select c.*, h.name as hall_name, u.address, u.district_id
+           from unnest($1::uuid[]) with ordinality as wanted (id, place)
+             join case_file c using (id) join hall h on h.code = c.hall_id
+             join unit u on u.unit_code = c.unit_id
+           order by place""",
+        wanted,
+    )
+    parties = await _grouped(
+        "select * from case_party where case_id = any($1::uuid[]) order by case_id, seq",
+        "case_id",
+        wanted,
+    )
+    stages = await _grouped(
+        "select * from case_stage where case_id = any($1::uuid[]) order by case_id, seq",
+        "case_id",
+        wanted,
+    )
+    return [
+        CaseRow(
+            source=source,
+            source_id=case["case_no"],
+            version=case["version"],
+            region=case["district_id"],
+            case_no=case["case_no"],
+            matter=case["matter"],
+            hall=case["hall_name"],
+            unit_code=case["unit_id"],
+            address=case["address"],
+            opened_at=case["opened_at"],
+            state=case["state"],
+            parties=[_party(party) for party in parties.get(case["id"], [])],
+            stages=[_stage(stage) for stage in stages.get(case["id"], [])],
+        )
+        for case in cases
+    ]
+
+
+async def bill_rows(bill_ids: Sequence[UUID], *, source: str) -> list[FeeBillRow]:
+    """The bills' newest versions; a withdrawn one keeps the items it last had."""
+    wanted = list(bill_ids)
+    bills = await _query(
+        """select b.*, c.case_no, u.district_id, p.role, p.name, p.id_type, p.id_no, p.phone
+           from unnest($1::uuid[]) with ordinality as wanted (id, place)
+             join fee_bill b using (id) join case_file c on c.id = b.case_id
+             join unit u on u.unit_code = c.unit_id join case_party p on p.id = b.payer_id
+           order by place""",
+        wanted,
+    )
+    items = await _grouped(
+        """select i.* from fee_bill_item i
+             join fee_bill b on b.id = i.bill_id and b.version = i.version
+           where i.bill_id = any($1::uuid[]) order by i.bill_id, i.seq""",
+        "bill_id",
+        wanted,
+    )
+    return [
+        FeeBillRow(
+            source=source,
+            source_id=bill["bill_no"],
+            version=bill["version"],
+            region=bill["district_id"],
+            bill_no=bill["bill_no"],
+            case_source_id=bill["case_no"],
+            title=bill["title"],
+            payer=_party(bill),
+            state="withdrawn" if bill["state"] == "withdrawn" else "issued",
+            issued_at=bill["issued_at"],
+            due_on=bill["due_on"],
+            total_fen=bill["total_fen"],
+            items=[_item(item) for item in items.get(bill["id"], [])],
+        )
+        for bill in bills
+    ]
+
+
+def _party(row: dict[str, Any]) -> PartyRow:
+    return PartyRow(
+        role=row["role"],
+        name=row["name"],
+        id_type=row["id_type"],
+        id_no=row["id_no"],
+        phone=row["phone"],
+    )
+
+
+def _stage(row: dict[str, Any]) -> StageRow:
+    return StageRow(stage=row["stage"], state=row["state"], at=row["at"], note=row["note"])
+
+
+def _item(row: dict[str, Any]) -> FeeItemRow:
+    return FeeItemRow(
+        seq=row["seq"],
+        code=row["code"],
+        name=row["name"],
+        payee_code=row["payee_code"],
+        base_fen=row["base_fen"],
+        rate=row["rate"],
+        relief_fen=row["relief_fen"],
+        amount_fen=row["amount_fen"],
+        formula=row["formula"],
+        legal_basis=row["legal_basis"],
+        note=row["note"],
+    )
+
+
+async def _query(sql: str, *values: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, list(values)
+    )
+    return rows
+
+
+async def _grouped(sql: str, key: str, wanted: list[UUID]) -> dict[UUID, list[dict[str, Any]]]:
+    groups: dict[UUID, list[dict[str, Any]]] = {}
+    for row in await _query(sql, wanted):
+        groups.setdefault(row[key], []).append(row)
+    return groups

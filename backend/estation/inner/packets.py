@@ -1,0 +1,27 @@
+"""What arrives through the gate: receipts of payments.
+
+What the other side has received of ours (`received_up_to`) is kept by the gate itself.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from estation.inner.actions import receipts
+from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.rows import ReceiptRow
+
+
+def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
+    """Topic -> handler; each joins the transaction of the file it came in."""
+
+    async def receipt(rows: Sequence[Struct], arrival: Arrival) -> None:
+        await receipts.keep_receipts(
+            [row for row in rows if isinstance(row, ReceiptRow)],
+            source=source,
+            packet_seq=arrival.seq,
+            now=now,
+        )
+
+    return {"receipt": receipt}

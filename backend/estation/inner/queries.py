@@ -1,0 +1,405 @@
+"""What the desk's pages show; nothing here writes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from tortoise import Tortoise
+
+from estation.inner.errors import BillNotFound, CaseNotFound
+from estation.inner.models import FeeBillItem
+from estation.inner.rules import BillState, CaseState, Item, Role, Stage, StageState
+from estation.outside.gate import status
+from estation.outside.gate.status import StreamStatus
+
+PAGE_SIZE = 25
+MAX_PAGE = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Clerk:
+    """Who works at the desk in this request."""
+
+    staff_id: UUID
+    session_id: UUID
+    login: str
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: its rows, its number from 1, and how many rows there are in all."""
+
+    rows: Sequence[Any]
+    number: int
+    total: int
+
+    @property
+    def pages(self) -> int:
+        return max(1, -(-self.total // PAGE_SIZE))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseLine:
+    """One row of the case list. `stage` is the first box that is not passed yet."""
+
+    case_no: str
+    matter: str
+    address: str
+    hall: str
+    state: CaseState
+    stage: Stage | None
+    stage_state: StageState | None
+    parties: str
+    opened_at: datetime
+    bills: int
+    unpaid_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartyView:
+    seq: int
+    role: str
+    name: str
+    id_type: str
+    id_no: str  # masked
+    phone: str  # masked
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    stage: Stage
+    state: StageState
+    at: datetime | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillLine:
+    bill_no: str
+    case_no: str
+    payer: str
+    payer_role: str
+    title: str
+    state: BillState
+    version: int
+    total_fen: int
+    issued_at: datetime
+    due_on: date | None
+    paid_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseView:
+    case_no: str
+    version: int
+    matter: str
+    state: CaseState
+    hall: str
+    unit_code: str
+    address: str
+    usage: str
+    area_m2: str
+    district: str
+    opened_at: datetime
+    parties: list[PartyView]
+    stages: list[StageView]
+    bills: list[BillLine]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One version of a bill with its items."""
+
+    version: int
+    state: BillState
+    total_fen: int
+    due_on: date | None
+    reason: str
+    made_by: str
+    made_at: datetime
+    items: list[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptView:
+    id: UUID
+    bill_no: str
+    known_bill: bool
+    bill_version: int
+    order_no: str
+    channel: str
+    out_trade_no: str
+    channel_trade_no: str
+    transfer_id: str
+    amount_fen: int
+    splits: list[dict[str, Any]]
+    paid_at: datetime
+    packet_seq: int
+    received_at: datetime
+    attention: str
+    handled_at: datetime | None
+    handled_by: str
+    handled_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillView:
+    """A bill with all its versions, newest first, and what came back for it."""
+
+    line: BillLine
+    payer: PartyView
+    case_open: bool
+    paid_version: int | None
+    versions: list[VersionView]
+    receipts: list[ReceiptView]
+
+
+async def case_list(*, search: str, state: CaseState | None, page: int) -> Page:
+    """Cases, newest first. `search` is the beginning of a 受理号 or of a party's name."""
+    where = """($1 = '' or c.case_no like $2 or exists (
+                 select from case_party p where p.case_id = c.id and p.name like $2))
+               and ($3 = '' or c.state = $3)"""
+    values = [search, _starting_with(search), state.value if state else ""]
+    number = min(max(page, 1), MAX_PAGE)
+    total = await _query(f"select count(*) as n from case_file c where {where}", *values)  # noqa: S608 - constant text
+    rows = await _query(
+        f"""select c.case_no, c.matter, u.address, h.name as hall, c.state, c.opened_at,
+              s.stage, s.state as stage_state, p.parties, coalesce(b.bills, 0) as bills,
+              coalesce(b.unpaid_fen, 0)::bigint as unpaid_fen
+            from case_file c join hall h on h.code = c.hall_id
+              join unit u on u.unit_code = c.unit_id
+              left join lateral (
+                select stage, state from case_stage where case_id = c.id
+                  and state not in ('done', 'not_required') order by seq limit 1) s on true
+              left join lateral (
+                select string_agg(name, '、' order by seq) as parties
+                from case_party where case_id = c.id) p on true
+              left join lateral (
+                select count(*) as bills,
+                  sum(total_fen) filter (where state = 'issued') as unpaid_fen
+                from fee_bill where case_id = c.id) b on true
+            where {where} order by c.opened_at desc, c.id desc limit $4 offset $5""",  # noqa: S608 - constant text
+        *values,
+        PAGE_SIZE,
+        (number - 1) * PAGE_SIZE,
+    )
+    return Page([_case_line(row) for row in rows], number, total[0]["n"])
+
+
+async def case_view(case_no: str) -> CaseView:
+    """Raises CaseNotFound."""
+    rows = await _query(
+        """select c.*, h.name as hall, d.name as district, u.address, u.usage,
+             u.area_m2::text as area_m2
+           from case_file c join hall h on h.code = c.hall_id
+             join unit u on u.unit_code = c.unit_id join district d on d.code = u.district_id
+           where case_no = $1""",
+        case_no,
+    )
+    if not rows:
+        raise CaseNotFound()
+    case = rows[0]
+    parties = await _query("select * from case_party where case_id = $1 order by seq", case["id"])
+    stages = await _query("select * from case_stage where case_id = $1 order by seq", case["id"])
+    return CaseView(
+        case_no=case_no,
+        version=case["version"],
+        matter=case["matter"],
+        state=CaseState(case["state"]),
+        hall=case["hall"],
+        unit_code=case["unit_id"],
+        address=case["address"],
+        usage=case["usage"],
+        area_m2=case["area_m2"],
+        district=case["district"],
+        opened_at=case["opened_at"],
+        parties=[_party(row) for row in parties],
+        stages=[
+            StageView(Stage(row["stage"]), StageState(row["state"]), row["at"], row["note"])
+            for row in stages
+        ],
+        bills=await _bill_lines("b.case_id = $1", case["id"]),
+    )
+
+
+async def bill_view(bill_no: str) -> BillView:
+    """Raises BillNotFound."""
+    lines = await _bill_lines("b.bill_no = $1", bill_no)
+    if not lines:
+        raise BillNotFound()
+    facts = (
+        await _query(
+            """select b.id as bill_id, b.paid_version, c.state as case_state, p.*
+               from fee_bill b join case_file c on c.id = b.case_id
+                 join case_party p on p.id = b.payer_id where b.bill_no = $1""",
+            bill_no,
+        )
+    )[0]
+    receipts = await _query(
+        """select * from fee_receipt where bill_id = $1
+           order by received_at desc, paid_at desc, id desc limit 50""",
+        facts["bill_id"],
+    )
+    return BillView(
+        line=lines[0],
+        payer=_party(facts),
+        case_open=facts["case_state"] == CaseState.OPEN,
+        paid_version=facts["paid_version"],
+        versions=await _versions(facts["bill_id"]),
+        receipts=[_receipt(row) for row in receipts],
+    )
+
+
+async def receipt_list(*, only_attention: bool, page: int) -> Page:
+    """Receipts, newest first; with `only_attention` those that wait for a person."""
+    where = "not $1 or (attention <> '' and handled_at is null)"
+    number = min(max(page, 1), MAX_PAGE)
+    total = await _query(
+        f"select count(*) as n from fee_receipt where {where}",  # noqa: S608 - constant text
+        only_attention,
+    )
+    rows = await _query(
+        f"""select * from fee_receipt where {where}
+            order by received_at desc, paid_at desc, id desc limit $2 offset $3""",  # noqa: S608 - constant text
+        only_attention,
+        PAGE_SIZE,
+        (number - 1) * PAGE_SIZE,
+    )
+    return Page([_receipt(row) for row in rows], number, total[0]["n"])
+
+
+async def items_of(bill_id: UUID, version: int) -> list[Item]:
+    """The items of one version, by number."""
+    rows = await FeeBillItem.filter(bill_id=bill_id, version=version).order_by("seq")
+    return [
+        Item(
+            seq=row.seq,
+            code=row.code,
+            name=row.name,
+            payee_code=row.payee_code,
+            base_fen=row.base_fen,
+            rate=row.rate,
+            relief_fen=row.relief_fen,
+            amount_fen=row.amount_fen,
+            formula=row.formula,
+            legal_basis=row.legal_basis,
+            note=row.note,
+        )
+        for row in rows
+    ]
+
+
+async def halls() -> list[tuple[str, str]]:
+    """(code, name) of every hall."""
+    rows = await _query("select code, name from hall order by code")
+    return [(row["code"], row["name"]) for row in rows]
+
+
+async def gate_line() -> tuple[list[StreamStatus], int]:
+    """The streams of this side, and how many receipts wait for a person."""
+    waiting = await _query(
+        "select count(*) as n from fee_receipt where attention <> '' and handled_at is null"
+    )
+    return await status.stream_status(), waiting[0]["n"]
+
+
+async def _bill_lines(where: str, value: Any) -> list[BillLine]:
+    rows = await _query(
+        f"""select b.bill_no, c.case_no, p.name as payer, p.role as payer_role, b.title, b.state,
+              b.version, b.total_fen, b.issued_at, b.due_on, b.paid_at
+            from fee_bill b join case_file c on c.id = b.case_id
+              join case_party p on p.id = b.payer_id
+            where {where} order by b.issued_at, b.bill_no""",  # noqa: S608 - constant text
+        value,
+    )
+    return [BillLine(**{**row, "state": BillState(row["state"])}) for row in rows]
+
+
+async def _versions(bill_id: UUID) -> list[VersionView]:
+    rows = await _query(
+        "select * from fee_bill_version where bill_id = $1 order by version desc limit 50",
+        bill_id,
+    )
+    return [
+        VersionView(
+            version=row["version"],
+            state=BillState(row["state"]),
+            total_fen=row["total_fen"],
+            due_on=row["due_on"],
+            reason=row["reason"],
+            made_by=row["made_by"],
+            made_at=row["made_at"],
+            items=await items_of(bill_id, row["version"]),
+        )
+        for row in rows
+    ]
+
+
+def _case_line(row: dict[str, Any]) -> CaseLine:
+    return CaseLine(
+        **{
+            **row,
+            "state": CaseState(row["state"]),
+            "stage": Stage(row["stage"]) if row["stage"] else None,
+            "stage_state": StageState(row["stage_state"]) if row["stage_state"] else None,
+            "parties": row["parties"] or "",
+        }
+    )
+
+
+def _party(row: dict[str, Any]) -> PartyView:
+    return PartyView(
+        seq=row["seq"],
+        role=row["role"],
+        name=row["name"],
+        id_type=row["id_type"],
+        id_no=_masked(row["id_no"]),
+        phone=_masked(row["phone"]),
+    )
+
+
+def _masked(text: str) -> str:
+    """First three and last four, as for parties of a case (facts/domain §8.1, level 2)."""
+    return f"{text[:3]}{'*' * (len(text) - 7)}{text[-4:]}" if len(text) > 7 else "*" * len(text)
+
+
+def _receipt(row: dict[str, Any]) -> ReceiptView:
+    splits = row["splits"]
+    return ReceiptView(
+        id=row["id"],
+        bill_no=row["bill_no"],
+        known_bill=row["bill_id"] is not None,
+        bill_version=row["bill_version"],
+        order_no=row["order_no"],
+        channel=row["channel"],
+        out_trade_no=row["out_trade_no"],
+        channel_trade_no=row["channel_trade_no"],
+        transfer_id=row["transfer_id"],
+        amount_fen=row["amount_fen"],
+        splits=json.loads(splits) if isinstance(splits, str) else splits,
+        paid_at=row["paid_at"],
+        packet_seq=row["packet_seq"],
+        received_at=row["received_at"],
+        attention=row["attention"],
+        handled_at=row["handled_at"],
+        handled_by=row["handled_by"],
+        handled_note=row["handled_note"],
+    )
+
+
+def _starting_with(text: str) -> str:
+    """A LIKE pattern; the text's own wildcards are letters."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"{escaped}%"
+
+
+async def _query(sql: str, *values: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, list(values)
+    )
+    return rows

@@ -1,0 +1,44 @@
+"""What the models promise must really be in the internal database."""
+
+import importlib
+import re
+
+from tortoise import Tortoise
+from tortoise.migrations.autodetector import MigrationAutodetector
+
+from estation.inner.database import database
+from tests.inner.desk import query
+
+constraints = importlib.import_module("estation.inner.migrations.0002_constraints")
+
+
+async def test_every_named_constraint_exists(empty_inner: str) -> None:
+    rows = await query(
+        """select conname as name from pg_constraint union
+           select indexname from pg_indexes union
+           select tgname from pg_trigger union
+           select proname from pg_proc where pronamespace = 'public'::regnamespace"""
+    )
+
+    assert set(constraints.STATEMENTS) - {row["name"] for row in rows} == set()
+
+
+async def test_every_unique_together_exists(empty_inner: str) -> None:
+    missing = []
+    for model in Tortoise.apps["inner"].values():
+        for columns in model._meta.unique_together:
+            rows = await query(
+                "select indexdef from pg_indexes where tablename = $1", model._meta.db_table
+            )
+            wanted = ", ".join(columns)
+            found = [re.sub(r'"', "", row["indexdef"]) for row in rows]
+            if not any("UNIQUE" in text and f"({wanted})" in text for text in found):
+                missing.append(f"{model._meta.db_table} ({wanted})")
+
+    assert missing == []
+
+
+async def test_models_and_migrations_agree(empty_inner: str) -> None:
+    changes = await MigrationAutodetector(Tortoise.apps, database(empty_inner)["apps"]).changes()
+
+    assert [writer.name for writer in changes] == []
