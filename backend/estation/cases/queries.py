@@ -9,7 +9,7 @@ import orjson
 from tortoise import Tortoise
 
 from estation.cases.errors import CaseNotFound
-from estation.cases.rules import ROLES
+from estation.cases.rules import ROLES, STAGE_STATES, STAGES
 from estation.identity.api import Tier, masked_parties
 from estation.shared.crypto import Vault
 
@@ -24,6 +24,16 @@ class StageView:
     state: str
     at: datetime | None
     note: str
+
+    @property
+    def name(self) -> str:
+        """The stage in the citizen's words."""
+        return STAGES[self.stage]
+
+    @property
+    def word(self) -> str:
+        """The state in the citizen's words."""
+        return STAGE_STATES[self.state]
 
 
 @dataclass(frozen=True, slots=True)

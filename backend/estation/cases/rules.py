@@ -12,7 +12,13 @@ STAGES: Mapping[str, str] = {
 }
 """In the order of the chart (facts/domain §4)."""
 
-STAGE_STATES = frozenset({"waiting", "doing", "done", "not_required", "returned"})
+STAGE_STATES: Mapping[str, str] = {
+    "waiting": "未开始",
+    "doing": "办理中",
+    "done": "已完成",
+    "not_required": "不需要",
+    "returned": "已退回",
+}
 CASE_STATES = frozenset({"open", "closed", "withdrawn"})
 
 ROLES: Mapping[str, str] = {
