@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from sanic import HTTPResponse, Request, Sanic
+from sanic import Blueprint, HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
 from sanic.response import raw
 from tortoise import Tortoise
@@ -69,7 +69,7 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.config.ACCESS_LOG = False
     for blueprint in BLUEPRINTS:
         app.blueprint(blueprint)
-    app.static("/static", H5 / "dist", name="static")
+    app.blueprint(_static_files())
     app.add_route(healthz, "/healthz")
     app.add_route(metrics, "/metrics")
     app.on_request(attach_viewer)
@@ -78,6 +78,19 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.error_handler.add(Exception, _render_surprise)
     _open_with_worker(app, settings, clock)
     return app
+
+
+def _static_files() -> Blueprint:
+    """What vite built. Names carry a digest, so a browser may keep a file for ever."""
+    files = Blueprint("static_files")
+    files.static("/static", H5 / "dist", name="static")
+
+    async def may_be_kept(request: Request[Any, Any], response: HTTPResponse) -> None:
+        if request.path.startswith("/static/assets/"):
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"
+
+    files.middleware(may_be_kept, "response")
+    return files
 
 
 def _open_with_worker(app: OnlineApp, settings: Settings, clock: Clock) -> None:

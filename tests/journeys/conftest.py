@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -50,10 +51,9 @@ class RunningCity:
         )  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        from_file = dict(
-            line.split("=", 1)
-            for line in (self.places.data / "environment").read_text().splitlines()
-        )
+        lines = (self.places.data / "environment").read_text().splitlines()
+        words = [shlex.split(line)[1] for line in lines]
+        from_file = dict(word.split("=", 1) for word in words)
         return {**os.environ, **from_file}
 
 
@@ -119,5 +119,3 @@ def wallet(city: RunningCity, http: aiohttp.ClientSession) -> Wallet:
 @pytest.fixture
 def citizen(city: RunningCity, http: aiohttp.ClientSession) -> Citizen:
     return Citizen(http, city.places.online_url)
-
-

@@ -308,6 +308,16 @@ async def withdrawn(buyer: Citizen, bill_no: str) -> bool | None:
     return True if bill and bill["state"] == "withdrawn" else None
 
 
+async def everything_is_back(city: RunningCity) -> None:
+    for url in (city.places.online_url, city.places.inner_url, city.places.sandbox_url):
+
+        async def look(address: str = f"{url}/healthz") -> bool | None:
+            async with aiohttp.ClientSession() as http, http.get(address) as answer:
+                return True if answer.status == 200 else None
+
+        await eventually(url, look)
+
+
 def kill(city: RunningCity, victim: str) -> None:
     if victim == "postgres":
         pid = city.postgres.postmaster_pid()

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shlex
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -178,7 +179,9 @@ def _only_one(places: Places) -> Iterator[None]:
 def _write_environment(places: Places, environment: dict[str, str]) -> None:
     """For `estation …` in another terminal: no secrets in it, only where things are."""
     lines = [
-        f"{name}={value}" for name, value in environment.items() if name.startswith("ESTATION_")
+        f"export {name}={shlex.quote(value)}"
+        for name, value in environment.items()
+        if name.startswith("ESTATION_")
     ]
     (places.data / "environment").write_text("\n".join(lines) + "\n")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from estation.demo.city import City, running_city
 from estation.demo.once import play_once
@@ -19,6 +18,12 @@ from estation.demo.walker import ChainBroken
 from estation.inner import personas
 from estation.local import CannotStart
 from estation.shared import logs
+
+ROLE_NAMES = {
+    "finance_clerk": "财务经办",
+    "finance_checker": "财务复核",
+    "operator": "平台运维",
+}
 
 console = Console(stderr=False, highlight=False)
 
@@ -70,32 +75,30 @@ async def _until_stopped(work: Coroutine[Any, Any, None], stopping: asyncio.Even
 
 
 def _introduce(city: City) -> None:
+    """Lines, not a table: nothing may be cut off on a narrow terminal."""
     places = city.places
-    addresses = Table(title="打开这些地址", title_justify="left")
-    addresses.add_column("地址")
-    addresses.add_column("是什么")
-    addresses.add_row(places.online_url, "市民：不动产 e 站（H5）")
-    addresses.add_row(f"{places.online_url}/staff", "财务与运维工作台")
-    addresses.add_row(places.inner_url, "内网平台收费台")
-    addresses.add_row(places.sandbox_url, "沙箱钱包：扫码、支付、取消")
-    addresses.add_row(f"{places.sandbox_url}/sms", "沙箱短信：登录验证码")
-    console.print(addresses)
-    people = Table(title="用这些身份登录", title_justify="left")
-    for column in ("谁", "在哪里", "怎么登录"):
-        people.add_column(column)
+    console.print("\n[bold]打开这些地址[/]")
+    for address, what in (
+        (places.online_url, "市民：不动产 e 站（H5）"),
+        (f"{places.online_url}/staff", "财务与运维工作台"),
+        (places.inner_url, "内网平台收费台"),
+        (places.sandbox_url, "沙箱钱包：扫码、支付、取消"),
+        (f"{places.sandbox_url}/sms", "沙箱短信：登录验证码"),
+    ):
+        console.print(f"  {address:<32} {what}", soft_wrap=True)
+    console.print("\n[bold]市民（验证码见沙箱短信页）[/]")
     for person in (personas.BUYER, personas.SELLER):
-        people.add_row(
-            f"{person.name}（{person.title}）", "市民端",
-            f"手机 {person.phone}，验证码见短信页，证件后六位 {person.id_no[-6:]}",
-        )  # fmt: skip
-    for staff in personas.STAFF:
-        people.add_row(
-            f"{staff.name}（{staff.title}）", "内网平台", f"{staff.login} / {staff.password}"
+        console.print(
+            f"  {person.name}  手机 {person.phone}  证件号码后六位 {person.id_no[-6:]}"
+            f"  {person.title}",
+            soft_wrap=True,
         )
+    console.print("\n[bold]工作人员（账号 / 密码）[/]")
+    for staff in personas.STAFF:
+        console.print(f"  内网平台  {staff.login} / {staff.password}  {staff.name}，{staff.title}")
     for login, name, role, password in STAFF:
-        people.add_row(f"{name}（{role}）", "工作台", f"{login} / {password}")
-    console.print(people)
-    console.print("按 Ctrl-C 结束。再次运行会沿用数据；--fresh 重新开始。")
+        console.print(f"  工作台    {login} / {password}  {name}，{ROLE_NAMES[role]}")
+    console.print("\n按 Ctrl-C 结束。再次运行会沿用数据；--fresh 重新开始。")
     sys.stdout.flush()
 
 
