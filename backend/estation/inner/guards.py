@@ -11,8 +11,8 @@ from sanic.response import redirect
 
 from estation.inner.actions import logins
 from estation.inner.errors import ForeignForm, LoginRequired, NotYourRole
-from estation.inner.queries import Clerk
 from estation.inner.rules import Role
+from estation.inner.views import Clerk
 from estation.settings import InnerSettings
 from estation.shared.pages import wants_page
 

@@ -14,8 +14,8 @@ from tortoise.transactions import in_transaction
 from estation.inner import passwords, rules
 from estation.inner.errors import LoginFailed, LoginLocked
 from estation.inner.models import Session, StaffUser
-from estation.inner.queries import Clerk
 from estation.inner.rules import Role
+from estation.inner.views import Clerk
 from estation.shared import ids
 from estation.shared.crypto import token_digest
 

@@ -17,8 +17,8 @@ from estation.inner.guards import (
     staff_only,
 )
 from estation.inner.pages.common import number_of, show
-from estation.inner.queries import CaseView
 from estation.inner.rules import BillMove, Role, state_after
+from estation.inner.views import CaseView, PartyView
 from estation.shared.errors import Refused
 
 
@@ -132,7 +132,7 @@ async def withdraw_bill(request: DeskRequest, bill_no: str) -> HTTPResponse:
     return redirect(f"/bills/{bill_no}", status=303)
 
 
-def _payer(case: CaseView, text: str | None) -> queries.PartyView:
+def _payer(case: CaseView, text: str | None) -> PartyView:
     """The party named in the address. Raises PayerNotInCase."""
     seq = number_of(text)
     found = next((party for party in case.parties if party.seq == seq), None)

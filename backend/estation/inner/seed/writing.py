@@ -44,7 +44,7 @@ async def seed_city(
     A second call does nothing. Needs the initialised and migrated inner database; without
     `settings` they are read as the programs do. `progress` gets (what, done, of).
     """
-    settings = settings or InnerSettings.model_validate({})
+    settings = settings or InnerSettings.read()
     plan = plan_city(now)
     async with in_transaction() as tx:
         await tx.execute_query("select pg_advisory_xact_lock($1)", [_LOCK])
