@@ -23,11 +23,13 @@ from estation.demo import seeding
 from estation.inner import app as inner_app
 from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
+from estation.outside.gate import receiving, sending
 from estation.outside.gate import status as gate_status
 from estation.reconciliation import api as reconciliation
 from estation.sandbox import app as sandbox_app
 from estation.sandbox import credentials
 from estation.services import open_services
+from estation.settings import Gate as GateSettings
 from estation.settings import InnerSettings, Settings
 from estation.shared import logs
 from estation.shared.clock import system_clock
@@ -134,6 +136,42 @@ def show_gate_status(side: Side = "online", as_json: AsJson = False) -> None:
     console.print(table)
 
 
+@gate.command("resend")
+def gate_resend(first: int, last: int, side: Side = "online") -> None:
+    """Write these packets of our outgoing stream into `outgoing/` again, bit for bit."""
+    here = _gate_of(side)
+    written = asyncio.run(
+        _with_database(
+            side,
+            sending.write_again(
+                here.stream_out, folder=here.folder / "outgoing", first=first, last=last
+            ),
+        )
+    )
+    console.print(f"已重新写出 {len(written)} 个数据包：{written}")
+
+
+@gate.command("release")
+def gate_release(seq: int, side: Side = "online") -> None:
+    """Give a quarantined packet another chance, once the fault on our side is mended."""
+    here = _gate_of(side)
+    done = asyncio.run(
+        _with_database(
+            side,
+            receiving.release(here.stream_in, seq, folder=here.folder / "incoming"),
+        )
+    )
+    console.print("已放回 incoming/。" if done else "隔离区里没有这个序号的数据包。")
+    raise typer.Exit(0 if done else 1)
+
+
+@gate.command("resume")
+def gate_resume(side: Side = "online") -> None:
+    """Go on after a fork was looked at: two histories carried the peer's seal."""
+    asyncio.run(_with_database(side, receiving.resume(_gate_of(side).stream_in)))
+    console.print("数据流将从现在的位置继续。")
+
+
 @main.command()
 def reconcile(
     day: Annotated[str, typer.Argument(help="YYYY-MM-DD")], as_json: AsJson = False
@@ -227,6 +265,10 @@ async def _with_database(side: str, work: Any) -> Any:
         return await work
     finally:
         await Tortoise.close_connections()
+
+
+def _gate_of(side: str) -> GateSettings:
+    return InnerSettings.read().gate if side == "inner" else Settings.read().gate
 
 
 def _database(side: str) -> tuple[dict[str, Any], str]:
