@@ -250,6 +250,7 @@ def check_templates() -> None:
 
 
 async def _drift(config: dict[str, Any]) -> list[str]:
+    inner_database.release_shared_models()  # the other side was opened first in this process
     await Tortoise.init(config=config, _enable_global_fallback=True)
     try:
         writers = await MigrationAutodetector(Tortoise.apps, config["apps"]).changes()

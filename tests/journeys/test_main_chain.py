@@ -263,9 +263,9 @@ async def test_the_chain_completes_after_kill_9(
     await paid_inside(city, bill["bill_no"])
     await eventually("paid", lambda: buyer.paid_order(order_id))
     assert transfers_of(city, order_id) == 1
-    assert (
-        city.inner(f"select count(*) from fee_receipt where bill_no = '{bill['bill_no']}'") == "1"
-    )
+    receipts = city.inner(f"select count(*) from fee_receipt where bill_no = '{bill['bill_no']}'")
+    assert receipts == "1"
+    await everything_is_back(city)
 
 
 async def test_a_revision_while_paying_keeps_the_money_in_an_incident(
