@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import asyncpg
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from sanic import Blueprint, HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
 from sanic.response import raw
 from tortoise import Tortoise
+from tortoise.exceptions import DBConnectionError
 
 from estation import settings as settings_module
 from estation.cases import pages as case_pages
@@ -47,6 +49,17 @@ BLUEPRINTS = (
     reconciliation_pages.bp,
 )
 
+DATABASE_LOST: tuple[type[Exception], ...] = (
+    ConnectionError,
+    DBConnectionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+"""What asyncpg and Tortoise raise while PostgreSQL is away."""
+
 WORDS = {
     400: ("bad_request", "请求的格式不正确，请返回重试。"),
     404: ("not_found", "没有找到您要的页面，可能地址有误或内容已不存在。"),
@@ -75,6 +88,8 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.on_request(attach_viewer)
     app.error_handler.add(Refused, render_refusal)
     app.error_handler.add(SanicException, _render_http_error)
+    for lost in DATABASE_LOST:
+        app.error_handler.add(lost, _render_lost_database)
     app.error_handler.add(Exception, _render_surprise)
     _open_with_worker(app, settings, clock)
     return app
@@ -135,6 +150,12 @@ async def metrics(request: Request[Any, Any]) -> HTTPResponse:
 async def _render_http_error(request: Request[Any, Any], error: SanicException) -> HTTPResponse:
     status = error.status_code or 500
     return _words(request, status if status in WORDS else (500 if status >= 500 else 400), status)
+
+
+async def _render_lost_database(request: Request[Any, Any], error: Exception) -> HTTPResponse:
+    """The database is away or restarting: nothing was done, and trying again is right."""
+    log.error("database_unreachable", path=request.path, error=type(error).__name__)
+    return _words(request, 503, 503)
 
 
 async def _render_surprise(request: Request[Any, Any], error: Exception) -> HTTPResponse:

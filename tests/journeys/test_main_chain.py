@@ -14,6 +14,7 @@ import pytest
 
 from estation.demo.walker import Citizen, FeeDesk, Wallet, eventually
 from estation.inner import personas
+from estation.local import CannotStart
 from estation.shared.clock import beijing_day, system_clock
 from tests.journeys.conftest import ROOT, RunningCity, free_ports
 
@@ -60,7 +61,10 @@ def bill_state_inside(city: RunningCity, bill_no: str) -> str:
 
 async def paid_inside(city: RunningCity, bill_no: str) -> None:
     async def look() -> bool | None:
-        return True if bill_state_inside(city, bill_no) == "paid" else None
+        try:
+            return True if bill_state_inside(city, bill_no) == "paid" else None
+        except CannotStart:  # PostgreSQL is on its way back
+            return None
 
     await eventually(f"{bill_no} paid inside", look)
 

@@ -19,10 +19,13 @@ async def claim(now: datetime = NOW, limit: int = 10) -> list[str]:
 
 
 async def test_a_rolled_back_message_never_existed() -> None:
-    with pytest.raises(RuntimeError):
+    async def put_and_fail() -> None:
         async with in_transaction():
             await outbox.put("a", {"n": 1}, now=NOW)
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await put_and_fail()
 
     assert await claim() == []
 

@@ -112,6 +112,8 @@ class Citizen:
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """One JSON call. Raises ChainBroken on anything but 2xx."""
         status, answer = await self.try_call(method, path, body)
+        if status == 503:
+            raise ConnectionError(f"{method} {path}: 503")  # on its way back
         if status >= 300:
             raise ChainBroken(f"{method} {path} 得到 {status}：{answer}")
         return answer
