@@ -46,7 +46,7 @@ async def _run(*, once: bool, fresh: bool, data: Path | None, ports: tuple[int, 
     began = time.monotonic()
 
     def say(step: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {step}")
+        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {step}", soft_wrap=True)
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
