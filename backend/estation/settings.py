@@ -7,7 +7,7 @@ import functools
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_settings import (
@@ -93,12 +93,31 @@ class Gate(Strict):
     pack_max_age_seconds: float = 1.0
 
 
-class Settings(BaseSettings):
+class _FromToml(BaseSettings):
+    """Reads one section of the TOML files under the environment's variables."""
+
+    section: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, _TomlSection(cls.section, settings_cls))
+
+
+class Settings(_FromToml):
     """Everything the online programs need; `inner` has its own few in `InnerSettings`."""
 
     model_config = SettingsConfigDict(
         env_prefix="ESTATION_", env_nested_delimiter="__", extra="forbid"
     )
+
+    section = "online"
 
     environment: str
     public_url: str
@@ -122,17 +141,6 @@ class Settings(BaseSettings):
     gate: Gate
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, _toml("online", settings_cls))
-
-    @classmethod
     def read(cls) -> "Settings":
         """From the files and the environment. Raises pydantic's ValidationError naming a gap."""
         return cls.model_validate({})
@@ -142,12 +150,14 @@ class Settings(BaseSettings):
         return (self.secrets_dir / name).read_bytes()
 
 
-class InnerSettings(BaseSettings):
+class InnerSettings(_FromToml):
     """Everything the internal platform needs."""
 
     model_config = SettingsConfigDict(
         env_prefix="ESTATION_INNER_", env_nested_delimiter="__", extra="forbid"
     )
+
+    section = "inner"
 
     environment: str
     host: str
@@ -160,17 +170,6 @@ class InnerSettings(BaseSettings):
     bureau_name: str
     payees: list[Payee]
     gate: Gate
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, _toml("inner", settings_cls))
 
     @classmethod
     def read(cls) -> "InnerSettings":
@@ -198,10 +197,6 @@ class _TomlSection(TomlConfigSettingsSource):
             **special.get(self._section, {}),
         }
         return {"environment": environment, **merged}
-
-
-def _toml(section: str, settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
-    return _TomlSection(section, settings_cls)
 
 
 @functools.cache

@@ -5,8 +5,6 @@ keep them apart. Upward news travels by the table TOPICS (outbox topic -> functi
 """
 
 import asyncio
-import contextlib
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +25,7 @@ from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared import outbox
 from estation.shared.clock import Clock, system_clock
+from estation.shared.looping import repeat, stop_on_signals
 
 log = structlog.get_logger()
 
@@ -44,17 +43,25 @@ class Job:
 
 async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
     """Run every job until SIGTERM or SIGINT, then finish the one at hand."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stopping.set)
+    stopping = stop_on_signals()
     await Tortoise.init(
         config=settings_module.database(settings.database_url), _enable_global_fallback=True
     )
     try:
         async with open_services(settings, clock) as services:
             log.info("worker_started")
-            await asyncio.gather(*(_repeat(job, clock, stopping) for job in jobs(services)))
+            await asyncio.gather(
+                *(
+                    repeat(
+                        job.name,
+                        job.run,
+                        every_seconds=job.every_seconds,
+                        clock=clock,
+                        stopping=stopping,
+                    )
+                    for job in jobs(services)
+                )
+            )
     finally:
         await Tortoise.close_connections()
         log.info("worker_stopped")
@@ -151,19 +158,3 @@ class _GateSide:
             now=now,
             reply_stream=self._gate.stream_out,
         )
-
-
-async def _repeat(job: Job, clock: Clock, stopping: asyncio.Event) -> None:
-    failures = 0
-    while not stopping.is_set():
-        try:
-            await job.run(clock())
-            failures = 0
-        except Exception:
-            failures += 1
-            log.exception("job_failed", job=job.name, failures=failures)
-        # After errors, back off up to half a minute: a dead database is not asked in a hot loop.
-        pause = job.every_seconds if not failures else min(2.0**failures, 30.0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause):
-                await stopping.wait()

@@ -4,9 +4,6 @@ Each round is idempotent and every step a transaction of its own, so the program
 at any moment and started again, also twice at once.
 """
 
-import asyncio
-import contextlib
-import signal
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,11 +15,11 @@ from estation.outside.gate import keys, receiving, sending
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
 from estation.shared.clock import Clock, system_clock
+from estation.shared.looping import repeat, stop_on_signals
 
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.3
-MAX_PAUSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +69,16 @@ async def run_once(settings: InnerSettings, now: datetime) -> Round:
 
 async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
     """Round after round until SIGTERM or SIGINT, then finish the one at hand."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stopping.set)
+    stopping = stop_on_signals()
     side = GateSide(settings)
     await Tortoise.init(
         config=database.database(settings.database_url), _enable_global_fallback=True
     )
     try:
         log.info("inner_worker_started")
-        await _repeat(side, clock, stopping)
+        await repeat(
+            "gate", side.run_once, every_seconds=POLL_SECONDS, clock=clock, stopping=stopping
+        )
     finally:
         await Tortoise.close_connections()
         log.info("inner_worker_stopped")
-
-
-async def _repeat(side: GateSide, clock: Clock, stopping: asyncio.Event) -> None:
-    failures = 0
-    while not stopping.is_set():
-        try:
-            await side.run_once(clock())
-            failures = 0
-        except Exception:
-            failures += 1
-            log.exception("inner_round_failed", failures=failures)
-        # A dead database or a full disk is not asked in a hot loop.
-        pause = POLL_SECONDS if not failures else min(2.0**failures, MAX_PAUSE_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), pause)

@@ -1,9 +1,6 @@
 """Staff of the online side: made by an operator, locked after wrong passwords."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import secrets
 from datetime import datetime
 from uuid import UUID
@@ -15,13 +12,11 @@ from estation.identity import rules
 from estation.identity.actions.sessions import OpenedSession, open_session
 from estation.identity.errors import WrongPassword
 from estation.identity.models import StaffRole, StaffUser
-from estation.shared import ids
+from estation.shared import ids, passwords
 
 log = structlog.get_logger()
 
-_N, _R, _P = 2**14, 8, 5
-"""scrypt's cost (OWASP password storage): 16 MiB and about a fifth of a second."""
-_NOBODY = f"scrypt${_N}${_R}${_P}$" + "A" * 22 + "==$" + "A" * 43 + "="
+_NOBODY = passwords.hash_password(secrets.token_urlsafe())
 """Checked when there is no such login, so that both answers take the same time."""
 
 MAX_LOGIN = 32
@@ -37,7 +32,7 @@ async def ensure_staff(*, login: str, name: str, role: str, password: str, now: 
         login=login,
         name=name,
         role=StaffRole(role),
-        password_hash=await asyncio.to_thread(_hashed, password),
+        password_hash=await asyncio.to_thread(passwords.hash_password, password),
     ).save(force_create=True)
     log.info("staff_made", login=login, role=role)
 
@@ -50,7 +45,9 @@ async def login_staff(
         raise WrongPassword
     user = await StaffUser.get_or_none(login=login)
     # scrypt takes a good while of CPU: neither the loop nor a transaction waits for it.
-    right = await asyncio.to_thread(_matches, password, user.password_hash if user else _NOBODY)
+    right = await asyncio.to_thread(
+        passwords.verify_password, password, user.password_hash if user else _NOBODY
+    )
     opened = None
     async with in_transaction():
         user = await StaffUser.select_for_update().get_or_none(login=login)
@@ -79,24 +76,3 @@ def _count_failure(user: StaffUser, now: datetime) -> None:
     user.failed_logins += 1
     if user.failed_logins >= rules.STAFF_TRIES:
         user.failed_logins, user.locked_until = 0, now + rules.STAFF_LOCK
-
-
-def _hashed(password: str) -> str:
-    salt = secrets.token_bytes(16)
-    digest = _derive(password, salt, _N, _R, _P)
-    return "$".join(("scrypt", str(_N), str(_R), str(_P), _text(salt), _text(digest)))
-
-
-def _matches(password: str, stored: str) -> bool:
-    _, n, r, p, salt, digest = stored.split("$")
-    derived = _derive(password, base64.b64decode(salt), int(n), int(r), int(p))
-    return hmac.compare_digest(derived, base64.b64decode(digest))
-
-
-def _derive(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    given = password.encode(errors="replace")
-    return hashlib.scrypt(given, salt=salt, n=n, r=r, p=p, maxmem=64 * 2**20, dklen=32)
-
-
-def _text(value: bytes) -> str:
-    return base64.b64encode(value).decode()

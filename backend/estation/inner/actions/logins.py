@@ -11,12 +11,12 @@ import structlog
 from tortoise import Tortoise
 from tortoise.transactions import in_transaction
 
-from estation.inner import passwords, rules
+from estation.inner import rules
 from estation.inner.errors import LoginFailed, LoginLocked
 from estation.inner.models import Session, StaffUser
 from estation.inner.rules import Role
 from estation.inner.views import Clerk
-from estation.shared import ids
+from estation.shared import ids, passwords
 from estation.shared.crypto import token_digest
 
 log = structlog.get_logger()

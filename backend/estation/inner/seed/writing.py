@@ -9,7 +9,7 @@ from decimal import Decimal
 from tortoise import Tortoise
 from tortoise.transactions import in_transaction
 
-from estation.inner import passwords, personas
+from estation.inner import personas
 from estation.inner.actions import bills, cases
 from estation.inner.actions.bills import NewBill
 from estation.inner.models import District, Hall, StaffUser, Unit
@@ -17,7 +17,7 @@ from estation.inner.rules import Item
 from estation.inner.seed import people
 from estation.inner.seed.plan import CityPlan, PlannedBill, plan_city
 from estation.settings import InnerSettings
-from estation.shared import ids
+from estation.shared import ids, passwords
 
 Progress = Callable[[str, int, int], None]
 
