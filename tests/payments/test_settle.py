@@ -130,7 +130,7 @@ async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
     assert await count("ledger_transfer") == await count("outbox_message") == 1
 
 
-async def _unlocked_bills(bill_ids: list[UUID]) -> list[Bill]:
+async def _unlocked_bills(bill_ids: list[UUID], *, with_split: bool) -> list[Bill]:
     return list(await Bill.filter(id__in=bill_ids))
 
 
@@ -412,7 +412,7 @@ async def test_a_batch_that_fails_leaves_nothing(
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("estation.payments.actions.writing.put_notices", power_cut)
+        broken.setattr("estation.payments.actions.writing.write_changes", power_cut)
         with pytest.raises(ConnectionError):
             await settle(item)
 

@@ -106,6 +106,9 @@ CHANGED_AFTER_PAYMENT = "bill_changed_after_payment"
 """Outbox topic: a bill paid here was revised or withdrawn by the centre afterwards."""
 
 
+_STATES = {state.value: state for state in BillState}
+
+
 @dataclass(frozen=True, slots=True)
 class LockedBill:
     """A bill that nobody else can change until the caller's transaction ends.
@@ -135,19 +138,29 @@ class PaidMark:
     paid_at: datetime
 
 
-async def lock_bills(bill_ids: list[UUID]) -> list[LockedBill]:
+async def lock_bills(bill_ids: list[UUID], *, with_split: bool = True) -> list[LockedBill]:
     """Lock these bills in the order of their ids, so that two callers never wait for each other.
 
-    Missing ids are simply not in the answer.
+    Missing ids are simply not in the answer. `with_split=False` leaves `payee_split` empty, for
+    callers that know the shares already: one statement less.
     """
     db = Tortoise.get_connection("default")
-    rows = await db.execute_query_dict(_LOCK, [bill_ids])
+    _, rows = await db.execute_query(_LOCK, [bill_ids])
     splits: dict[UUID, dict[str, int]] = {}
-    for row in await db.execute_query_dict(_SPLIT, [bill_ids]):
+    for row in await db.execute_query_dict(_SPLIT, [bill_ids]) if with_split else ():
         splits.setdefault(row["bill_id"], {})[row["payee_code"]] = row["amount_fen"]
     return [
         LockedBill(
-            **{**row, "state": BillState(row["state"])}, payee_split=splits.get(row["id"], {})
+            row["id"],
+            row["source"],
+            row["source_id"],
+            row["bill_no"],
+            row["region"],
+            row["payer_id"],
+            row["version"],
+            _STATES[row["state"]],
+            row["total_fen"],
+            splits.get(row["id"], {}),
         )
         for row in rows
     ]

@@ -4,11 +4,11 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import orjson
+from msgspec import Struct
 
 from estation.ledger.errors import NotATransfer
 from estation.shared.fields import MAX_FEN
@@ -25,8 +25,7 @@ _ACCOUNT = re.compile(
 _KIND = re.compile(r"[a-z_]{1,32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(Struct, frozen=True):
     """One entry: fen on exactly one side."""
 
     account: str
@@ -34,11 +33,10 @@ class Leg:
     credit_fen: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TransferInput:
-    """One movement of money to post. `occurred_at` is the channel's clock."""
+class TransferInput(Struct, frozen=True, kw_only=True):
+    """One movement of money to post. `id` is a UUID's text, `occurred_at` the channel's clock."""
 
-    id: UUID
+    id: str
     idempotency_key: str
     kind: str
     region: str
@@ -69,21 +67,27 @@ def is_account(name: str) -> bool:
     return _ACCOUNT.fullmatch(name) is not None
 
 
+@functools.lru_cache(maxsize=256)
+def is_kind(name: str) -> bool:
+    return _KIND.fullmatch(name) is not None
+
+
 def check(transfer: TransferInput) -> None:
     """Raises NotATransfer unless it is balanced, above zero and names known accounts."""
     debit = credit = 0
     for leg in transfer.legs:
-        if (leg.debit_fen > 0) == (leg.credit_fen > 0) or min(leg.debit_fen, leg.credit_fen) < 0:
+        left, right = leg.debit_fen, leg.credit_fen
+        if left < 0 or right < 0 or (left > 0) == (right > 0):
             raise NotATransfer("a leg has exactly one side above zero")
         if not is_account(leg.account):
             raise NotATransfer(f"no such account: {leg.account[:96]!r}")
-        debit += leg.debit_fen
-        credit += leg.credit_fen
+        debit += left
+        credit += right
     if debit != credit or not 0 < debit <= MAX_FEN:
         raise NotATransfer(f"not balanced: {debit} debit, {credit} credit")
     if len({leg.account for leg in transfer.legs}) != len(transfer.legs):
         raise NotATransfer("an account occurs twice")
-    if not _KIND.fullmatch(transfer.kind) or not 0 < len(transfer.idempotency_key) <= 160:
+    if not is_kind(transfer.kind) or not 0 < len(transfer.idempotency_key) <= 160:
         raise NotATransfer("kind or key is malformed")
 
 

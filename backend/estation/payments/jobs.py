@@ -68,7 +68,9 @@ async def close_due_orders(
     """
     async with in_transaction() as db:
         rows = await db.execute_query_dict(
-            """select o.id from pay_order o where o.state = 'open' and o.expires_at <= $1
+            """select o.id from pay_order o
+               where o.id in (select b.order_id from pay_order_bill b where b.is_open)
+               and o.state = 'open' and o.expires_at <= $1
                and not exists (select from pay_attempt a
                                where a.order_id = o.id and a.state in ('opening', 'open'))
                order by o.expires_at limit $2 for update skip locked""",

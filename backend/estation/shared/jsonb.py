@@ -7,7 +7,7 @@ import orjson
 
 
 def jsonb_text(value: Any) -> str:
-    """Compact JSON. What jsonb cannot hold (U+0000, lone surrogates) becomes U+FFFD."""
+    """Compact JSON. What jsonb and text cannot hold (U+0000, lone surrogates) becomes U+FFFD."""
     try:
         text = orjson.dumps(value, default=str).decode()
     except TypeError:

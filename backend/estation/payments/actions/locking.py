@@ -1,11 +1,12 @@
 """The one place that takes the locks of money: orders with their attempts, then bills, by id."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
+from msgspec import Struct
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.fees.api import LockedBill, lock_bills
@@ -38,9 +39,12 @@ for update of o, a
 # Both rows are locked: after waiting for a lock PostgreSQL re-reads only what it locks, and an
 # attempt read in its older version would be judged as unpaid. The aggregated rows never change.
 
+_CHANNELS = {channel.value: channel for channel in Channel}
+_ATTEMPT_STATES = {state.value: state for state in AttemptState}
+_ORDER_STATES = {state.value: state for state in OrderState}
 
-@dataclass(frozen=True, slots=True)
-class Split:
+
+class Split(Struct, frozen=True):
     """What one payee gets of one bill of an order."""
 
     payee_code: str
@@ -48,26 +52,23 @@ class Split:
     receipt_no: str
 
 
-@dataclass(slots=True)
-class SeenBill:
-    """A bill of an order in the version the citizen saw, and its splits."""
+class SeenBill(Struct):
+    """A bill as the citizen saw it, with its splits. `id` is the UUID as text."""
 
-    id: UUID
+    id: str
     version: int
     amount_fen: int
     splits: list[Split]
 
 
-@dataclass(slots=True)
-class LockedOrder:
+class LockedOrder(Struct):
     now: OrderNow
     order_no: str
     region: str
     bills: list[SeenBill]
 
 
-@dataclass(slots=True)
-class LockedAttempt:
+class LockedAttempt(Struct):
     now: AttemptNow
     order: LockedOrder
 
@@ -77,9 +78,9 @@ class Locked:
     """All that a batch of news may touch."""
 
     attempts: dict[str, LockedAttempt]  # by out_trade_no
-    bills: dict[UUID, LockedBill]
+    bills: dict[str, LockedBill]  # by the id's text
     arrivals: dict[str, Arrival]  # by ledger key
-    just_paid: set[UUID]  # bills paid by earlier news of the same batch
+    just_paid: set[str]  # bills paid by earlier news of the same batch
 
     def bills_now(self, order: LockedOrder) -> list[BillNow]:
         """The order's bills against the versions it was made with."""
@@ -99,15 +100,19 @@ async def lock_for_news(
     db: BaseDBAsyncClient, *, out_trade_nos: Sequence[str], arrival_keys: Sequence[str]
 ) -> Locked:
     """Lock in the fixed order and read what the ledger already has. Joins the transaction."""
-    rows = await db.execute_query_dict(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
+    _, rows = await db.execute_query(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
     orders: dict[UUID, LockedOrder] = {}
     attempts = {row["out_trade_no"]: _attempt(row, orders) for row in rows}
     bill_ids = {bill.id for order in orders.values() for bill in order.bills}
-    bills = await lock_bills(sorted(bill_ids)) if bill_ids else []
+    bills = (
+        await lock_bills([UUID(bill_id) for bill_id in bill_ids], with_split=False)
+        if bill_ids
+        else []
+    )
     standing = await transfers_by_key(arrival_keys) if arrival_keys else {}
     return Locked(
         attempts=attempts,
-        bills={bill.id: bill for bill in bills},
+        bills={str(bill.id): bill for bill in bills},
         arrivals={key: Arrival(transfer.amount_fen) for key, transfer in standing.items()},
         just_paid=set(),
     )
@@ -121,17 +126,17 @@ async def lock_order(db: BaseDBAsyncClient, order_id: UUID) -> dict[str, Any] | 
     return rows[0] if rows else None
 
 
-def _attempt(row: dict[str, Any], orders: dict[UUID, LockedOrder]) -> LockedAttempt:
+def _attempt(row: Mapping[str, Any], orders: dict[UUID, LockedOrder]) -> LockedAttempt:
     order = orders.get(row["order_id"])
     if order is None:
         order = orders[row["order_id"]] = _order(row)
     return LockedAttempt(
         AttemptNow(
             id=row["id"],
-            channel=Channel(row["channel"]),
+            channel=_CHANNELS[row["channel"]],
             account_id=row["account_id"],
             amount_fen=row["amount_fen"],
-            state=AttemptState(row["state"]),
+            state=_ATTEMPT_STATES[row["state"]],
             channel_trade_no=row["channel_trade_no"],
             paid_fen=row["paid_fen"],
         ),
@@ -139,16 +144,16 @@ def _attempt(row: dict[str, Any], orders: dict[UUID, LockedOrder]) -> LockedAtte
     )
 
 
-def _order(row: dict[str, Any]) -> LockedOrder:
+def _order(row: Mapping[str, Any]) -> LockedOrder:
     splits: dict[str, list[Split]] = {}
     for bill_id, payee_code, amount_fen, receipt_no in orjson.loads(row["splits"] or "[]"):
         splits.setdefault(bill_id, []).append(Split(payee_code, amount_fen, receipt_no))
     return LockedOrder(
-        now=OrderNow(row["order_id"], OrderState(row["order_state"]), row["close_reason"]),
+        now=OrderNow(row["order_id"], _ORDER_STATES[row["order_state"]], row["close_reason"]),
         order_no=row["order_no"],
         region=row["region"],
         bills=[
-            SeenBill(UUID(bill_id), version, amount_fen, splits.get(bill_id, []))
+            SeenBill(bill_id, version, amount_fen, splits.get(bill_id, []))
             for bill_id, version, amount_fen in orjson.loads(row["bills"] or "[]")
         ],
     )

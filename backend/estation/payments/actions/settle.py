@@ -4,12 +4,13 @@ Shape (DESIGN §10): lock many -> pure rules -> write many. Callbacks, active qu
 and healing all pass here.
 """
 
+from collections import Counter as CountOf
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from prometheus_client import Counter
 from tortoise.transactions import in_transaction
 
@@ -24,8 +25,7 @@ log = structlog.get_logger()
 SETTLED = Counter("estation_settled", "News from channels by what became of it", ["outcome"])
 
 
-@dataclass(frozen=True, slots=True)
-class SettleItem:
+class SettleItem(Struct, frozen=True):
     """One piece of news: a verified notice (with or without a report), or a report we asked for."""
 
     channel: Channel
@@ -34,14 +34,13 @@ class SettleItem:
     notice: VerifiedNotice | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one piece of news; `transfer_id` when this very news posted money."""
 
     kind: OutcomeKind
     incident: IncidentKind | None = None
     order_id: UUID | None = None
-    transfer_id: UUID | None = None
+    transfer_id: str | None = None
 
 
 def from_notice(notice: VerifiedNotice, *, channel: Channel, account_id: str) -> SettleItem:
@@ -65,7 +64,7 @@ async def settle_batch(items: Sequence[SettleItem], *, now: datetime) -> list[Ou
             out_trade_nos=[item.report.out_trade_no for item in items if item.report],
             arrival_keys=sorted({key for item in items if (key := _arrival_key(item))}),
         )
-        writing = Writing(now, locked)
+        writing = Writing(now, locked, news=len(items))
         outcomes = [_settle_one(item, locked, writing) for item in items]
         await writing.write(db)
     _tell(outcomes)
@@ -139,17 +138,14 @@ def _arrival_key(item: SettleItem) -> str | None:
 
 
 def _tell(outcomes: Sequence[Outcome]) -> None:
-    """One line a batch: a line for each payment would cost more than settling it."""
-    counts: dict[str, int] = {}
+    """Counted, not logged: a line for each payment would cost more than settling it."""
+    for kind, count in CountOf(outcome.kind for outcome in outcomes).items():
+        SETTLED.labels(kind).inc(count)
     for outcome in outcomes:
-        counts[outcome.kind] = counts.get(outcome.kind, 0) + 1
         if outcome.incident is not None:
             log.warning(
                 "incident_opened", kind=outcome.incident, order_id=str(outcome.order_id or "")
             )
-    for kind, count in counts.items():
-        SETTLED.labels(kind).inc(count)
-    log.info("news_settled", **counts)
 
 
 def _number(item: SettleItem) -> str:
