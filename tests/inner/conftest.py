@@ -13,7 +13,7 @@ import pytest
 from sanic import Sanic
 from tortoise import Tortoise
 
-from estation.inner import passwords, personas
+from estation.inner import personas
 from estation.inner.app import create_app
 from estation.inner.database import database as inner_config
 from estation.inner.database import release_shared_models
@@ -21,7 +21,7 @@ from estation.inner.models import District, Hall, StaffUser, Unit
 from estation.local import LocalPostgres
 from estation.outside.gate import keys
 from estation.settings import InnerSettings
-from estation.shared import ids
+from estation.shared import ids, passwords
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from tests.inner.desk import Browser, Desk
 
