@@ -4,8 +4,9 @@ from datetime import date
 
 import pytest
 
-from estation.inner import identifiers, passwords, personas
+from estation.inner import identifiers, personas
 from estation.inner.seed import people
+from estation.shared import passwords
 
 TODAY = date(2026, 11, 23)
 
