@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation import settings as settings_module
 from estation.cases import packets as case_packets
@@ -26,6 +25,7 @@ from estation.settings import Settings
 from estation.shared import outbox
 from estation.shared.clock import Clock, system_clock
 from estation.shared.looping import repeat, stop_on_signals
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

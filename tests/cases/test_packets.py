@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tortoise.transactions import in_transaction
 
 from estation.cases import packets
 from estation.cases.errors import CaseNotFound
@@ -15,6 +14,7 @@ from estation.identity.models import Person
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import CaseRow, StageRow
+from estation.shared.transactions import in_transaction
 from tests.identity.people import ANNA, BO, NOW, VAULT
 
 pytestmark = pytest.mark.usefixtures("database")

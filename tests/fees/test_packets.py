@@ -7,7 +7,6 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from tortoise.transactions import in_transaction
 
 from estation.fees import packets
 from estation.fees.actions import PaidMark, lock_bills, mark_paid
@@ -19,6 +18,7 @@ from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import FeeBillRow, FeeItemRow
 from estation.shared.outbox import OutboxMessage
+from estation.shared.transactions import in_transaction
 from tests.identity.people import ANNA, BO, NOW, VAULT
 
 pytestmark = pytest.mark.usefixtures("database")

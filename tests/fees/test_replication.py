@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.fees import packets
 from estation.fees.actions import PaidMark, lock_bills, mark_paid
@@ -20,6 +19,7 @@ from estation.fees.rules import BillState, Change, judge
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.shared.outbox import OutboxMessage
+from estation.shared.transactions import in_transaction
 from tests.fees.test_packets import PAYEES, arrive, bill, item
 from tests.identity.people import ANNA, BO, NOW, VAULT
 

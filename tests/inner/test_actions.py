@@ -6,7 +6,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tortoise.transactions import in_transaction
 
 from estation.inner.actions import cases
 from estation.inner.actions.cases import NewCase, NewParty
@@ -30,6 +29,7 @@ from estation.inner.errors import (
 )
 from estation.inner.rules import Stage, StageState
 from estation.shared.errors import Refused
+from estation.shared.transactions import in_transaction
 from tests.inner.desk import ITEMS, REG_FEN, TOTAL_FEN, UNIT, Desk, item, query
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tortoise.transactions import in_transaction
 
 from estation.inner import packets
 from estation.inner.actions import receipts
 from estation.inner.errors import ReceiptAlreadyHandled, ReceiptNotFound, TextMissing
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import ReceiptRow
+from estation.shared.transactions import in_transaction
 from tests.inner.desk import TOTAL_FEN, Desk, query
 
 

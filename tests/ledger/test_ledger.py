@@ -9,10 +9,10 @@ import pytest
 from msgspec import structs
 from tortoise import Tortoise
 from tortoise.exceptions import OperationalError
-from tortoise.transactions import in_transaction
 
 from estation.ledger import api, rules
 from estation.ledger.api import LedgerConflict, Leg, NotATransfer, TransferInput
+from estation.shared.transactions import in_transaction
 
 NOW = datetime(2026, 8, 3, 2, 0, tzinfo=UTC)
 ACCOUNT = "wechat_pay:1900000109"

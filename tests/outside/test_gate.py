@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from msgspec import Struct
-from tortoise.transactions import in_transaction
 
 from estation.outside.gate import device, keys, receiving, reporting, rows, sending, status
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import BadRow, ReceivedUpToRow
+from estation.shared.transactions import in_transaction
 from tests.outside.gate_side import (
     BACK,
     PRIVATE,

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.shared import outbox
+from estation.shared.transactions import in_transaction
 
 pytestmark = pytest.mark.usefixtures("database")
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)

@@ -7,7 +7,6 @@ import asyncio
 from datetime import datetime
 
 import structlog
-from tortoise.transactions import in_transaction
 
 from estation.outside.pay_channels import ChannelReport
 from estation.payments import rules
@@ -15,6 +14,7 @@ from estation.payments.actions import asking, inbox, orders
 from estation.payments.actions.asking import WatchedAttempt
 from estation.payments.rules import CloseReason
 from estation.services import Services
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

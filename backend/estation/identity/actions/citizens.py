@@ -7,7 +7,6 @@ from uuid import UUID
 
 import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.transactions import in_transaction
 
 from estation.identity import rules
 from estation.identity.actions.sessions import OpenedSession, open_session
@@ -27,6 +26,7 @@ from estation.outside.sms import SmsFailed, SmsSender
 from estation.outside.wechat import WechatPlatform, WechatRefused, WechatUnavailable
 from estation.shared import ids
 from estation.shared.crypto import Vault
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

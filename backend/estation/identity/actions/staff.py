@@ -6,13 +6,13 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from tortoise.transactions import in_transaction
 
 from estation.identity import rules
 from estation.identity.actions.sessions import OpenedSession, open_session
 from estation.identity.errors import WrongPassword
 from estation.identity.models import StaffRole, StaffUser
 from estation.shared import ids, passwords
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -9,7 +9,6 @@ from uuid import UUID
 import structlog
 from tortoise import Tortoise
 from tortoise.exceptions import IntegrityError
-from tortoise.transactions import in_transaction
 
 from estation.inner import outgoing, queries, rules
 from estation.inner.actions.numbers import take_numbers
@@ -25,6 +24,7 @@ from estation.inner.models import FeeBill, FeeBillItem, FeeBillVersion
 from estation.inner.rules import BillMove, BillState, CaseState, Item
 from estation.settings import InnerSettings
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import structlog
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.inner import identifiers, outgoing, rules
 from estation.inner.actions.numbers import take_numbers
@@ -26,6 +25,7 @@ from estation.inner.rules import CaseState, Stage, StageState
 from estation.settings import InnerSettings
 from estation.shared import ids
 from estation.shared.clock import beijing_day
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

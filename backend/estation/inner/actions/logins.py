@@ -9,7 +9,6 @@ from uuid import UUID
 
 import structlog
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.inner import rules
 from estation.inner.errors import LoginFailed, LoginLocked
@@ -18,6 +17,7 @@ from estation.inner.rules import Role
 from estation.inner.views import Clerk
 from estation.shared import ids, passwords
 from estation.shared.crypto import token_digest
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

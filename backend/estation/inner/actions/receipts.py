@@ -8,7 +8,6 @@ from uuid import UUID
 import msgspec
 import structlog
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.inner import rules
 from estation.inner.errors import ReceiptAlreadyHandled, ReceiptNotFound
@@ -16,6 +15,7 @@ from estation.inner.models import FeeReceipt
 from estation.inner.rules import Attention, BillFacts, BillMove, BillState
 from estation.outside.gate.rows import ReceiptRow
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

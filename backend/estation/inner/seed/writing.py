@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.inner import personas
 from estation.inner.actions import bills, cases
@@ -18,6 +17,7 @@ from estation.inner.seed import people
 from estation.inner.seed.plan import CityPlan, PlannedBill, plan_city
 from estation.settings import InnerSettings
 from estation.shared import ids, passwords
+from estation.shared.transactions import in_transaction
 
 Progress = Callable[[str, int, int], None]
 

@@ -17,7 +17,6 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.transactions import in_transaction
 
 from estation.outside.gate import folders, positions, reporting, rows
 from estation.outside.gate import format as packets
@@ -25,6 +24,7 @@ from estation.outside.gate.errors import BadPacket, Reason, RowRefused
 from estation.outside.gate.keys import PeerKey
 from estation.outside.gate.positions import Position
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

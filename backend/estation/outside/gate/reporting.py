@@ -7,10 +7,10 @@ from typing import Any
 import structlog
 from msgspec import Struct
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.outside.gate import sending
 from estation.outside.gate.rows import ReceivedUpToRow
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

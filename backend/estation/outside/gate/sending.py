@@ -16,12 +16,12 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.transactions import in_transaction
 
 from estation.outside.gate import folders, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.keys import SealKey
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from tortoise.transactions import in_transaction
 
 from estation.outside.pay_channels import (
     Channel,
@@ -26,6 +25,7 @@ from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
 from estation.payments.rules import AttemptState, CloseReason, OrderState
 from estation.services import Services
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from tortoise.transactions import in_transaction
 
 from estation.fees.api import BillChanged, BillNotPayable, LockedBill, lock_bills
 from estation.outside.pay_channels import (
@@ -41,6 +40,7 @@ from estation.services import Services
 from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.jsonb import jsonb_text
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -9,7 +9,6 @@ import msgspec
 import orjson
 import structlog
 from tortoise import Tortoise
-from tortoise.transactions import in_transaction
 
 from estation.outside.pay_channels import Channel, ChannelReport, VerifiedNotice
 from estation.payments import rules
@@ -18,6 +17,7 @@ from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incide
 from estation.payments.rules import IncidentKind
 from estation.shared import ids
 from estation.shared.jsonb import clean_text, jsonb_text
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from tortoise import Tortoise
 from tortoise.exceptions import IntegrityError
-from tortoise.transactions import in_transaction
 
 from estation.fees.api import (
     BillChanged,
@@ -35,6 +34,7 @@ from estation.services import Services
 from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.errors import InvalidInput
+from estation.shared.transactions import in_transaction
 
 MAX_BILLS = 20
 QUERY_PAUSE = timedelta(seconds=3)

@@ -12,7 +12,6 @@ from uuid import UUID
 import structlog
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.transactions import in_transaction
 
 from estation.outside.pay_channels import (
     BillRow,
@@ -25,6 +24,7 @@ from estation.reconciliation.rules import LegState
 from estation.services import Services
 from estation.shared import ids
 from estation.shared.fields import MAX_FEN
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 

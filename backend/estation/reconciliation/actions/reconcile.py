@@ -8,7 +8,6 @@ from uuid import UUID
 import orjson
 import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
-from tortoise.transactions import in_transaction
 
 from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
@@ -20,6 +19,7 @@ from estation.reconciliation.queries import RunView
 from estation.services import Services
 from estation.shared import ids
 from estation.shared.clock import beijing_day
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
