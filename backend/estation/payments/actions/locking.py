@@ -1,7 +1,7 @@
 """The one place that takes the locks of money: orders with their attempts, then bills, by id."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -79,8 +79,13 @@ class Locked:
 
     attempts: dict[str, LockedAttempt]  # by out_trade_no
     bills: dict[str, LockedBill]  # by the id's text
-    arrivals: dict[str, Arrival]  # by ledger key
-    just_paid: set[str]  # bills paid by earlier news of the same batch
+    arrivals: dict[str, Arrival] = field(default_factory=dict)  # by ledger key
+    just_paid: set[str] = field(default_factory=set)  # by earlier news of the same batch
+
+    async def read_books(self, keys: Collection[str]) -> None:
+        """Learn which of these arrivals the ledger has. Under the locks, or it would be late."""
+        standing = await transfers_by_key(sorted(keys))
+        self.arrivals = {key: Arrival(known.amount_fen) for key, known in standing.items()}
 
     def bills_now(self, order: LockedOrder) -> list[BillNow]:
         """The order's bills against the versions it was made with."""
@@ -96,10 +101,8 @@ class Locked:
         ]
 
 
-async def lock_for_news(
-    db: BaseDBAsyncClient, *, out_trade_nos: Sequence[str], arrival_keys: Sequence[str]
-) -> Locked:
-    """Lock in the fixed order and read what the ledger already has. Joins the transaction."""
+async def lock_for_news(db: BaseDBAsyncClient, out_trade_nos: Sequence[str]) -> Locked:
+    """Lock the attempts of these numbers, their orders and bills, in the fixed order."""
     _, rows = await db.execute_query(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
     orders: dict[UUID, LockedOrder] = {}
     attempts = {row["out_trade_no"]: _attempt(row, orders) for row in rows}
@@ -109,13 +112,7 @@ async def lock_for_news(
         if bill_ids
         else []
     )
-    standing = await transfers_by_key(arrival_keys) if arrival_keys else {}
-    return Locked(
-        attempts=attempts,
-        bills={str(bill.id): bill for bill in bills},
-        arrivals={key: Arrival(transfer.amount_fen) for key, transfer in standing.items()},
-        just_paid=set(),
-    )
+    return Locked(attempts, {str(bill.id): bill for bill in bills})
 
 
 async def lock_order(db: BaseDBAsyncClient, order_id: UUID) -> dict[str, Any] | None:

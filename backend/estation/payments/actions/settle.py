@@ -12,13 +12,14 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 from prometheus_client import Counter
-from tortoise.transactions import in_transaction
 
+from estation.ledger.api import LedgerConflict
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, VerifiedNotice
 from estation.payments import rules
 from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
 from estation.payments.actions.writing import Writing
-from estation.payments.rules import IncidentKind, OutcomeKind, Posting, Verdict
+from estation.payments.rules import IncidentKind, OrderState, OutcomeKind, Posting, Verdict
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
@@ -58,17 +59,46 @@ async def settle_batch(items: Sequence[SettleItem], *, now: datetime) -> list[Ou
     money is posted once, and every success ends applied or in an incident with its money in
     suspense. Notices are put into the inbox as handled in the same transaction.
     """
+    try:
+        outcomes = await _settle_together(items, now, trusting=True)
+    except LedgerConflict as conflict:
+        # Money we took for new is on the books already: look first, then judge again.
+        log.warning("arrival_was_known", key=str(conflict))
+        outcomes = await _settle_together(items, now, trusting=False)
+    _tell(outcomes)
+    return outcomes
+
+
+async def _settle_together(
+    items: Sequence[SettleItem], now: datetime, *, trusting: bool
+) -> list[Outcome]:
+    """One transaction. `trusting`: the first success of a live attempt is taken for new without
+    asking the ledger, whose unique key has the last word anyway."""
     async with in_transaction() as db:
         locked = await lock_for_news(
-            db,
-            out_trade_nos=[item.report.out_trade_no for item in items if item.report],
-            arrival_keys=sorted({key for item in items if (key := _arrival_key(item))}),
+            db, [item.report.out_trade_no for item in items if item.report]
         )
+        keys = {
+            key
+            for item in items
+            if (key := _arrival_key(item)) and not (trusting and _looks_new(item, locked))
+        }
+        if keys:
+            await locked.read_books(keys)
         writing = Writing(now, locked, news=len(items))
         outcomes = [_settle_one(item, locked, writing) for item in items]
         await writing.write(db)
-    _tell(outcomes)
     return outcomes
+
+
+def _looks_new(item: SettleItem, locked: Locked) -> bool:
+    attempt = locked.attempts.get(item.report.out_trade_no) if item.report else None
+    return (
+        attempt is not None
+        and attempt.now.account_id == item.account_id
+        and attempt.now.state in rules.LIVE
+        and attempt.order.now.state is OrderState.OPEN
+    )
 
 
 async def settle_reports(
