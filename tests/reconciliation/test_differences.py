@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tortoise import Tortoise
 
+from estation.payments.staff_words import incident_name
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.rules import KINDS, Kind, run_state
 from tests.reconciliation import days
@@ -183,12 +185,51 @@ async def test_a_payment_we_lack_becomes_one_incident_owned_by_finance(database:
     await reconciled(day)
     await reconcile_day(DAY, services=days.services_for(day), now=NOW)
 
-    rows = await Tortoise.get_connection("default").execute_query_dict("select * from incident")
-    (incident,) = rows
+    (incident,) = await _incidents()
     assert (incident["kind"], incident["owner"], incident["amount_fen"]) == (
         "missing_in_ledger", "finance", 500,
     )  # fmt: skip
     assert incident["out_trade_no"] == "MIL"
+
+
+@pytest.mark.parametrize(
+    ("name", "amount_fen"),
+    [
+        ("amount_differs_by_one_fen_less", 500),
+        ("trade_no_differs", 500),
+        ("duplicate_in_bill", 500),
+        ("refund_not_in_ledger", 500),
+    ],
+)
+async def test_channel_money_that_the_ledger_does_not_explain_becomes_one_incident(
+    database: str, name: str, amount_fen: int
+) -> None:
+    day = quiet_day()
+    FAULTS[name][0](day)
+
+    await reconciled(day)
+    await reconcile_day(DAY, services=days.services_for(day), now=NOW)
+
+    (incident,) = await _incidents()
+    assert (incident["kind"], incident["out_trade_no"]) == FAULTS[name][1:]
+    assert (incident["owner"], incident["amount_fen"]) == ("finance", amount_fen)
+    assert incident_name(str(incident["kind"])) != incident["kind"]
+
+
+async def test_each_surplus_line_and_each_part_of_a_refund_is_an_incident_of_its_own(
+    database: str,
+) -> None:
+    day = Day()
+    line = days.Line("X", 300, days.at(9), "TX")
+    parts = [replace(line, kind="refund", fen=100, refund_no=f"R{turn}") for turn in range(2)]
+    day.bill(WECHAT).extend([line, line, line, *parts])
+    day.receipts.append(days.Receipt("X", 300, days.at(9), "TX"))
+
+    await reconciled(day, WECHAT)
+    await reconcile_day(DAY, services=days.services_for(day, WECHAT), now=NOW)
+
+    kinds = sorted(str(one["kind"]) for one in await _incidents())
+    assert kinds == ["duplicate_in_bill"] * 2 + ["refund_not_in_ledger"] * 2
 
 
 async def test_reconciling_moves_no_money(database: str) -> None:
@@ -219,6 +260,13 @@ def test_every_kind_decides_the_state_of_a_day() -> None:
         Kind.LEG_MISSING, Kind.LEG_UNPROVEN, Kind.UNKNOWN_MERCHANT,
     }  # fmt: skip
     assert run_state([]) == "balanced"
+
+
+async def _incidents() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = await Tortoise.get_connection("default").execute_query_dict(
+        "select * from incident"
+    )
+    return rows
 
 
 async def _ledger() -> list[dict[str, object]]:

@@ -17,6 +17,10 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "unsettled_news": ("消息处理失败", "这条通知多次处理失败，需要运维查看原因。"),
     "missing_in_ledger": ("对账：渠道有、我方无", "渠道账单有这笔收款，我方总账没有。"),
     "status_differs": ("对账：状态不符", "渠道账单为成功，我方该笔支付已关闭或被拒。"),
+    "amount_differs": ("对账：金额不符", "渠道账单与我方总账的金额不同。"),
+    "trade_no_differs": ("对账：流水号不符", "订单号和金额相同，渠道流水号不同。"),
+    "duplicate_in_bill": ("对账：渠道账单重复", "渠道账单中同一订单号多于一笔，可能重复扣款。"),
+    "refund_not_in_ledger": ("对账：渠道有退款", "渠道账单出现退款，我方总账没有退款记录。"),
 }
 """Kind -> short name, and what happened. A new kind is shown by its code until named here."""
 

@@ -96,6 +96,7 @@ KINDS: dict[Kind, Meaning] = {
         label="金额不符",
         cause="同一商户订单号两边都有，金额不同，差一分也列出。",
         next_actions=(ASK_CHANNEL, KEEP_EVIDENCE),
+        opens_incident=True,
     ),
     Kind.STATUS_DIFFERS: Meaning(
         Severity.ERROR,
@@ -111,6 +112,7 @@ KINDS: dict[Kind, Meaning] = {
         label="渠道流水号不符",
         cause="商户订单号和金额相同，渠道流水号不同：可能是单号被重复使用。",
         next_actions=(ASK_CHANNEL, KEEP_EVIDENCE),
+        opens_incident=True,
     ),
     Kind.DUPLICATE_IN_BILL: Meaning(
         Severity.ERROR,
@@ -118,6 +120,7 @@ KINDS: dict[Kind, Meaning] = {
         label="渠道账单重复",
         cause="同一商户订单号在渠道账单中多于一笔，我方只有一笔可与之相配。",
         next_actions=(ASK_CHANNEL, KEEP_EVIDENCE),
+        opens_incident=True,
     ),
     Kind.DUPLICATE_IN_LEDGER: Meaning(
         Severity.ERROR,
@@ -139,6 +142,7 @@ KINDS: dict[Kind, Meaning] = {
         label="渠道有退款、我方无",
         cause="渠道账单出现退款，我方总账没有退款记录：可能在商户平台上手工退款。",
         next_actions=("核实由谁在渠道商户平台发起退款", KEEP_EVIDENCE),
+        opens_incident=True,
     ),
     Kind.UNKNOWN_MERCHANT: Meaning(
         Severity.ERROR,
