@@ -57,8 +57,10 @@ DATABASE_LOST: tuple[type[Exception], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
 )
-"""What asyncpg and Tortoise raise while PostgreSQL is away."""
+"""What asyncpg and Tortoise raise while PostgreSQL is away or somebody holds a row for long."""
 
 WORDS = {
     400: ("bad_request", "请求的格式不正确，请返回重试。"),
@@ -80,6 +82,7 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.config.RESPONSE_TIMEOUT = 30
     app.config.KEEP_ALIVE_TIMEOUT = 75  # longer than nginx's, so that we never close first
     app.config.ACCESS_LOG = False
+    app.config.PROXIES_COUNT = settings.proxies_count or None
     for blueprint in BLUEPRINTS:
         app.blueprint(blueprint)
     app.blueprint(_static_files())

@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from estation.shared.connections import postgres
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 CONTEXTS_WITH_TABLES = (
@@ -124,6 +126,7 @@ class Settings(_FromToml):
     host: str
     port: int
     workers: int
+    proxies_count: int  # reverse proxies before us, whose word on the caller's address counts
     log_as_json: bool
     database_url: str
     redis_url: str
@@ -207,7 +210,7 @@ def _read(path: Path) -> dict[str, Any]:
 def database(url: str) -> dict[str, Any]:
     """Tortoise's configuration of the online database: one app, one chain of migrations."""
     return {
-        "connections": {"default": url},
+        "connections": {"default": postgres(url)},
         "apps": {
             "estation": {
                 "models": [f"estation.{name}" for name in CONTEXTS_WITH_TABLES],

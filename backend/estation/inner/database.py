@@ -13,12 +13,13 @@ from tortoise.models import Model
 
 from estation.outside.gate import models as gate_models
 from estation.shared import outbox
+from estation.shared.connections import postgres
 
 
 def database(url: str) -> dict[str, Any]:
     """For `Tortoise.init` and `migrate`."""
     return {
-        "connections": {"default": url},
+        "connections": {"default": postgres(url)},
         "apps": {
             "inner": {
                 "models": [
