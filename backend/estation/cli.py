@@ -31,7 +31,7 @@ from estation.sandbox import credentials
 from estation.services import open_services
 from estation.settings import Gate as GateSettings
 from estation.settings import InnerSettings, Settings
-from estation.shared import logs
+from estation.shared import logs, outbox
 from estation.shared.clock import system_clock
 from estation.shared.errors import Refused
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
@@ -170,6 +170,16 @@ def gate_resume(side: Side = "online") -> None:
     """Go on after a fork was looked at: two histories carried the peer's seal."""
     asyncio.run(_with_database(side, receiving.resume(_gate_of(side).stream_in)))
     console.print("数据流将从现在的位置继续。")
+
+
+@main.command("revive-messages")
+def revive_messages() -> None:
+    """Try undelivered messages again that were set aside after too many failures."""
+
+    async def revive() -> int:
+        return await outbox.revive_dead(Tortoise.get_connection("default"), now=system_clock())
+
+    console.print(f"{asyncio.run(_with_database('online', revive()))} 条消息将重新发送。")
 
 
 @main.command()

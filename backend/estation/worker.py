@@ -89,14 +89,31 @@ async def dispatch_outbox(services: Services, now: datetime) -> int:
     for message in messages:
         try:
             async with in_transaction() as tx:
-                await topics[message["topic"]](message["body"], now)
-                await outbox.mark_sent(tx, [message["id"]], now=now)
+                if await outbox.mark_sent(tx, message["id"], now=now):
+                    await topics[message["topic"]](message["body"], now)
         except Exception as failure:
             log.exception("outbox_failed", topic=message["topic"], message_id=str(message["id"]))
-            await outbox.mark_failed(
-                db, message["id"], tries=message["tries"], error=repr(failure), now=now
-            )
+            await _set_aside(message, repr(failure), now)
     return len(messages)
+
+
+async def _set_aside(message: dict[str, Any], error: str, now: datetime) -> None:
+    """Later again; a message that will not go is an incident, for nothing else would tell."""
+    async with in_transaction() as tx:
+        dead = await outbox.mark_failed(
+            tx, message["id"], tries=message["tries"], error=error, now=now
+        )
+        if dead:
+            await open_incident(
+                kind="message_not_delivered",
+                channel="",
+                account_id="",
+                out_trade_no="",
+                distinction=str(message["id"]),
+                evidence={"topic": message["topic"], "body": message["body"], "error": error},
+                owner="operator",
+                now=now,
+            )
 
 
 Handler = Callable[[dict[str, Any], datetime], Awaitable[None]]

@@ -61,3 +61,28 @@ async def test_a_message_that_always_fails_is_set_aside_for_staff() -> None:
     message = await outbox.OutboxMessage.get()
     assert message.dead_at is not None
     assert message.last_error == "no"
+
+
+async def test_two_workers_holding_one_message_deliver_it_once() -> None:
+    db = Tortoise.get_connection("default")
+    message_id = await outbox.put("a", {"n": 1}, now=NOW)
+    await claim()
+    await claim(NOW + outbox.LEASE)
+
+    async def deliver() -> bool:
+        async with in_transaction() as tx:
+            return await outbox.mark_sent(tx, message_id, now=NOW)
+
+    assert sorted(await asyncio.gather(deliver(), deliver())) == [False, True]
+    assert await outbox.revive_dead(db, now=NOW) == 0
+
+
+async def test_what_was_set_aside_can_be_revived() -> None:
+    db = Tortoise.get_connection("default")
+    message_id = await outbox.put("a", {"n": 1}, now=NOW)
+    assert await outbox.mark_failed(db, message_id, tries=outbox.MAX_TRIES, error="no", now=NOW)
+    await db.execute_query("update outbox_message set dead_at = $1", [NOW])
+
+    assert await claim(NOW + timedelta(days=1)) == []
+    assert await outbox.revive_dead(db, now=NOW) == 1
+    assert len(await claim(NOW)) == 1

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from tortoise import fields
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.models import Model
@@ -65,25 +66,49 @@ async def claim(
         """,
         [now + LEASE, now, topics, limit],
     )
-    return sorted(rows, key=lambda row: str(row["id"]))
+    # asyncpg hands jsonb over as text.
+    claimed = [{**row, "body": orjson.loads(row["body"])} for row in rows]
+    return sorted(claimed, key=lambda row: str(row["id"]))
 
 
-async def mark_sent(db: BaseDBAsyncClient, message_ids: list[UUID], *, now: datetime) -> None:
-    await db.execute_query(
-        "update outbox_message set sent_at = $1 where id = any($2::uuid[])", [now, message_ids]
+async def mark_sent(db: BaseDBAsyncClient, message_id: UUID, *, now: datetime) -> bool:
+    """Mark it in the handler's transaction, before the handler works.
+
+    False when another worker delivered it meanwhile (the lease ran out): do nothing then. The
+    row stays locked until the transaction ends, so two can never both deliver.
+    """
+    rows = await db.execute_query_dict(
+        "update outbox_message set sent_at = $1 where id = $2 and sent_at is null returning id",
+        [now, message_id],
     )
+    return bool(rows)
 
 
 async def mark_failed(
     db: BaseDBAsyncClient, message_id: UUID, *, tries: int, error: str, now: datetime
-) -> None:
-    """Try again later (doubling from 2 s to 10 min), or set it aside for staff after MAX_TRIES."""
+) -> bool:
+    """Try again later (doubling from 2 s to 10 min), or set it aside for staff after MAX_TRIES.
+
+    True when it was set aside: somebody must be told.
+    """
     delay = min(timedelta(seconds=2**tries), timedelta(minutes=10))
     await db.execute_query(
         """update outbox_message set not_before = $1, last_error = $2,
-           dead_at = case when tries >= $3 then $4::timestamptz end where id = $5""",
+           dead_at = case when tries >= $3 then $4::timestamptz end
+           where id = $5 and sent_at is null""",
         [now + delay, error[:500], MAX_TRIES, now, message_id],
     )
+    return tries >= MAX_TRIES
+
+
+async def revive_dead(db: BaseDBAsyncClient, *, now: datetime) -> int:
+    """Give messages that were set aside another MAX_TRIES, once the cause is mended."""
+    rows = await db.execute_query_dict(
+        """update outbox_message set dead_at = null, tries = 0, not_before = $1
+           where dead_at is not null and sent_at is null returning id""",
+        [now],
+    )
+    return len(rows)
 
 
 async def dead_messages(*, limit: int) -> list[OutboxMessage]:
