@@ -35,6 +35,10 @@ INVARIANTS: dict[str, str] = {
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
         join bill b on b.id = ob.bill_id
         where b.paid_at is null or b.paid_version is distinct from ob.bill_version""",
+    "a_paid_bill_has_its_paid_order": """
+        select b.bill_no as breach from bill b where b.state = 'paid' and not exists (
+            select from pay_order_bill ob join pay_order o on o.id = ob.order_id
+            where ob.bill_id = b.id and ob.bill_version = b.paid_version and o.state = 'paid')""",
     "a_bill_is_paid_by_one_order_at_most": """
         select ob.bill_id::text as breach from pay_order_bill ob
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
