@@ -50,6 +50,7 @@ class Desk:
         return await self._ask("POST", path, data={"csrf_token": self.csrf_token, **form})
 
     async def login(self, who: str) -> None:
+        assert await self.get("/staff/login") == 200
         assert await self.post("/staff/login", login=who, password=PASSWORD) == 303
         assert await self.get("/staff") == 200
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tortoise import Tortoise
@@ -173,7 +174,7 @@ async def test_both_days_of_a_boundary_name_it(database: str) -> None:
     services = days.services_for(day)
 
     first = await reconcile_day(DAY, services=services, now=NOW)
-    second = await reconcile_day(NEXT, services=services, now=NOW)
+    second = await reconcile_day(NEXT, services=services, now=NOW + timedelta(days=1))
 
     assert found(first) == found(second) == [("day_boundary", "BND")]
 

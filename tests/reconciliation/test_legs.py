@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -56,6 +56,24 @@ async def test_a_day_without_trade_on_either_side_is_balanced(database: str) -> 
 
     assert view.state == "balanced"
     assert {one["state"] for one in view.legs} == {"empty"}
+
+
+@pytest.mark.parametrize(
+    ("now", "state", "leg_state"),
+    [
+        (days.at(15), "blocked", "missing"),
+        (days.at(0, 0, days.NEXT), "blocked", "missing"),
+        (days.at(9, 59, days.NEXT), "blocked", "missing"),
+        (days.at(10, 0, days.NEXT), "balanced", "empty"),
+    ],
+)
+async def test_no_bill_means_no_trade_only_from_ten_on_the_next_day(
+    database: str, now: datetime, state: str, leg_state: str
+) -> None:
+    view = await reconcile_day(DAY, services=days.services_for(Day()), now=now)
+
+    assert view.state == state
+    assert {one["state"] for one in view.legs} == {leg_state}
 
 
 async def test_a_channel_that_knows_no_trade_is_held_against_the_ledger(database: str) -> None:

@@ -39,6 +39,7 @@ async def test_the_login_leads_only_to_staff_pages(desk: Desk) -> None:
         ("/fees", "/staff"),
     ]:
         password = "Geheim-2026!"
+        await desk.get("/staff/login")
         assert await desk.post("/staff/login", login="clerk", password=password, next=wanted) == 303
         assert desk.headers["location"] == lands
 

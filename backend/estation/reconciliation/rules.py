@@ -2,11 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, time, timedelta
 from enum import StrEnum
+
+from estation.shared.clock import BEIJING
 
 RULES_VERSION = "2026.1"
 """Part of the result digest: change it with the meaning of any kind or pass."""
+
+
+BILLS_DUE_AT = time(10)
 
 
 class LegState(StrEnum):
@@ -194,6 +199,13 @@ def run_state(kinds: Iterable[str]) -> RunState:
 def is_over(day: date, today: date) -> bool:
     """A day still running may be tried (the channel decides what it gives); a later one not."""
     return day <= today
+
+
+def bills_are_due(day: date, now: datetime) -> bool:
+    """Both channels have their bills of a Beijing day by 10:00 of the next; before that "no
+    bill" may only mean "not yet". Source: WeChat Pay v3 bill/tradebill, Alipay
+    alipay.data.dataservice.bill.downloadurl.query."""
+    return now >= datetime.combine(day + timedelta(days=1), BILLS_DUE_AT, tzinfo=BEIJING)
 
 
 def neutral_cell(text: str) -> str:

@@ -20,7 +20,7 @@ from estation.outside.pay_channels import (
     ParsedBill,
     PayChannel,
 )
-from estation.reconciliation.rules import LegState
+from estation.reconciliation.rules import LegState, bills_are_due
 from estation.services import Services
 from estation.shared import ids
 from estation.shared.fields import MAX_FEN
@@ -74,7 +74,7 @@ async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg:
         # The channel may take seconds: no transaction is open while we wait.
         raw = await channel.download_bill(day)
     except ChannelError as trouble:
-        leg = await _without_download(channel, day, trouble)
+        leg = await _without_download(channel, day, trouble, now)
         log.warning("bill_not_fetched", account_id=leg.account_id, day=str(day), code=trouble.code)
         return leg
     kept = await _keep(channel, day, raw, now)
@@ -83,13 +83,16 @@ async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg:
     return await _read(channel, kept, raw)
 
 
-async def _without_download(channel: PayChannel, day: date, trouble: ChannelError) -> Leg:
+async def _without_download(
+    channel: PayChannel, day: date, trouble: ChannelError, now: datetime
+) -> Leg:
     """A bill is never changed in place, so one that proved itself earlier still serves; only
-    "there was no trade" contradicts it."""
+    "there was no trade" contradicts it, and that is believed only when bills are due."""
     stored = await _newest_proven(channel.account_id, day)
     if isinstance(trouble, NoBill):
         if stored is None:
-            return Leg(channel.account_id, channel.channel, LegState.EMPTY, trouble.code)
+            state = LegState.EMPTY if bills_are_due(day, now) else LegState.MISSING
+            return Leg(channel.account_id, channel.channel, state, trouble.code)
         return _leg(channel, stored, LegState.UNPROVEN, "渠道称当日无账单，但此前给出过账单")
     if stored is None:
         return Leg(channel.account_id, channel.channel, LegState.MISSING, trouble.code)
