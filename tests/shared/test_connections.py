@@ -39,6 +39,21 @@ async def test_people_waiting_for_a_held_row_do_not_stop_others(database: str) -
     assert MAX_CONNECTIONS > 8
 
 
+async def test_a_connection_that_was_left_in_a_transaction_comes_back_clean(
+    database: str,
+) -> None:
+    client = Tortoise.get_connection("default")
+    await client.execute_query("select 1")  # opens the pool
+    pool = client._pool
+    for _ in range(MAX_CONNECTIONS):
+        async with pool.acquire() as connection:
+            await connection.execute("begin")
+            await connection.execute("select 1")
+
+    async with pool.acquire() as connection:
+        assert not connection.is_in_transaction()
+
+
 async def _wait_for_the_row() -> None:
     async with in_transaction() as db:
         await db.execute_query("select * from held for update")
