@@ -1,6 +1,8 @@
 """The janitor: asks silent attempts, closes at the channel before it expires, re-drives news."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,6 +13,7 @@ from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import AttemptState, OrderState
 from estation.payments.invariants import broken_invariants
 from estation.payments.rules import MAX_INBOX_TRIES
+from estation.services import Services
 from tests.payments.city import City, count, later, make_bill, rows
 from tests.payments.fakes import NOW, UNKNOWN
 
@@ -90,25 +93,25 @@ async def test_money_paid_a_second_before_the_end_is_applied_by_the_janitor(
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
 
 
-async def test_an_unscanned_code_is_closed_only_when_its_life_and_a_margin_are_over(
+async def test_an_unscanned_code_frees_its_bill_at_the_orders_end_and_stays_watched(
     database: str, city: City
 ) -> None:
-    order = await city.order(await make_bill(city.person_id))
+    bill = await make_bill(city.person_id)
+    order = await city.order(bill)
     attempt = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
 
-    for minutes in range(15, 25):
+    await jobs.query_silent_attempts(city.services, now=later(minutes=15))
+    await jobs.close_due_orders(city.services, now=later(minutes=15))
+    at_its_end = await api.order_of(city.person_id, order.id)
+    (during,) = await rows("select state, close_reason from pay_attempt")
+    for minutes in (20, 25, 30, 36):
         await jobs.query_silent_attempts(city.services, now=later(minutes=minutes))
-        await jobs.close_due_orders(city.services, now=later(minutes=minutes))
-    during = await api.order_of(city.person_id, order.id)
-    for minutes in (25, 30, 36):
-        await jobs.query_silent_attempts(city.services, now=later(minutes=minutes))
-        await jobs.close_due_orders(city.services, now=later(minutes=minutes))
 
-    assert during.state is OrderState.OPEN
-    after = await api.order_of(city.person_id, order.id)
-    assert (after.state, after.close_reason) == (OrderState.CLOSED, "expired")
-    (row,) = await rows("select state, close_reason from pay_attempt")
-    assert row == {"state": "closed", "close_reason": "never_seen"}
+    assert (at_its_end.state, at_its_end.close_reason) == (OrderState.CLOSED, "expired")
+    assert await api.open_order_for_bill(city.person_id, bill.id) is None
+    assert during == {"state": "abandoned", "close_reason": ""}
+    (after,) = await rows("select state, close_reason from pay_attempt")
+    assert after == {"state": "closed", "close_reason": "never_seen"}
 
     city.alipay.pay(attempt.out_trade_no)
     (late,) = await api.settle_batch(
@@ -117,6 +120,81 @@ async def test_an_unscanned_code_is_closed_only_when_its_life_and_a_margin_are_o
 
     assert late.incident == "paid_after_expiry"
     assert await broken_invariants() == {}
+
+
+async def test_looking_at_an_order_past_its_end_frees_its_bill_at_once(
+    database: str, city: City
+) -> None:
+    bill = await make_bill(city.person_id)
+    order = await city.order(bill)
+    await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
+
+    seen = await api.refresh_order(
+        person_id=city.person_id,
+        order_id=order.id,
+        services=city.services,
+        now=later(minutes=15),
+    )
+
+    assert (seen.state, seen.close_reason) == (OrderState.CLOSED, "expired")
+    assert await api.open_order_for_bill(city.person_id, bill.id) is None
+
+
+async def test_an_account_taken_out_of_the_settings_does_not_stop_the_others(
+    database: str, city: City
+) -> None:
+    """Neither while its codes live nor when they have to end."""
+    orphan = await city.order(await make_bill(city.person_id))
+    await city.attempt(orphan, Channel.ALIPAY, Scene.PRECREATE)
+    _, order, number = await city.opened({"treasury": 100})
+    services = city.services
+    services = cast(
+        Services, SimpleNamespace(settings=services.settings, channels={**services.channels})
+    )
+    cast(dict[str, object], services.channels).pop(city.alipay.account_id)
+    city.wechat.pay(number)
+
+    done = await jobs.query_silent_attempts(services, now=later(seconds=10))
+    over = await jobs.query_silent_attempts(services, now=later(minutes=15))
+
+    assert (done["asked"], done["answered"]) == (2, 1)
+    assert over["not_ended"] == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    assert (await api.order_of(city.person_id, orphan.id)).state is OrderState.OPEN
+
+
+async def test_one_broken_question_does_not_lose_the_others_answers(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened({"treasury": 100})
+    await city.attempt(
+        await city.order(await make_bill(city.person_id)), Channel.ALIPAY, Scene.PRECREATE
+    )
+    city.alipay.trouble["query"] = RuntimeError("a bug")
+    city.wechat.pay(number)
+
+    done = await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+
+    assert (done["asked"], done["answered"]) == (2, 1)
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+async def test_an_attempt_silent_for_an_hour_becomes_one_incident_for_the_operator(
+    database: str, city: City
+) -> None:
+    _, order, number = await city.opened()
+    city.wechat.trouble["query"] = UNKNOWN
+
+    await jobs.query_silent_attempts(city.services, now=later(minutes=74))
+    early = await api.list_incidents()
+    for hours in (2, 3, 4):
+        await jobs.query_silent_attempts(city.services, now=later(hours=hours))
+
+    assert early == []
+    (incident,) = await api.list_incidents()
+    assert (incident.kind, incident.owner) == ("silent_attempt", "operator")
+    assert (incident.out_trade_no, incident.order_id) == (number, order.id)
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
 
 
 async def test_the_live_code_of_a_paid_order_is_closed_at_its_channel(

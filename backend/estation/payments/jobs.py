@@ -27,7 +27,8 @@ async def query_silent_attempts(
 ) -> dict[str, int]:
     """Ask the channels about watched attempts whose time has come; end those nobody may pay.
 
-    The pauses grow to ten minutes and go on for as long as an attempt is watched.
+    The pauses grow to ten minutes and go on for as long as an attempt is watched. One that
+    stays without a certain answer becomes an operator's incident.
     """
     due = await _claim_due(now, limit)
     ending = [attempt for attempt in due if attempt.must_end(now)]
@@ -36,25 +37,35 @@ async def query_silent_attempts(
 
     async def ask(attempt: WatchedAttempt) -> ChannelReport | None:
         async with gate:
-            return await asking.query(attempt, services)
+            try:
+                return await asking.query(attempt, services)
+            except Exception as failure:
+                # One attempt's trouble must not keep the others' answers from being settled.
+                log.error("ask_failed", out_trade_no=attempt.out_trade_no, exc_info=failure)
+                return None
 
     async def end(attempt: WatchedAttempt) -> asking.Ending:
         async with gate:
             try:
-                return await asking.end_at_channel(attempt, services, now=now)
+                return await asking.end_at_its_end(attempt, services, now=now)
             except Exception as failure:
-                # One attempt's trouble must not keep the others from being ended.
                 log.error("end_failed", out_trade_no=attempt.out_trade_no, exc_info=failure)
                 return asking.Ending.UNKNOWN
 
     reports = [report for report in await asyncio.gather(*map(ask, asked)) if report]
     await asking.settle_certain(reports, now=now)
     endings = await asyncio.gather(*map(end, ending))
+    not_ended = [
+        attempt
+        for attempt, how in zip(ending, endings, strict=True)
+        if how not in (asking.Ending.CLOSED, asking.Ending.PAID)
+    ]
+    await asking.tell_of_silent(not_ended, now=now)
     return {
         "asked": len(asked),
         "answered": len(reports),
-        "ended": sum(e in (asking.Ending.CLOSED, asking.Ending.PAID) for e in endings),
-        "not_ended": sum(e not in (asking.Ending.CLOSED, asking.Ending.PAID) for e in endings),
+        "ended": len(ending) - len(not_ended),
+        "not_ended": len(not_ended),
     }
 
 

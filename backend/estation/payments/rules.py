@@ -51,6 +51,7 @@ class IncidentKind(StrEnum):
     INCOMPLETE_NEWS = "incomplete_news"
     UNREADABLE_NEWS = "unreadable_news"  # Believed, but of a kind we cannot act on.
     UNSETTLED_NEWS = "unsettled_news"
+    SILENT_ATTEMPT = "silent_attempt"  # No news: its channel gives no certain answer.
 
 
 class CloseReason(StrEnum):
@@ -100,6 +101,9 @@ LATE_MARGIN = timedelta(minutes=10)
 
 FIRST_QUERY = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(minutes=10)
+
+SILENT_AFTER = timedelta(hours=1)
+"""So long after its order's end an attempt without a certain answer is an operator's matter."""
 
 HARMLESS_NEWS = ("SECURITY_ECHO",)
 """Kinds of notices that say nothing of money (WeChat Pay's self-test)."""
@@ -353,6 +357,11 @@ def must_end(
     if state is AttemptState.ABANDONED:
         return True
     return state in LIVE and (order is not OrderState.OPEN or order_expires_at <= now)
+
+
+def is_silent_too_long(order_expires_at: datetime, *, now: datetime) -> bool:
+    """True when an attempt that still has no certain answer needs a person's eye."""
+    return order_expires_at + SILENT_AFTER <= now
 
 
 def inbox_pause(tries: int) -> timedelta:

@@ -3,6 +3,7 @@
 No transaction is open while a channel thinks; what it says goes through settle.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +17,7 @@ from estation.outside.pay_channels import (
     ChannelError,
     ChannelReport,
     ChannelState,
+    ChannelUnknown,
     CloseOutcome,
     PayChannel,
     Scene,
@@ -23,7 +25,8 @@ from estation.outside.pay_channels import (
 from estation.payments import rules
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
-from estation.payments.rules import AttemptState, CloseReason, OrderState
+from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
+from estation.payments.rules import AttemptState, CloseReason, IncidentKind, OrderState
 from estation.services import Services
 from estation.shared.transactions import in_transaction
 
@@ -84,10 +87,18 @@ def watched(row: dict[str, Any]) -> WatchedAttempt:
     )
 
 
+def channel_of(account_id: str, services: Services) -> PayChannel:
+    """Raises ChannelUnknown for an account taken out of the settings: its money may still come."""
+    channel = services.channels.get(account_id)
+    if channel is None:
+        raise ChannelUnknown("NOT_CONFIGURED", account_id)
+    return channel
+
+
 async def query(attempt: WatchedAttempt, services: Services) -> ChannelReport | None:
     """The channel's word, or None when it gave none. Settles nothing."""
     try:
-        return await _channel(attempt, services).query(attempt.out_trade_no)
+        return await channel_of(attempt.account_id, services).query(attempt.out_trade_no)
     except ChannelError as trouble:
         _log_trouble("query_failed", attempt, trouble)
         return None
@@ -117,7 +128,7 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
     A number the channel never knew is closed here when its life and a margin are over.
     """
     try:
-        ending = await _end(attempt, _channel(attempt, services), now)
+        ending = await _end(attempt, channel_of(attempt.account_id, services), now)
     except ChannelError as trouble:
         _log_trouble("close_failed", attempt, trouble)
         return Ending.UNKNOWN
@@ -125,6 +136,25 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
         await _move(attempt, AttemptState.CLOSED, reason=CloseReason.NEVER_SEEN, now=now)
         return Ending.CLOSED
     return ending
+
+
+async def end_at_its_end(attempt: WatchedAttempt, services: Services, *, now: datetime) -> Ending:
+    """`end_at_channel` for an attempt that nobody may pay any more.
+
+    A code nobody scanned leaves the screen at once, so that it does not block the bill.
+    """
+    ending = await end_at_channel(attempt, services, now=now)
+    if ending is Ending.UNSEEN:
+        await abandon(attempt, now=now)
+    return ending
+
+
+async def tell_of_silent(attempts: Sequence[WatchedAttempt], *, now: datetime) -> None:
+    """One incident per attempt for those without a certain answer long after their order's end."""
+    silent = [one for one in attempts if rules.is_silent_too_long(one.order_expires_at, now=now)]
+    if silent:
+        async with in_transaction() as db:
+            await put_incidents(db, [_silence(attempt) for attempt in silent], now=now)
 
 
 async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
@@ -175,8 +205,22 @@ async def _move(
     return bool(rows)
 
 
-def _channel(attempt: WatchedAttempt, services: Services) -> PayChannel:
-    return services.channels[attempt.account_id]
+def _silence(attempt: WatchedAttempt) -> IncidentNote:
+    return IncidentNote(
+        kind=IncidentKind.SILENT_ATTEMPT,
+        channel=attempt.channel,
+        account_id=attempt.account_id,
+        out_trade_no=attempt.out_trade_no,
+        channel_trade_no=None,
+        amount_fen=0,
+        order_id=attempt.order_id,
+        distinction=attempt.out_trade_no,
+        evidence={
+            "attempt": {"state": attempt.state, "scene": attempt.scene},
+            "order": {"state": attempt.order_state, "expires_at": attempt.order_expires_at},
+        },
+        owner=OPERATOR,
+    )
 
 
 def _log_trouble(event: str, attempt: WatchedAttempt, trouble: ChannelError) -> None:

@@ -24,6 +24,7 @@ from estation.outside.pay_channels import (
     Scene,
 )
 from estation.payments import rules
+from estation.payments.actions.asking import channel_of
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.orders import end_order, free_the_way
 from estation.payments.errors import (
@@ -156,9 +157,9 @@ async def _ask(
     attempt: PayAttempt, services: Services, openid: str | None, *, is_first: bool, now: datetime
 ) -> AttemptView:
     """Ask the channel with no transaction open: it may take seconds."""
-    channel = services.channels[attempt.account_id]
     request = _request(attempt, services.settings, openid)
     try:
+        channel = channel_of(attempt.account_id, services)
         ticket = await channel.open_payment(attempt.scene, request)
     except ChannelRefused as refusal:
         log.warning("open_refused", out_trade_no=attempt.out_trade_no, code=refusal.code)

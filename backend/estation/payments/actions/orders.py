@@ -110,7 +110,7 @@ async def refresh_order(
     attempt = await live_attempt(order_id)
     if attempt is not None and await _may_ask(attempt, now):
         if attempt.must_end(now):
-            await asking.end_at_channel(attempt, services, now=now)
+            await asking.end_at_its_end(attempt, services, now=now)
         else:
             await asking.query_and_settle(attempt, services, now=now)
     if order.expires_at <= now:
