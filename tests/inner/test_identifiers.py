@@ -6,14 +6,14 @@ import pytest
 
 from estation.inner import identifiers, personas
 from estation.inner.seed import people
-from estation.shared import passwords
+from estation.shared import identity_papers, passwords
 
 TODAY = date(2026, 11, 23)
 
 
 @pytest.mark.parametrize("number", ["11010519491231002X", "440524188001010014"])
 def test_valid_identity_numbers(number: str) -> None:
-    assert identifiers.valid_id_no(number, today=TODAY)
+    assert identity_papers.valid_card(number, today=TODAY)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def test_valid_identity_numbers(number: str) -> None:
     ],
 )
 def test_invalid_identity_numbers(number: str) -> None:
-    assert not identifiers.valid_id_no(number, today=TODAY)
+    assert not identity_papers.valid_card(number, today=TODAY)
 
 
 def test_credit_codes() -> None:
-    assert identifiers.valid_credit_code("91350100M000100Y43")
-    assert not identifiers.valid_credit_code("91350100M000100Y44")
-    assert not identifiers.valid_credit_code("91350100M000100Z43")
-    assert identifiers.organisation_check_digit("D2143569") == "X"
+    assert identity_papers.valid_credit_code("91350100M000100Y43")
+    assert not identity_papers.valid_credit_code("91350100M000100Y44")
+    assert not identity_papers.valid_credit_code("91350100M000100Z43")
+    assert identity_papers.organisation_check_digit("D2143569") == "X"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_credit_codes() -> None:
         ("320802002022GB00069W00000001", False),
         ("320802002022KB00069F00010023", False),
         ("320802002022GB00069F0001002", False),
+        ("３20802002022GB00069F00010023", False),
     ],
 )
 def test_unit_codes(code: str, valid: bool) -> None:
@@ -55,9 +56,9 @@ def test_unit_codes(code: str, valid: bool) -> None:
 
 def test_personas_and_firms_have_right_check_digits() -> None:
     for citizen in (personas.BUYER, personas.SELLER):
-        assert identifiers.valid_id_no(citizen.id_no, today=TODAY)
+        assert identity_papers.valid_card(citizen.id_no, today=TODAY)
     for name in (*people.BANKS, *people.DEVELOPERS):
-        assert identifiers.valid_credit_code(people.organisation("mortgagee", name).id_no)
+        assert identity_papers.valid_credit_code(people.organisation("mortgagee", name).id_no)
 
 
 def test_passwords_are_known_again_and_nothing_else_is() -> None:

@@ -9,6 +9,7 @@ from estation.inner.rules import Stage
 from estation.inner.seed import seed_city, worked
 from estation.inner.seed.plan import plan_city
 from estation.settings import InnerSettings
+from estation.shared.identity_papers import valid_paper
 from tests.inner.conftest import NOW
 from tests.inner.desk import query
 
@@ -133,7 +134,7 @@ async def test_every_number_of_the_city_is_well_formed(
 
     assert [
         row for row in parties
-        if not identifiers.valid_document(row["id_type"], row["id_no"], today=date(2026, 11, 23))
+        if not valid_paper(row["id_type"], row["id_no"], today=date(2026, 11, 23))
         or not row["phone"].startswith("138000")
     ] == []  # fmt: skip
     assert [row for row in units if not identifiers.valid_unit_code(row["unit_code"])] == []

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from tortoise import Tortoise
 
-from estation.inner import identifiers, outgoing, rules
+from estation.inner import outgoing, rules
 from estation.inner.actions.numbers import take_numbers
 from estation.inner.errors import (
     BadIdentifier,
@@ -23,7 +23,7 @@ from estation.inner.errors import (
 from estation.inner.models import Case, CaseParty, CaseStage
 from estation.inner.rules import CaseState, Stage, StageState
 from estation.settings import InnerSettings
-from estation.shared import ids
+from estation.shared import identity_papers, ids
 from estation.shared.clock import beijing_day
 from estation.shared.transactions import in_transaction
 
@@ -148,7 +148,7 @@ def _check_parties(parties: Sequence[NewParty], *, today: date) -> None:
         rules.require_text(party.role, "role", 16, seq=seq, may_be_empty=False)
         rules.require_text(party.name, "name", 64, seq=seq, may_be_empty=False)
         rules.require_text(party.phone, "phone", 32, seq=seq, may_be_empty=False)
-        if not identifiers.valid_document(party.id_type, party.id_no, today=today):
+        if not identity_papers.valid_paper(party.id_type, party.id_no, today=today):
             raise BadIdentifier(seq=seq, field="id_no")
 
 

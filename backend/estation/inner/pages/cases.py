@@ -86,7 +86,10 @@ def _new_case(request: DeskRequest, form: dict[str, str]) -> NewCase:
     """The first box starts at once; an unknown matter is kept from the table by the select."""
     now = now_of(request)
     parties = [
-        NewParty(**{name: form.get(f"{n}-{name}", "") for name in PARTY_FIELDS})
+        NewParty(
+            **{name: form.get(f"{n}-{name}", "") for name in PARTY_FIELDS}
+            | {"id_no": form.get(f"{n}-id_no", "").upper()}
+        )
         for n in range(1, PARTY_LINES + 1)
         if form.get(f"{n}-name") or form.get(f"{n}-id_no")
     ]

@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from datetime import date, timedelta
 
-from estation.inner import identifiers
 from estation.inner.actions.cases import NewParty
-from estation.inner.identifiers import CREDIT_CODE, RESIDENT_CARD
+from estation.shared import identity_papers
+from estation.shared.identity_papers import CREDIT_CODE, RESIDENT_CARD
 
 SURNAMES = "王李张刘陈杨黄赵吴周徐孙马朱胡郭何高罗郑梁谢宋唐许邓冯韩曹曾彭萧蔡潘田董袁于余叶蒋杜"
 GIVEN = (
@@ -53,7 +53,7 @@ class Population:
             born = date(1955, 1, 1) + timedelta(days=self._dice.randrange(49 * 365))
             county = self._dice.choice(DISTRICTS)[0]
             first = f"{county}{born:%Y%m%d}{self._dice.randrange(1, 999):03d}"
-            number = first + identifiers.id_check_digit(first)
+            number = first + identity_papers.card_check_digit(first)
             if number not in self._taken:
                 self._taken.add(number)
                 return number
@@ -63,6 +63,6 @@ def organisation(role: str, name: str) -> NewParty:
     """A firm with a unified social credit code made from its place in the tables above."""
     place = (*BANKS, *DEVELOPERS).index(name) + 1
     body = f"MA{place:06d}"
-    first_17 = f"91360102{body}{identifiers.organisation_check_digit(body)}"
-    code = first_17 + identifiers.credit_code_check_digit(first_17)
+    first_17 = f"91360102{body}{identity_papers.organisation_check_digit(body)}"
+    code = first_17 + identity_papers.credit_code_check_digit(first_17)
     return NewParty(role, name, CREDIT_CODE, code, f"138000090{place:02d}")

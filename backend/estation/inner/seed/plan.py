@@ -7,12 +7,12 @@ from datetime import date, datetime, time, timedelta
 
 from estation.inner import personas
 from estation.inner.actions.cases import NewCase, NewParty, NewStage
-from estation.inner.identifiers import RESIDENT_CARD
 from estation.inner.rules import CaseState, Stage, StageState
 from estation.inner.seed import people, worked
 from estation.inner.seed.people import Population
 from estation.inner.seed.worked import WorkedBill, WorkedCase
 from estation.shared.clock import BEIJING, beijing_day
+from estation.shared.identity_papers import RESIDENT_CARD
 
 SEED = 360100
 UNITS = 500
