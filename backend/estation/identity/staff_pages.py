@@ -15,6 +15,7 @@ from estation.identity.api import (
 from estation.identity.errors import WrongPassword
 from estation.services import OnlineRequest
 from estation.shared.pages import render
+from estation.shared.passwords import TooManyLogins
 
 bp = Blueprint("identity_staff_pages")
 
@@ -34,7 +35,7 @@ async def show_login(request: OnlineRequest) -> HTTPResponse:
 @bp.post("/staff/login")
 @public
 async def do_login(request: OnlineRequest) -> HTTPResponse:
-    """A new session for the right password, replacing the browser's old one; else 403."""
+    """A new session for the right password, replacing the browser's old one; else 403 or 429."""
     login, password = _text(request, "login").strip(), _text(request, "password")
     onwards = _next(_text(request, "next"))
     viewer = request.ctx.viewer
@@ -47,13 +48,13 @@ async def do_login(request: OnlineRequest) -> HTTPResponse:
             now=request.app.ctx.clock(),
             session_id=viewer.session_id if viewer else None,
         )
-    except WrongPassword as wrong:
+    except (WrongPassword, TooManyLogins) as refusal:
         return render(
             request,
             "staff/login.html",
-            status=wrong.http_status,
+            status=refusal.http_status,
             login=login[:MAX_LOGIN],
-            problem=wrong.message,
+            problem=refusal.message,
             next=onwards,
         )
     response = redirect(onwards, status=303)

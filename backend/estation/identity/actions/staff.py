@@ -1,6 +1,5 @@
 """Staff of the online side: made by an operator, locked after wrong passwords."""
 
-import asyncio
 import secrets
 from datetime import datetime
 from uuid import UUID
@@ -32,7 +31,7 @@ async def ensure_staff(*, login: str, name: str, role: str, password: str, now: 
         login=login,
         name=name,
         role=StaffRole(role),
-        password_hash=await asyncio.to_thread(passwords.hash_password, password),
+        password_hash=await passwords.hash_in_turn(password),
     ).save(force_create=True)
     log.info("staff_made", login=login, role=role)
 
@@ -40,14 +39,15 @@ async def ensure_staff(*, login: str, name: str, role: str, password: str, now: 
 async def login_staff(
     *, login: str, password: str, now: datetime, session_id: UUID | None = None
 ) -> OpenedSession:
-    """Raises WrongPassword for every kind of no; five wrong ones lock for fifteen minutes."""
+    """Raises WrongPassword for every kind of no; five wrong ones lock for fifteen minutes.
+
+    Raises TooManyLogins, and counts nothing, when too many passwords wait to be checked.
+    """
     if "\0" in login or len(login) > MAX_LOGIN or len(password) > MAX_PASSWORD:
         raise WrongPassword
     user = await StaffUser.get_or_none(login=login)
     # scrypt takes a good while of CPU: neither the loop nor a transaction waits for it.
-    right = await asyncio.to_thread(
-        passwords.verify_password, password, user.password_hash if user else _NOBODY
-    )
+    right = await passwords.verify_in_turn(password, user.password_hash if user else _NOBODY)
     opened = None
     async with in_transaction():
         user = await StaffUser.select_for_update().get_or_none(login=login)

@@ -1,6 +1,5 @@
 """Coming to the desk and leaving it."""
 
-import asyncio
 import hmac
 import secrets
 from dataclasses import dataclass
@@ -39,14 +38,15 @@ async def log_in(login: str, password: str, *, now: datetime) -> str:
     """The session's token for the cookie.
 
     Raises LoginFailed for an unknown login, a wrong password and a disabled account alike,
-    LoginLocked while locked; the fifth wrong password in a row locks for 15 minutes.
+    LoginLocked while locked; the fifth wrong password in a row locks for 15 minutes. Raises
+    TooManyLogins, and counts nothing, when too many passwords wait to be checked.
     """
     user = await StaffUser.get_or_none(login=login[:32])
     if user is not None and user.locked_until is not None and user.locked_until > now:
         raise LoginLocked(until=user.locked_until.isoformat())
     stored = user.password_hash if user is not None else _NOBODY
     # Scrypt takes its time on purpose: no transaction is open meanwhile.
-    right = await asyncio.to_thread(passwords.verify_password, password, stored)
+    right = await passwords.verify_in_turn(password, stored)
     if user is None or not right or user.disabled_at is not None:
         if user is not None:
             await _count_failure(user.id, now)

@@ -18,6 +18,7 @@ from estation.inner.guards import (
 )
 from estation.inner.rules import LONGEST_SESSION
 from estation.shared.pages import render
+from estation.shared.passwords import TooManyLogins
 
 
 @public
@@ -35,7 +36,7 @@ async def log_in(request: DeskRequest) -> HTTPResponse:
     login = form.get("login", "").strip()
     try:
         token = await logins.log_in(login, form.get("password", ""), now=now_of(request))
-    except (LoginFailed, LoginLocked) as refusal:
+    except (LoginFailed, LoginLocked, TooManyLogins) as refusal:
         return render(
             request,
             "inner/login.html",
