@@ -9,7 +9,7 @@ import pytest
 
 from estation.fees.models import Bill
 from estation.ledger.api import balance
-from estation.outside.pay_channels import Channel, ChannelReport, ChannelState
+from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
 from estation.payments import api
 from estation.payments.actions import locking
 from estation.payments.api import OrderState, OutcomeKind, SettleItem
@@ -210,7 +210,7 @@ async def test_money_for_a_changed_bill_waits_and_the_bill_is_not_blocked(
     assert (outcome.kind, outcome.incident) == (OutcomeKind.INCIDENT, kind)
     after = await api.order_of(city.person_id, order.id)
     assert (after.state, after.close_reason) == (OrderState.CLOSED, kind)
-    assert after.paid_attempt is not None
+    assert after.paid_attempt is None, "its money waits; it paid nothing"
     assert await rows("select * from bill") == before
     assert await api.open_order_for_bill(city.person_id, bill.id) is None
     assert await balance(SUSPENSE) == -TOTAL
@@ -277,6 +277,25 @@ async def test_money_after_the_end_of_its_order_waits_for_a_person(
     assert (after.state, after.close_reason) == (OrderState.CLOSED, reason)
     assert str((await Bill.get(id=bill.id)).state) == "payable"
     assert await broken_invariants() == {}
+
+
+async def test_a_paid_order_shows_the_payment_that_was_applied(database: str, city: City) -> None:
+    """Not the first one made: its money came second and waits in suspense."""
+    order = await city.order(await make_bill(city.person_id))
+    first = await city.attempt(order)
+    second = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
+    city.alipay.pay(second.out_trade_no)
+    await settle(
+        api.from_report(city.alipay.report(second.out_trade_no)),
+        notice_item(city, city.paid(first.out_trade_no)),
+    )
+
+    shown = await api.order_of(city.person_id, order.id)
+
+    states = {one.out_trade_no: one.state for one in await api.attempts_of_order(order.id)}
+    assert set(states.values()) == {"paid"}
+    assert shown.paid_attempt is not None
+    assert shown.paid_attempt.out_trade_no == second.out_trade_no
 
 
 async def test_a_second_trade_number_under_a_paid_number_is_a_double_payment(

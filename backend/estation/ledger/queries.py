@@ -59,6 +59,14 @@ class TransferView:
     legs: list[tuple[str, int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class PaymentNumbers:
+    """Which payment it was: our out_trade_no and the channel's trade number."""
+
+    our_no: str
+    channel_no: str
+
+
 async def transfers_about(our_no: str, *, limit: int = 50) -> list[TransferView]:
     """The transfers under one number of ours, oldest first."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
@@ -73,6 +81,16 @@ async def transfers_about(our_no: str, *, limit: int = 50) -> list[TransferView]
         TransferView(**{**row, "legs": [tuple(leg) for leg in orjson.loads(row["legs"] or "[]")]})
         for row in rows
     ]
+
+
+async def payment_of(order_id: UUID) -> PaymentNumbers | None:
+    """The numbers of the payment that was applied to an order; None when none was."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select our_no, channel_no from ledger_transfer
+           where order_id = $1 and kind = 'payment'""",
+        [order_id],
+    )
+    return PaymentNumbers(**rows[0]) if rows else None
 
 
 async def transfers_by_key(keys: Sequence[str]) -> dict[str, StandingTransfer]:

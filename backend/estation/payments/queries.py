@@ -8,6 +8,7 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
+from estation.ledger.api import payment_of
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.errors import IncidentNotFound, OrderNotFound
 from estation.payments.models import Incident, Notice, PayAttempt, PayOrder, PayOrderBill
@@ -56,7 +57,7 @@ class SplitView:
 @dataclass(frozen=True, slots=True)
 class OrderView:
     """A pay order as its payer may see it; `close_reason` when closed (rules.CloseReason, or the
-    incident kind that ended it)."""
+    incident kind that ended it); `paid_attempt` is the one that was applied."""
 
     id: UUID
     order_no: str
@@ -224,7 +225,7 @@ async def _view(order: PayOrder) -> OrderView:
     splits = await SplitRow.filter(order_id=order.id).order_by("receipt_no")
     attempts = await PayAttempt.filter(order_id=order.id).order_by("created_at")
     live = next((row for row in attempts if row.state in LIVE), None)
-    paid = next((row for row in attempts if row.state is AttemptState.PAID), None)
+    paid = await _applied(order, attempts)
     return OrderView(
         id=order.id,
         order_no=order.order_no,
@@ -244,6 +245,18 @@ async def _view(order: PayOrder) -> OrderView:
         ],
         live_attempt=attempt_view(live) if live else None,
         paid_attempt=attempt_view(paid) if paid else None,
+    )
+
+
+async def _applied(order: PayOrder, attempts: Sequence[PayAttempt]) -> PayAttempt | None:
+    """The attempt that paid the order. Others may have brought money too; that waits in suspense,
+    and the books alone tell which one was applied."""
+    payment = await payment_of(order.id) if order.state is OrderState.PAID else None
+    if payment is None:
+        return None
+    numbers = (payment.our_no, payment.channel_no)
+    return next(
+        (row for row in attempts if (row.out_trade_no, row.channel_trade_no) == numbers), None
     )
 
 
