@@ -45,6 +45,13 @@ def opened(channel: WechatPay, notice: WechatNotice, now: datetime = NOW) -> Ver
     return channel.open_notice(headers, body, now=now)
 
 
+def assert_kept_unread(notice: VerifiedNotice) -> None:
+    """Believed and kept, but no word about a payment that could move anything."""
+    assert (notice.report, notice.kind) == (None, "UNREADABLE")
+    assert notice.plaintext
+    assert len(notice.out_trade_no) <= 64
+
+
 def reason(channel: WechatPay, notice: WechatNotice, now: datetime = NOW) -> str:
     with pytest.raises(NoticeRejected) as rejected:
         opened(channel, notice, now)
@@ -233,13 +240,13 @@ def test_a_payment_to_somebody_else_is_refused(
 def test_only_a_positive_whole_number_of_fen_is_money(channel: WechatPay, total: object) -> None:
     amount = {"total": total, "currency": "CNY"}
 
-    assert reason(channel, WechatNotice(transaction(amount=amount))) == "not_money"
+    assert_kept_unread(opened(channel, WechatNotice(transaction(amount=amount))))
 
 
 def test_another_currency_is_not_money(channel: WechatPay) -> None:
     amount = {"total": 817524, "currency": "USD"}
 
-    assert reason(channel, WechatNotice(transaction(amount=amount))) == "not_money"
+    assert_kept_unread(opened(channel, WechatNotice(transaction(amount=amount))))
 
 
 @pytest.mark.parametrize(
@@ -258,10 +265,31 @@ def test_another_currency_is_not_money(channel: WechatPay) -> None:
         {"success_time": 1772330400},
     ],
 )
-def test_fields_of_another_kind_are_malformed(
+def test_news_with_fields_of_another_kind_is_kept_for_a_person(
     channel: WechatPay, change: dict[str, object]
 ) -> None:
-    assert reason(channel, WechatNotice(transaction(**change))) == "malformed"
+    assert_kept_unread(opened(channel, WechatNotice(transaction(**change))))
+
+
+def test_unreadable_news_is_the_same_when_delivered_again_and_other_when_it_differs(
+    channel: WechatPay,
+) -> None:
+    first = opened(channel, WechatNotice(transaction(amount={}), notice_id="EV-1"))
+    again = opened(channel, WechatNotice(transaction(amount={}), notice_id="EV-2"))
+    other = opened(channel, WechatNotice(transaction(amount=None)))
+
+    assert first.out_trade_no == transaction()["out_trade_no"]
+    assert first.event_key == again.event_key != other.event_key
+
+
+def test_unreadable_news_to_somebody_else_is_refused(channel: WechatPay) -> None:
+    change = {"amount": None, "mchid": "1900000110"}
+
+    assert reason(channel, WechatNotice(transaction(**change))) == "wrong_addressee"
+
+
+def test_refund_news_without_its_numbers_is_kept_for_a_person(channel: WechatPay) -> None:
+    assert_kept_unread(opened(channel, WechatNotice({"mchid": MCHID}, event_type="REFUND.SUCCESS")))
 
 
 def test_the_same_news_under_another_id_has_the_same_key(channel: WechatPay) -> None:
@@ -335,6 +363,13 @@ def test_every_trade_state_has_a_meaning(
     assert notice.report is not None
     assert notice.report.state is expected
     assert (notice.report.paid_fen is not None) == (expected is ChannelState.PAID)
+
+
+def test_news_that_nothing_was_paid_needs_no_trade_number(channel: WechatPay) -> None:
+    notice = opened(channel, WechatNotice(transaction(trade_state="NOTPAY", transaction_id=7)))
+
+    assert notice.report is not None
+    assert notice.report.channel_trade_no is None
 
 
 def test_a_nul_in_a_comment_does_not_stop_the_money(channel: WechatPay) -> None:

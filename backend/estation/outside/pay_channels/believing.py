@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-from estation.outside.pay_channels import NoticeRejected
+from estation.outside.pay_channels import NoticeRejected, VerifiedNotice
 
 NOTICE_BYTES: Final = 256 * 1024
 _MIN_KEY_BITS: Final = 2048
@@ -33,6 +33,13 @@ HTTP_STATUS: Final = {
     "unknown_serial": 401,
 }
 """NoticeRejected.reason -> the status for the channel; every one makes it deliver again."""
+
+
+CONTENT: Final = frozenset({"malformed", "not_money"})
+"""Reasons that speak of what news says, not of who sent it or to whom."""
+
+UNREADABLE: Final = "UNREADABLE"
+"""The kind of believed news whose content cannot be read."""
 
 
 class Disbelief(Exception):
@@ -112,6 +119,18 @@ def event_key(*parts: str) -> str:
     if len(key) <= _EVENT_KEY_CHARACTERS:
         return key
     return f"{parts[0][:32]}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def unreadable_news(
+    plaintext: dict[str, Any], number: object, disbelief: Disbelief
+) -> VerifiedNotice:
+    """The channel's own words to us, which we cannot read: kept for a person, since money may
+    have arrived and a rejection would leave no trace. Any other `disbelief` is raised again."""
+    if disbelief.reason not in CONTENT:
+        raise disbelief
+    digest = hashlib.sha256(repr(sorted(plaintext.items())).encode()).hexdigest()
+    known = without_nul(number)[:64] if isinstance(number, str) else ""
+    return VerifiedNotice(event_key(UNREADABLE, digest), UNREADABLE, known, None, plaintext)
 
 
 def plain_words(text: str, *, forbidden: str, characters: int, utf8_bytes: int) -> str:

@@ -16,6 +16,7 @@ from estation.outside.pay_channels.believing import (
     Disbelief,
     event_key,
     text_of,
+    unreadable_news,
     verify,
     without_nul,
 )
@@ -38,7 +39,8 @@ def read_notice(
 ) -> VerifiedNotice:
     """Form, signature, charset, addressee, money, in this order. Raises Disbelief.
 
-    There is no age limit: Alipay re-delivers the same notice for 25 hours, so only the
+    Once the addressee is right nothing is lost: what cannot be read has kind UNREADABLE. There is
+    no age limit: Alipay re-delivers the same notice for 25 hours, so only the
     idempotent change of state protects against a replay.
     """
     if headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
@@ -61,6 +63,13 @@ def answer(*, accepted: bool, status: int) -> NoticeAnswer:
 
 
 def _news(application: Application, plaintext: dict[str, str]) -> VerifiedNotice:
+    try:
+        return _readable_news(application, plaintext)
+    except Disbelief as disbelief:
+        return unreadable_news(dict(plaintext), plaintext.get("out_trade_no"), disbelief)
+
+
+def _readable_news(application: Application, plaintext: dict[str, str]) -> VerifiedNotice:
     kind = text_of(plaintext, "notify_type", most=32)
     if kind != _TRADE_NEWS:
         digest = hashlib.sha256(repr(sorted(plaintext.items())).encode()).hexdigest()

@@ -13,6 +13,7 @@ from estation.outside.pay_channels.believing import (
     Disbelief,
     event_key,
     text_of,
+    unreadable_news,
     without_nul,
 )
 from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys
@@ -37,7 +38,10 @@ def read_notice(
     *,
     now: datetime,
 ) -> VerifiedNotice:
-    """Signature and age first, then encryption, then addressee, then money. Raises Disbelief."""
+    """Signature and age first, then encryption, then addressee, then money. Raises Disbelief.
+
+    Once the addressee is right nothing is lost: what cannot be read has kind UNREADABLE.
+    """
     if len(body) > NOTICE_BYTES:
         raise Disbelief("malformed", "too long")
     check_signature(keys, headers, body, now=now)
@@ -66,9 +70,12 @@ def _news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedN
 
 
 def _transaction_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
-    report = report_of(merchant, plaintext)
+    try:
+        report = report_of(merchant, plaintext)
+    except Disbelief as disbelief:
+        return unreadable_news(plaintext, plaintext.get("out_trade_no"), disbelief)
     number = plaintext["out_trade_no"]
-    transaction_id = plaintext.get("transaction_id") or ""
+    transaction_id = str(plaintext.get("transaction_id") or "")
     return VerifiedNotice(
         # Not the vendor's id: the same news may come again under another one.
         event_key=event_key(kind, number, transaction_id, plaintext["trade_state"]),
@@ -81,9 +88,12 @@ def _transaction_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) 
 
 def _refund_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
     check_addressee(merchant, plaintext, with_appid=False)
-    number = trade_number_of(plaintext)
-    refund_no = text_of(plaintext, "out_refund_no")
-    status = text_of(plaintext, "refund_status", most=32)
+    try:
+        number = trade_number_of(plaintext)
+        refund_no = text_of(plaintext, "out_refund_no")
+        status = text_of(plaintext, "refund_status", most=32)
+    except Disbelief as disbelief:
+        return unreadable_news(plaintext, plaintext.get("out_trade_no"), disbelief)
     return VerifiedNotice(
         event_key=event_key("REFUND", refund_no, status),
         kind=kind,
