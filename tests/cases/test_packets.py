@@ -102,3 +102,11 @@ async def test_an_address_book_of_later_news_wins_over_earlier() -> None:
         )
 
     assert (await person(ANNA.id_no)).phone_index == VAULT.index("phone:13900000009")
+
+
+@pytest.mark.parametrize("source", ["county", "j", "", "jc-online", "jc-"])
+async def test_a_sender_may_not_speak_for_another_source(source: str) -> None:
+    with pytest.raises(RowRefused, match="source"):
+        await arrive(case(source=source))
+
+    assert await Case.all().count() == 0

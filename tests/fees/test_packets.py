@@ -172,3 +172,16 @@ class TestLocking:
     async def test_unknown_ids_are_simply_missing(self) -> None:
         async with in_transaction():
             assert await lock_bills([UUID(int=1)]) == []
+
+
+@pytest.mark.parametrize("source", ["county", "j", "", "jc-online", "jc-"])
+async def test_a_sender_may_not_speak_for_another_source(source: str) -> None:
+    with pytest.raises(RowRefused, match="source"):
+        await arrive(bill(source=source))
+
+    assert await Bill.all().count() == 0
+
+
+def test_a_source_is_not_a_longer_one_that_begins_alike() -> None:
+    assert Arrival("jc-center-online", 1, NOW).is_from("jc-center")
+    assert not Arrival("jc-center-online", 1, NOW).is_from("jc")

@@ -24,6 +24,8 @@ def make_handler(vault: Vault) -> Handler:
     async def apply_cases(rows: Sequence[Struct], arrival: Arrival) -> None:
         cases = [cast("CaseRow", row) for row in rows]
         for case in cases:
+            if not arrival.is_from(case.source):
+                raise RowRefused(f"{_name(case)}: source")
             fault = fault_of(case)
             if fault:
                 raise RowRefused(f"{_name(case)}: {fault}")

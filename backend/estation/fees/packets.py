@@ -29,6 +29,8 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
     async def apply_fee_bills(rows: Sequence[Struct], arrival: Arrival) -> None:
         bills = [cast("FeeBillRow", row) for row in rows]
         for bill in bills:
+            if not arrival.is_from(bill.source):
+                raise RowRefused(f"{_name(bill)}: source")
             fault = fault_of(bill, payees=payees, most_fen=MAX_FEN)
             if fault:
                 raise RowRefused(f"{_name(bill)}: {fault}")

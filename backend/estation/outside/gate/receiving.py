@@ -39,6 +39,11 @@ class Arrival:
     seq: int
     watermark: datetime
 
+    def is_from(self, source: str) -> bool:
+        """Whether the stream, `<source>-<destination>`, is this source's: nobody speaks for
+        another. For destinations without a hyphen, as the online side is."""
+        return source == self.stream.rpartition("-")[0]
+
 
 Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
 """Gets all rows of its topic of one file, in the file's order, inside the file's transaction.
