@@ -345,3 +345,21 @@ class TestTraces:
         assert await Session.all().count() == 1
         assert await LoginCode.all().count() == 1
         assert await sessions.forget_expired(now=at(90_000)) == 0
+
+    async def test_a_crowd_of_ended_logins_goes_in_one_call(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sessions, "FORGET_AT_ONCE", 3)
+        for _ in range(10):
+            await sessions.open_session(now=NOW, life=rules.LOGIN_LIFE)
+
+        assert await sessions.forget_expired(now=at(90_000)) == 10
+        assert await Session.all().count() == 0
+
+    async def test_forgetting_has_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sessions, "FORGET_AT_ONCE", 1)
+        monkeypatch.setattr(sessions, "FORGET_ROUNDS", 4)
+        for _ in range(5):
+            await sessions.open_session(now=NOW, life=rules.LOGIN_LIFE)
+
+        assert await sessions.forget_expired(now=at(90_000)) == 4
