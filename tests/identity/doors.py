@@ -14,7 +14,7 @@ from sanic import HTTPResponse, Sanic
 from sanic.response import json
 
 from estation.fees import routes as fee_routes
-from estation.identity import routes
+from estation.identity import pages, routes
 from estation.identity.api import (
     attach_viewer,
     citizen,
@@ -86,10 +86,14 @@ async def open_doors(*, public_url: str = "http://city.example") -> AsyncIterato
         settings=SimpleNamespace(public_url=public_url, payees=[]),
         vault=VAULT,
         sms=sms,
-        wechat=SimpleNamespace(appid="wx1"),
+        wechat=SimpleNamespace(
+            appid="wx1",
+            authorize_url=lambda *, redirect_uri, state: f"http://wechat.example/{state}",
+        ),
         clock=lambda: clock[0],
     )
     app.blueprint(routes.bp)
+    app.blueprint(pages.bp)
     app.blueprint(fee_routes.bp)
     _add_desk(app, written)
     app.on_request(attach_viewer)

@@ -12,6 +12,7 @@ from estation.fees.rules import BillState
 from estation.identity import rules
 from estation.identity.actions.persons import upsert_persons
 from estation.identity.api import citizen_only, public, staff_only
+from estation.identity.models import Session
 from tests.identity.doors import NOW, PAGE, Doors, open_doors
 from tests.identity.people import ANNA, BO, VAULT
 
@@ -50,6 +51,40 @@ class TestLoggingIn:
         assert person["token"] != laid
         stolen = {"authorization": f"Bearer {laid}"}
         assert (await doors.ask("GET", "/own", headers=stolen))[0] == 401
+
+    async def test_whoever_logs_in_over_a_citizen_does_not_get_the_wechat_of_that_citizen(
+        self, doors: Doors
+    ) -> None:
+        anna = await doors.log_in()
+        await Session.all().update(openid="openid-of-anna")
+        await doors.ask("POST", "/api/login/code", json={"phone": BO.phone},
+                        headers={"x-csrf-token": anna["csrf_token"]})  # fmt: skip
+
+        status, _ = await doors.ask(
+            "POST",
+            "/api/login",
+            json={"phone": BO.phone, "code": doors.sms.code},
+            headers={"x-csrf-token": anna["csrf_token"]},
+        )
+
+        assert status == 200
+        assert [one.openid for one in await Session.all()] == [None]
+
+    async def test_a_citizen_who_asks_for_wechat_login_goes_on_and_keeps_the_session(
+        self, doors: Doors
+    ) -> None:
+        await doors.log_in()
+
+        went = await doors.turned("GET", "/wechat/login?next=/fees")
+
+        assert went == (303, "/fees")
+        assert (await doors.ask("GET", "/own"))[1] == {"name": ANNA.name}
+        assert await Session.all().count() == 1
+
+    async def test_a_stranger_who_asks_for_wechat_login_goes_to_wechat(self, doors: Doors) -> None:
+        status, where = await doors.turned("GET", "/wechat/login?next=/fees")
+
+        assert (status, where.startswith("http://wechat.example/")) == (302, True)
 
     async def test_a_known_and_an_unknown_phone_get_the_same_answer(self, doors: Doors) -> None:
         known = await doors.ask("POST", "/api/login/code", json={"phone": ANNA.phone})

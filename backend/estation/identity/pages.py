@@ -94,7 +94,8 @@ async def prove_phone(request: OnlineRequest) -> HTTPResponse:
             vault=services.vault,
             now=services.clock(),
             session_id=begun.session_id if begun else None,
-            openid=begun.openid if begun else None,
+            # Only of a login that has begun: somebody else may sit at a citizen's browser.
+            openid=begun.openid if begun and begun.person_id is None else None,
         )
     except (WrongCode, InvalidPhone) as refusal:
         field = "code" if isinstance(refusal, WrongCode) else "phone"
@@ -173,8 +174,14 @@ async def leave(request: OnlineRequest) -> HTTPResponse:
 @bp.get("/wechat/login", name="wechat_login")
 @public
 async def wechat_login(request: OnlineRequest) -> HTTPResponse:
-    """To WeChat's consent page; the session remembers the state that must come back."""
+    """To WeChat's consent page; the session remembers the state that must come back.
+
+    Somebody already logged in goes on at once and keeps the session.
+    """
     services, goes_to = request.app.ctx, safe_next(request.args.get("next"))
+    viewer = request.ctx.viewer
+    if viewer is not None and (viewer.person_id or viewer.staff_id) is not None:
+        return redirect(goes_to, status=303)
     opened, state = await begin_wechat_login(now=services.clock())
     back = _with_next(f"{services.settings.public_url}/wechat/callback", goes_to)
     response = redirect(services.wechat.authorize_url(redirect_uri=back, state=state))

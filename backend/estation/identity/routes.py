@@ -63,7 +63,8 @@ async def login(request: OnlineRequest) -> HTTPResponse:
         vault=services.vault,
         now=services.clock(),
         session_id=begun.session_id if begun else None,
-        openid=begun.openid if begun else None,
+        # Only of a login that has begun: somebody else may sit at a citizen's browser.
+        openid=begun.openid if begun and begun.person_id is None else None,
     )
     return _opened(request, opened)
 
