@@ -214,6 +214,43 @@ async def test_the_live_code_of_a_paid_order_is_closed_at_its_channel(
     assert states == {AttemptState.PAID, AttemptState.CLOSED}
 
 
+@pytest.mark.parametrize("change", ["version = 2", "state = 'withdrawn'"])
+@pytest.mark.parametrize("is_looked_at", [True, False])
+async def test_a_changed_bill_ends_the_live_code_at_its_channel_first(
+    database: str, city: City, change: str, is_looked_at: bool
+) -> None:
+    bill, order, number = await city.opened()
+    await rows(f"update bill set {change} where id = $1", bill.id)
+
+    if is_looked_at:
+        await api.refresh_order(
+            person_id=city.person_id,
+            order_id=order.id,
+            services=city.services,
+            now=later(seconds=10),
+        )
+    else:
+        await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+
+    assert city.wechat.trades[number].state is ChannelState.CLOSED
+    after = await api.order_of(city.person_id, order.id)
+    assert (after.state, after.close_reason) == (OrderState.CLOSED, "bill_changed")
+    assert await broken_invariants() == {}
+
+
+async def test_an_order_of_a_changed_bill_stays_open_while_somebody_may_be_paying(
+    database: str, city: City
+) -> None:
+    bill, order, number = await city.opened()
+    await rows("update bill set version = 2 where id = $1", bill.id)
+    city.wechat.busy = True
+
+    await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
+    assert city.wechat.verbs(number) == ["open", "query", "close"]
+
+
 async def test_two_janitors_ask_each_attempt_once(database: str, city: City) -> None:
     numbers = [(await city.opened({"treasury": 100 + n}))[2] for n in range(5)]
 

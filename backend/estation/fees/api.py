@@ -2,7 +2,7 @@
 
 from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid
 from estation.fees.errors import BillChanged, BillNotFound, BillNotPayable
-from estation.fees.queries import BillView, ItemView, bill_of, bills_of
+from estation.fees.queries import BillView, ItemView, bill_of, bills_of, standing_of
 from estation.fees.rules import BillState
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "bills_of",
     "lock_bills",
     "mark_paid",
+    "standing_of",
 ]

@@ -1,5 +1,6 @@
 """What can be asked about bills; every answer is a plain value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -81,6 +82,14 @@ async def bill_of(person_id: UUID, bill_id: UUID) -> BillView:
         [bill_id, rows[0]["version"]],
     )
     return _view(rows[0], tuple(ItemView(**item) for item in items))
+
+
+async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, BillState]]:
+    """Version and state of these bills now, not locked; missing ones are not in the answer."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        "select id, version, state from bill where id = any($1::uuid[])", [list(bill_ids)]
+    )
+    return {row["id"]: (row["version"], BillState(row["state"])) for row in rows}
 
 
 def _view(row: dict[str, Any], items: tuple[ItemView, ...]) -> BillView:

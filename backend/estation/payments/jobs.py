@@ -12,6 +12,7 @@ from estation.outside.pay_channels import ChannelReport
 from estation.payments import rules
 from estation.payments.actions import asking, inbox, orders
 from estation.payments.actions.asking import WatchedAttempt
+from estation.payments.actions.changes import changed_orders
 from estation.payments.rules import CloseReason
 from estation.services import Services
 from estation.shared.transactions import in_transaction
@@ -31,8 +32,9 @@ async def query_silent_attempts(
     stays without a certain answer becomes an operator's incident.
     """
     due = await _claim_due(now, limit)
-    ending = [attempt for attempt in due if attempt.must_end(now)]
-    asked = [attempt for attempt in due if not attempt.must_end(now)]
+    changed = await changed_orders([attempt.order_id for attempt in due])
+    ending = [one for one in due if one.must_end(now) or one.order_id in changed]
+    asked = [one for one in due if one not in ending]
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def ask(attempt: WatchedAttempt) -> ChannelReport | None:
@@ -61,6 +63,8 @@ async def query_silent_attempts(
         if how not in (asking.Ending.CLOSED, asking.Ending.PAID)
     ]
     await asking.tell_of_silent(not_ended, now=now)
+    for order_id in sorted(changed):
+        await orders.end_order(order_id, reason=CloseReason.BILL_CHANGED, now=now)
     return {
         "asked": len(asked),
         "answered": len(reports),

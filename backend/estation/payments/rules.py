@@ -59,6 +59,7 @@ class CloseReason(StrEnum):
 
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    BILL_CHANGED = "bill_changed"  # Revised or withdrawn before anybody paid.
     CHANNEL = "channel"  # The channel says so.
     NEVER_SEEN = "never_seen"  # The channel never knew it, and its life is over.
 

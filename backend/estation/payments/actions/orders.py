@@ -20,6 +20,7 @@ from estation.fees.api import (
 from estation.payments import queries
 from estation.payments.actions import asking
 from estation.payments.actions.asking import Ending, WatchedAttempt
+from estation.payments.actions.changes import changed_orders
 from estation.payments.actions.locking import lock_order
 from estation.payments.errors import (
     AmountChanged,
@@ -102,19 +103,23 @@ async def refresh_order(
 ) -> OrderView:
     """The order, after asking the channel when nobody has asked for some seconds.
 
+    An order past its end, or with a bill no longer as seen, is ended: at the channel first.
     Never fails because of a channel: then the view is simply as old as it was.
     """
     order = await queries.order_of(person_id, order_id)
     if order.state is not OrderState.OPEN:
         return order
+    is_changed = bool(await changed_orders([order_id]))
     attempt = await live_attempt(order_id)
     if attempt is not None and await _may_ask(attempt, now):
-        if attempt.must_end(now):
+        if is_changed or attempt.must_end(now):
             await asking.end_at_its_end(attempt, services, now=now)
         else:
             await asking.query_and_settle(attempt, services, now=now)
     if order.expires_at <= now:
         await end_order(order_id, reason=CloseReason.EXPIRED, now=now)
+    elif is_changed:
+        await end_order(order_id, reason=CloseReason.BILL_CHANGED, now=now)
     return await queries.order_of(person_id, order_id)
 
 
