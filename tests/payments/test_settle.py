@@ -461,3 +461,14 @@ async def test_a_bill_cannot_be_paid_by_two_orders_at_the_same_moment(
     assert await balance(CLEARING) == 2 * TOTAL
     assert await balance(SUSPENSE) == -TOTAL
     assert await broken_invariants() == {}
+
+
+async def test_a_nul_in_a_resolution_does_not_stop_the_clerk(database: str, city: City) -> None:
+    await settle(notice_item(city, city.paid("20260803NOBODYKNOWSIT")))
+    (incident,) = await api.list_incidents()
+
+    resolved = await api.resolve_incident(
+        incident_id=incident.id, by="s\x00", resolution="已\x00核实", now=NOW
+    )
+
+    assert resolved.resolution == "已\N{REPLACEMENT CHARACTER}核实"

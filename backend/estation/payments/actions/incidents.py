@@ -11,6 +11,7 @@ from estation.payments.actions.storing import FINANCE, IncidentNote, put_inciden
 from estation.payments.errors import IncidentAlreadyResolved
 from estation.payments.queries import IncidentView
 from estation.shared.errors import InvalidInput
+from estation.shared.jsonb import clean_text
 
 
 async def open_incident(
@@ -51,13 +52,14 @@ async def resolve_incident(
 
     Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words).
     """
-    if not resolution.strip() or len(resolution) > 2000:
+    words = clean_text(resolution.strip(), 2000)
+    if not words or len(resolution) > 2000:
         raise InvalidInput(field="resolution")
     await queries.incident(incident_id)
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
            resolution = $3 where id = $4 and state = 'open' returning id""",
-        [now, by[:64], resolution.strip(), incident_id],
+        [now, clean_text(by, 64), words, incident_id],
     )
     if not rows:
         raise IncidentAlreadyResolved(incident_id=str(incident_id))
