@@ -188,16 +188,30 @@ async def test_forged_notices_are_refused_without_effect(
 @pytest.mark.parametrize(
     "change",
     [
-        {"mchid": "1900000999"},
-        {"appid": "wx0000000000000000"},
         {"amount": {"total": 81.75, "currency": "CNY"}},
         {"amount": {"total": 817524, "currency": "USD"}},
         {"amount": {"total": -817524, "currency": "CNY"}},
     ],
 )
-async def test_notices_for_others_or_without_money_are_refused(
+async def test_believed_news_without_readable_money_is_taken_and_finance_looks_at_it(
     real_doors: Doors, change: dict[str, Any]
 ) -> None:
+    number = await opened_number(real_doors)
+    notice = WechatNotice(plaintext=transaction(out_trade_no=number, **change))
+
+    answers = [(await real_doors.ring(WECHAT_DOOR, *notice.sent()))[0] for _ in range(2)]
+
+    assert answers == [200, 200]
+    (incident,) = await api.list_incidents()
+    assert (incident.kind, incident.owner) == ("unreadable_news", "finance")
+    assert incident.out_trade_no == number
+    assert await count("ledger_transfer") == 0
+    assert await count("pay_order", "state <> 'open'") == 0
+    assert await count("pay_notice") == 1
+
+
+@pytest.mark.parametrize("change", [{"mchid": "1900000999"}, {"appid": "wx0000000000000000"}])
+async def test_notices_for_others_are_refused(real_doors: Doors, change: dict[str, Any]) -> None:
     number = await opened_number(real_doors)
     notice = WechatNotice(plaintext=transaction(out_trade_no=number, **change))
 
