@@ -220,13 +220,16 @@ def test_an_unknown_charset_is_malformed(channel: Alipay) -> None:
         {"trade_no": ""},
         {"trade_status": ""},
         {"gmt_payment": "yesterday"},
-        {"notify_type": ""},
     ],
 )
 def test_news_without_its_fields_is_kept_for_a_person(
     channel: Alipay, changes: dict[str, str]
 ) -> None:
     assert_kept_unread(opened(channel, **changes))
+
+
+def test_a_form_without_a_kind_is_no_notice(channel: Alipay) -> None:
+    assert reason(channel, *alipay_form(alipay_notice(notify_type=""))) == "malformed"
 
 
 def test_unreadable_news_to_somebody_else_is_refused(channel: Alipay) -> None:

@@ -63,14 +63,17 @@ def answer(*, accepted: bool, status: int) -> NoticeAnswer:
 
 
 def _news(application: Application, plaintext: dict[str, str]) -> VerifiedNotice:
+    # A page return has the same signature and is in the payer's hands: without a kind, no notice.
+    kind = text_of(plaintext, "notify_type", most=32)
     try:
-        return _readable_news(application, plaintext)
+        return _readable_news(application, kind, plaintext)
     except Disbelief as disbelief:
         return unreadable_news(dict(plaintext), plaintext.get("out_trade_no"), disbelief)
 
 
-def _readable_news(application: Application, plaintext: dict[str, str]) -> VerifiedNotice:
-    kind = text_of(plaintext, "notify_type", most=32)
+def _readable_news(
+    application: Application, kind: str, plaintext: dict[str, str]
+) -> VerifiedNotice:
     if kind != _TRADE_NEWS:
         digest = hashlib.sha256(repr(sorted(plaintext.items())).encode()).hexdigest()
         number = plaintext.get("out_trade_no", "")[:64]
