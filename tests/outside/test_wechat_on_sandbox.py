@@ -64,7 +64,7 @@ async def test_a_forged_notice_is_refused_and_the_next_delivery_taken(
     assert city.rejected == [reason]
 
 
-async def test_a_notice_for_another_app_or_amount_type_is_refused(city: City) -> None:
+async def test_a_notice_for_another_app_is_refused_and_one_of_no_money_is_kept(city: City) -> None:
     number, code = await city.open(Channel.WECHAT_PAY, Scene.NATIVE)
     await city.sandbox.fault("alter", fields={"appid": "wx9999999999999999"})
     await city.sandbox.fault("alter", fields={"amount": {"total": 817524.0, "currency": "CNY"}})
@@ -74,7 +74,8 @@ async def test_a_notice_for_another_app_or_amount_type_is_refused(city: City) ->
     await city.sandbox.advance(15)
     await city.sandbox.deliveries(number, at_least=2)
 
-    assert city.rejected == ["wrong_addressee", "not_money"]
+    assert city.rejected == ["wrong_addressee"]
+    assert [(one.kind, one.report) for one in await city.news(at_least=1)] == [("UNREADABLE", None)]
 
 
 async def test_certificates_and_the_public_key_work_side_by_side(
