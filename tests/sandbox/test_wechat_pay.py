@@ -20,7 +20,7 @@ LIN = "oSandbox-LinXiaozhou00000001"
         {"signature": "bm90IGEgc2lnbmF0dXJl"},
         {"signature": "not base64!"},
         {"timestamp": str(int(time.time()) - 400)},
-        {"timestamp": str(int(time.time()) + 1000)},
+        {"timestamp": str(int(time.time()) + 100_000)},  # read when collected, sent much later
         {"timestamp": "yesterday"},
         {"mchid": "1900000110"},
         {"serial_no": "0000000000000000000000000000000000000000"},

@@ -9,6 +9,7 @@ import inspect
 import os
 from typing import Any
 
+from tortoise.backends.base.executor import EXECUTOR_CACHE
 from tortoise.models import Model
 
 from estation.outside.gate import models as gate_models
@@ -38,8 +39,10 @@ def database(url: str) -> dict[str, Any]:
 def release_shared_models() -> None:
     """The next database to be initialised gets the models that both sides have.
 
-    Otherwise they silently stay with the first one and are missing from the second.
+    Otherwise they silently stay with the first one and are missing from the second. Tortoise
+    also remembers its statements by table name, and both sides have a `case_party`.
     """
+    EXECUTOR_CACHE.clear()
     for module in (gate_models, outbox):
         for _, model in inspect.getmembers(module, inspect.isclass):
             if issubclass(model, Model) and model is not Model:
