@@ -378,7 +378,7 @@ async def test_a_bill_revised_meanwhile_ends_the_order_when_a_code_is_asked(
 
     assert told.value.details["version"] == 2
     after = await api.order_of(city.person_id, order.id)
-    assert (after.state, after.close_reason) == (OrderState.CLOSED, "bill_revised")
+    assert (after.state, after.close_reason) == (OrderState.CLOSED, "bill_changed")
     assert city.wechat.asked == []
 
 
@@ -392,7 +392,7 @@ async def test_a_withdrawn_bill_with_a_live_code_closes_the_code_first(
         await city.attempt(order)
 
     assert city.wechat.trades[number].state is ChannelState.CLOSED
-    assert (await api.order_of(city.person_id, order.id)).close_reason == "bill_withdrawn"
+    assert (await api.order_of(city.person_id, order.id)).close_reason == "bill_changed"
 
 
 async def test_no_code_is_given_for_an_ended_order(database: str, city: City) -> None:

@@ -250,7 +250,7 @@ async def _end_stale_order(order_id: UUID, services: Services, now: datetime) ->
     if change is None:
         return
     bill, state = change
-    await end_order(order_id, reason=str(rules.BILL_IN_THE_WAY[state]), now=now)
+    await end_order(order_id, reason=rules.CloseReason.BILL_CHANGED, now=now)
     if state is BillNow.REVISED:
         raise BillChanged(bill_id=str(bill.id), version=bill.version, amount_fen=bill.total_fen)
     raise BillNotPayable(bill_id=str(bill.id), state=str(bill.state))
