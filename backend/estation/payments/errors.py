@@ -67,21 +67,3 @@ class IncidentAlreadyResolved(Refused):
     code = "incident_already_resolved"
     http_status = 409
     message = "这条异常已处理完毕。"
-
-
-class NotJson(InvalidInput):
-    code = "not_json"
-    http_status = 400
-    message = "请求内容不是有效的 JSON。"
-
-
-class WrongContentType(InvalidInput):
-    code = "wrong_content_type"
-    http_status = 415
-    message = "请求的内容类型不正确。"
-
-
-class BodyTooLarge(InvalidInput):
-    code = "body_too_large"
-    http_status = 413
-    message = "提交的内容过大。"

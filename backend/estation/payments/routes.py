@@ -6,7 +6,7 @@ the same time, and answered only after the commit.
 
 import gc
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -29,9 +29,9 @@ from estation.payments.api import (
     settle_batch,
     start_order,
 )
-from estation.payments.errors import BodyTooLarge, NotJson, WrongContentType
 from estation.services import OnlineApp, OnlineRequest, Services
-from estation.shared.errors import InvalidInput, NotFound
+from estation.shared.bodies import json_body
+from estation.shared.errors import NotFound
 from estation.shared.fields import MAX_FEN
 from estation.shared.gather import Gatherer, Overloaded
 from estation.shared.replies import json_reply
@@ -41,7 +41,6 @@ log = structlog.get_logger()
 bp = Blueprint("payments_api")
 
 MAX_NOTICE_BYTES = 64 * 1024
-MAX_JSON_BYTES = 16 * 1024
 
 REFUSED_NOTICES = Counter(
     "estation_notices_refused", "Notices we did not believe", ["channel", "reason"]
@@ -49,8 +48,6 @@ REFUSED_NOTICES = Counter(
 FAILED_NOTICES = Counter(
     "estation_notices_failed", "Believed notices not settled at once", ["channel"]
 )
-
-Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 class BillBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,7 +95,7 @@ async def alipay_notice(request: OnlineRequest, account: str) -> HTTPResponse:
 @citizen_only
 async def post_order(request: OnlineRequest) -> HTTPResponse:
     """Start an order: 201 with it. The answer shows who gets what before anything is paid."""
-    body = _body(request, OrderBody)
+    body = json_body(request, OrderBody)
     services = request.app.ctx
     order = await start_order(
         person_id=citizen(request).person_id,
@@ -128,7 +125,7 @@ async def get_order(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
 @citizen_only
 async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """A ticket to pay with: {"channel": "wechat_pay", "scene": "native"} and the like."""
-    body = _body(request, AttemptBody)
+    body = json_body(request, AttemptBody)
     services, viewer = request.app.ctx, citizen(request)
     attempt = await open_attempt(
         person_id=viewer.person_id,
@@ -230,17 +227,3 @@ def _answer(channel: PayChannel, status: int) -> HTTPResponse:
     if not answer.body:
         return empty(status=answer.status)
     return raw(answer.body, status=answer.status, content_type=answer.content_type)
-
-
-def _body(request: OnlineRequest, kind: type[Body]) -> Body:
-    """Strict JSON: no floats for integers, no unknown fields, no surprises in size."""
-    if request.content_type.partition(";")[0].strip().lower() != "application/json":
-        raise WrongContentType
-    if len(request.body) > MAX_JSON_BYTES:
-        raise BodyTooLarge
-    try:
-        return msgspec.json.decode(request.body, type=kind)
-    except msgspec.ValidationError as wrong:
-        raise InvalidInput(problem=str(wrong)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise NotJson from None
