@@ -1,15 +1,24 @@
 """What the models promise must really be in the database."""
 
 import importlib
+import pkgutil
 import re
 
 import pytest
 from tortoise import Tortoise
 
-constraints = importlib.import_module("estation.migrations.0002_constraints")
+from estation import migrations
+
+STATEMENTS = [
+    name
+    for module in pkgutil.iter_modules(migrations.__path__)
+    for name in getattr(
+        importlib.import_module(f"estation.migrations.{module.name}"), "STATEMENTS", ()
+    )
+]
 
 
-@pytest.mark.parametrize("name", constraints.STATEMENTS)
+@pytest.mark.parametrize("name", sorted(set(STATEMENTS)))
 async def test_every_named_constraint_exists(database: str, name: str) -> None:
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select conname as name from pg_constraint union

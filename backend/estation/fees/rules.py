@@ -11,6 +11,7 @@ class BillState(StrEnum):
     PAYABLE = "payable"  # 待缴
     PAID = "paid"  # 已缴
     WITHDRAWN = "withdrawn"  # 已撤回
+    REFUNDED = "refunded"  # 已全额退款; a newer version makes it payable again
 
 
 STATE_OF_ROW: Mapping[str, BillState] = {

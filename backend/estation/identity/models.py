@@ -85,6 +85,7 @@ class Session(Model):
     staff_id = fields.UUIDField(null=True)
     phone_index = fields.CharField(max_length=64, null=True)
     openid = fields.CharField(max_length=128, null=True)
+    appid = fields.CharField(max_length=32, null=True)  # whose openid it is; null: official account
     bind_tries = fields.IntField(default=0)
     oauth_state = fields.CharField(max_length=64, null=True)
     created_at = fields.DatetimeField()

@@ -8,7 +8,14 @@ from tortoise import fields
 from tortoise.models import Model
 
 from estation.outside.pay_channels import Channel, Scene
-from estation.payments.rules import AttemptState, IncidentState, OrderState
+from estation.payments.rules import (
+    AttemptState,
+    IncidentState,
+    OrderState,
+    RefundCause,
+    RefundSource,
+    RefundState,
+)
 from estation.shared.fields import FenField
 
 
@@ -91,6 +98,9 @@ class PayAttempt(Model):
     amount_fen = FenField()
     state = fields.CharEnumField(AttemptState, max_length=16)
     ticket = fields.JSONField[dict[str, Any]](null=True)
+    # The sub-orders of a combined payment, as asked for: [{payee_code, account_id, out_trade_no,
+    # amount_fen}]; null for a payment to one account. Never changed.
+    parts = fields.JSONField[list[dict[str, Any]]](null=True)
     channel_trade_no = fields.CharField(max_length=64, null=True)
     paid_fen: int | None = fields.BigIntField(null=True)  # what the payer was charged
     created_at: datetime = fields.DatetimeField()
@@ -155,6 +165,127 @@ class Incident(Model):
     resolved_at: datetime | None = fields.DatetimeField(null=True)
     resolved_by = fields.CharField(max_length=64, default="")
     resolution = fields.TextField(default="")
+    assigned_to = fields.CharField(max_length=64, default="")  # the officer who took it on
 
     class Meta:
         table = "incident"
+
+
+class IncidentAction(Model):
+    """What somebody did about an incident, with the refund or transfer it led to. Append-only."""
+
+    id = fields.UUIDField(primary_key=True)
+    incident: fields.ForeignKeyRelation[Incident] = fields.ForeignKeyField(
+        "estation.Incident", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    incident_id: UUID
+    action = fields.CharField(max_length=32)
+    by = fields.CharField(max_length=64)
+    at: datetime = fields.DatetimeField()
+    note = fields.TextField(default="")
+    refund_id = fields.UUIDField(null=True)
+    transfer_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "incident_action"
+
+
+class Refund(Model):
+    """Money of one arrival at one merchant account on its way back to the payer.
+
+    `refund_no` is what the channel knows it by, the same on every retry. Refunds asked at once
+    share `request_id` (a combined payment is given back account by account). Rows change only
+    under the row lock of their arrival's transfer.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    refund_no = fields.CharField(max_length=32, unique=True)
+    request_id = fields.UUIDField(db_index=True)
+    cause = fields.CharEnumField(RefundCause, max_length=24)
+    state = fields.CharEnumField(RefundState, max_length=16)
+    taken_from = fields.CharEnumField(RefundSource, max_length=16)
+    channel = fields.CharEnumField(Channel, max_length=16)
+    account_id = fields.CharField(max_length=64)
+    out_trade_no = fields.CharField(max_length=64, db_index=True)
+    channel_trade_no = fields.CharField(max_length=64)
+    arrival_id = fields.UUIDField(db_index=True)  # the ledger transfer that recorded the money
+    order_id = fields.UUIDField(null=True, db_index=True)
+    incident_key = fields.CharField(max_length=160, default="")  # the incident it will settle
+    region = fields.CharField(max_length=6)
+    amount_fen = FenField()
+    total_fen = FenField()  # of the arrival
+    reason = fields.CharField(max_length=80)  # the payer reads it
+    source = fields.CharField(max_length=32, default="")  # of the centre's refund order
+    source_id = fields.CharField(max_length=64, default="")
+    asked_by = fields.CharField(max_length=64)
+    asked_at: datetime = fields.DatetimeField()
+    decided_by = fields.CharField(max_length=64, default="")
+    decided_at: datetime | None = fields.DatetimeField(null=True)
+    decision_note = fields.CharField(max_length=200, default="")
+    channel_refund_no = fields.CharField(max_length=64, null=True)
+    received_account = fields.CharField(max_length=128, default="")
+    tries = fields.IntField(default=0)
+    next_try_at: datetime | None = fields.DatetimeField(null=True)
+    last_error = fields.CharField(max_length=200, default="")
+    ended_at: datetime | None = fields.DatetimeField(null=True)
+    version = fields.IntField(default=1)  # grows with each change told to the centre
+
+    class Meta:
+        table = "pay_refund"
+
+
+class RefundShare(Model):
+    """What one payee gives back of one bill; the sum over a refund of a payment is its amount."""
+
+    id = fields.UUIDField(primary_key=True)
+    refund: fields.ForeignKeyRelation[Refund] = fields.ForeignKeyField(
+        "estation.Refund", related_name=False, on_delete=fields.RESTRICT
+    )
+    refund_id: UUID
+    bill_id = fields.UUIDField()
+    payee_code = fields.CharField(max_length=32)
+    amount_fen = FenField()
+
+    class Meta:
+        table = "pay_refund_share"
+        unique_together = (("refund_id", "bill_id", "payee_code"),)
+
+
+class SplitExport(Model):
+    """One file of split instructions (分账指令) for the city's settlement system."""
+
+    id = fields.UUIDField(primary_key=True)
+    export_no = fields.CharField(max_length=32, unique=True)
+    day = fields.DateField()  # Beijing day of the channel's clock
+    account_id = fields.CharField(max_length=64)  # the collecting account
+    lines = fields.IntField()
+    total_fen = FenField()
+    sha256 = fields.CharField(max_length=64)
+    content = fields.BinaryField()
+    made_by = fields.CharField(max_length=64)
+    made_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "split_export"
+
+
+class SplitInstruction(Model):
+    """What one payee is to get (or to give back) of one ledger transfer at a collecting account.
+
+    Unique per transfer and payee: no money is instructed twice.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    export: fields.ForeignKeyRelation[SplitExport] = fields.ForeignKeyField(
+        "estation.SplitExport", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    export_id: UUID
+    transfer_id = fields.UUIDField()
+    payee_code = fields.CharField(max_length=32)
+    is_refund = fields.BooleanField()
+    amount_fen = FenField()
+    fee_fen = FenField()  # this payee's share of the channel's fee, by largest remainder
+
+    class Meta:
+        table = "split_instruction"
+        unique_together = (("transfer_id", "payee_code"),)

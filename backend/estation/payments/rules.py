@@ -28,6 +28,35 @@ class AttemptState(StrEnum):
     REFUSED = "refused"  # The channel refused to open it: no money can arrive.
 
 
+class RefundCause(StrEnum):
+    """Why money is given back. Stable; shown to the payer in plain words."""
+
+    DOUBLE_PAYMENT = "double_payment"  # paid twice: by the platform itself
+    PAID_LATE = "paid_late"  # paid after the order had ended: by the platform itself
+    BILL_CHANGED = "bill_changed"  # revised, withdrawn or paid while being paid: by itself
+    STAFF = "staff"  # asked by a maker of finance, approved by a checker
+    CENTRE = "centre"  # ordered by the internal platform through the gate
+
+
+class RefundState(StrEnum):
+    """One refund under its own refund number."""
+
+    ASKED = "asked"  # waits for the checker
+    REJECTED = "rejected"  # the checker said no
+    APPROVED = "approved"  # money is reserved in the ledger; the channel is to be asked
+    PROCESSING = "processing"  # the channel accepted it (or gave no certain answer)
+    ABNORMAL = "abnormal"  # the payer's account cannot take it: a person decides
+    SUCCEEDED = "succeeded"  # the payer has the money
+    CLOSED = "closed"  # certain: not given back; the reservation is reversed
+
+
+class RefundSource(StrEnum):
+    """From which side of the books a refund is taken."""
+
+    SUSPENSE = "suspense"  # money that was never applied
+    PAYMENT = "payment"  # money that was applied: the payees give it back
+
+
 class IncidentState(StrEnum):
     OPEN = "open"
     RESOLVED = "resolved"
@@ -63,6 +92,28 @@ class CloseReason(StrEnum):
     CHANNEL = "channel"  # The channel says so.
     NEVER_SEEN = "never_seen"  # The channel never knew it, and its life is over.
 
+
+REFUND_MOVES: Mapping[RefundState, frozenset[RefundState]] = {
+    RefundState.ASKED: frozenset({RefundState.APPROVED, RefundState.REJECTED}),
+    RefundState.REJECTED: frozenset(),
+    RefundState.APPROVED: frozenset(
+        {
+            RefundState.PROCESSING,
+            RefundState.ABNORMAL,
+            RefundState.SUCCEEDED,
+            RefundState.CLOSED,
+        }
+    ),
+    RefundState.PROCESSING: frozenset(
+        {RefundState.ABNORMAL, RefundState.SUCCEEDED, RefundState.CLOSED}
+    ),
+    RefundState.ABNORMAL: frozenset(
+        {RefundState.PROCESSING, RefundState.SUCCEEDED, RefundState.CLOSED}
+    ),
+    # Money beats words: a success after "closed" is still money that left.
+    RefundState.CLOSED: frozenset({RefundState.SUCCEEDED}),
+    RefundState.SUCCEEDED: frozenset(),
+}
 
 ORDER_MOVES: Mapping[OrderState, frozenset[OrderState]] = {
     OrderState.OPEN: frozenset({OrderState.PAID, OrderState.CLOSED}),

@@ -109,11 +109,17 @@ class FeeBillRow(Struct, frozen=True, kw_only=True):
 
 
 class ReceiptSplitRow(Struct, frozen=True, kw_only=True):
-    """What one payee got of a payment, and our receipt number for it."""
+    """What one payee got of a payment, and our receipt number for it.
+
+    The last two say where the money lies when the payee's own merchant account received it
+    (合单); empty when the city's collecting account did.
+    """
 
     payee_code: Code
     amount_fen: Fen
     receipt_no: Name
+    account_id: Annotated[str, Meta(max_length=64)] = ""
+    channel_trade_no: Annotated[str, Meta(max_length=64)] = ""
 
 
 class ReceiptRow(Struct, frozen=True, kw_only=True):
@@ -133,6 +139,59 @@ class ReceiptRow(Struct, frozen=True, kw_only=True):
     splits: Annotated[list[ReceiptSplitRow], Meta(max_length=MAX_PARTS)]
 
 
+class RefundShareRow(Struct, frozen=True, kw_only=True):
+    """What one payee gives back of one bill."""
+
+    payee_code: Code
+    amount_fen: Fen
+
+
+class RefundOrderRow(Struct, frozen=True, kw_only=True):
+    """Topic `refund_order`: the centre has decided, by two persons, to give money back.
+
+    `(source, source_id)` names the order to refund for ever. `shares` empty: the platform takes
+    `amount_fen` from the payees in its defined order. `believed_refundable_fen`: what the centre
+    thought could still be refunded of this payment when it decided.
+    """
+
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    bill_source_id: Name
+    order_no: Code
+    amount_fen: Annotated[int, Meta(ge=1, le=MAX_FEN)]
+    believed_refundable_fen: Fen
+    shares: Annotated[list[RefundShareRow], Meta(max_length=MAX_PARTS)]
+    reason: Annotated[str, Meta(min_length=1, max_length=80)]
+    asked_by: Name
+    approved_by: Name
+    approved_at: Moment
+
+
+class RefundRow(Struct, frozen=True, kw_only=True):
+    """Topic `refund`: how one refund stands. Keyed by (source, source_id, refund_no); `version`
+    grows with each change. `order_source_id` is the centre's own refund order, "" when the
+    online side started it."""
+
+    source: Source
+    source_id: Name  # the bill's
+    version: Version
+    refund_no: Code
+    order_source_id: Annotated[str, Meta(max_length=64)]
+    order_no: Code
+    bill_no: Code
+    state: Literal["refunding", "refunded", "not_refunded", "refused"]
+    amount_fen: Fen
+    shares: Annotated[list[RefundShareRow], Meta(max_length=MAX_PARTS)]
+    channel: Code
+    channel_refund_no: Annotated[str, Meta(max_length=64)]
+    at: Moment
+    transfer_id: Annotated[str, Meta(max_length=64)]
+    reason: Annotated[str, Meta(max_length=80)]
+    why_not: Annotated[str, Meta(max_length=64)] = ""
+
+
 class ReceivedUpToRow(Struct, frozen=True, kw_only=True):
     """Topic `received_up_to`: what the opposite side has applied, as ordinary data."""
 
@@ -146,6 +205,8 @@ TOPICS: dict[str, type[Struct]] = {
     "case": CaseRow,
     "fee_bill": FeeBillRow,
     "receipt": ReceiptRow,
+    "refund_order": RefundOrderRow,
+    "refund": RefundRow,
     "received_up_to": ReceivedUpToRow,
 }
 

@@ -19,15 +19,22 @@ class Scene(StrEnum):
     """Where the payer stands when paying."""
 
     NATIVE = "native"  # WeChat Pay: QR on another screen
-    JSAPI = "jsapi"  # WeChat Pay: inside WeChat
+    JSAPI = "jsapi"  # WeChat Pay: inside WeChat, official account
+    MINI_PROGRAM = "mini_program"  # WeChat Pay: inside WeChat, mini-program
+    H5 = "h5"  # WeChat Pay: mobile browser
     PRECREATE = "precreate"  # Alipay: QR on another screen
     WAP = "wap"  # Alipay: mobile browser
+    PAGE = "page"  # Alipay: desktop browser
+    TRADE_CREATE = "trade_create"  # Alipay: inside Alipay, JSAPI or mini-program
 
 
 SCENES: dict[Channel, frozenset[Scene]] = {
-    Channel.WECHAT_PAY: frozenset({Scene.NATIVE, Scene.JSAPI}),
-    Channel.ALIPAY: frozenset({Scene.PRECREATE, Scene.WAP}),
+    Channel.WECHAT_PAY: frozenset({Scene.NATIVE, Scene.JSAPI, Scene.MINI_PROGRAM, Scene.H5}),
+    Channel.ALIPAY: frozenset({Scene.PRECREATE, Scene.WAP, Scene.PAGE, Scene.TRADE_CREATE}),
 }
+
+COMBINED_SCENES = frozenset({Scene.NATIVE, Scene.JSAPI})
+"""Where one payment may pay several merchants at once (合单)."""
 
 
 class ChannelState(StrEnum):
@@ -48,8 +55,20 @@ class CloseOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentPart:
+    """A sub-order of a combined payment (合单): what one payee's own merchant account gets."""
+
+    account_id: str
+    out_trade_no: str
+    amount_fen: int
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class PaymentRequest:
-    """What we ask a channel to collect."""
+    """What we ask a channel to collect. `parts` only for a combining account; their sum is
+    `amount_fen`. `payer_openid` is WeChat's openid of the paying appid, or Alipay's buyer
+    open id."""
 
     out_trade_no: str
     amount_fen: int
@@ -59,15 +78,29 @@ class PaymentRequest:
     return_url: str | None = None
     payer_openid: str | None = None
     payer_ip: str | None = None
+    parts: tuple[PaymentPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PayTicket:
-    """What the payer's device needs; exactly one of the three is set."""
+    """What the payer's device needs; exactly one of the four is set."""
 
     qr_content: str | None = None
     jsapi_parameters: dict[str, str] | None = None
     redirect_url: str | None = None
+    trade_no: str | None = None  # Alipay's trade for `my.tradePay`
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPart:
+    """The channel's word on one sub-order; each is a trade of its own at its merchant account."""
+
+    account_id: str
+    out_trade_no: str
+    state: ChannelState
+    channel_trade_no: str | None = None
+    paid_fen: int | None = None
+    paid_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +111,10 @@ class ChannelReport:
     module's duty: mchid/appid/currency or app_id/seller_id). `paid_fen` is the order total the
     payer was charged for (WeChat amount.total, Alipay total_amount), set when state is PAID.
     `refunded_fen` is cumulative where the channel tells it, else None.
+
+    A combined payment has `parts`: it is PAID as soon as any part is, `out_trade_no` and
+    `channel_trade_no` are the combining number (the channel has no trade number of the whole),
+    `paid_fen` is the sum of the paid parts and `paid_at` the latest of their moments.
     """
 
     channel: Channel
@@ -89,6 +126,51 @@ class ChannelReport:
     paid_at: datetime | None = None
     refunded_fen: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[ReportPart, ...] = ()
+
+
+class RefundStatus(StrEnum):
+    """What the channel says of one refund number."""
+
+    PROCESSING = "processing"  # Accepted; the money may still not move.
+    SUCCESS = "success"  # The money is back with the payer.
+    CLOSED = "closed"  # Certain: it did not and will not happen; the money is still ours.
+    ABNORMAL = "abnormal"  # The payer's account cannot take it; a person must say where to.
+    NOT_FOUND = "not_found"  # Not the same as closed: a timed-out request may still land.
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRequest:
+    """What we ask a channel to give back. A retry repeats every field, above all the number."""
+
+    refund_no: str
+    out_trade_no: str
+    channel_trade_no: str
+    amount_fen: int
+    total_fen: int  # of the payment, or of the sub-order
+    reason: str
+    notify_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefundReport:
+    """The channel's word on one refund number, verified like a ChannelReport.
+
+    `amount_fen` is this refund's own amount (never a cumulative one), `at` the moment the money
+    arrived; both set when status is SUCCESS. `received_account` is the channel's words for where
+    it went, safe to show to the payer.
+    """
+
+    channel: Channel
+    account_id: str
+    out_trade_no: str
+    refund_no: str
+    status: RefundStatus
+    channel_refund_no: str | None = None
+    amount_fen: int | None = None
+    at: datetime | None = None
+    received_account: str = ""
+    raw: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +180,8 @@ class VerifiedNotice:
     `event_key` is equal for re-deliveries of the same news and different for other news
     (not the vendor's notify id alone: WeChat may repeat news under another id).
     `report` is None for news that is not about a payment's state (refund news, echo): kept too.
-    `out_trade_no` is "" when the news names none.
+    `refund` is set for news about one refund number. `out_trade_no` is "" when the news names
+    none.
     """
 
     event_key: str
@@ -106,6 +189,7 @@ class VerifiedNotice:
     out_trade_no: str
     report: ChannelReport | None
     plaintext: dict[str, Any]
+    refund: RefundReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +284,22 @@ class PayChannel(Protocol):
     async def query(self, out_trade_no: str) -> ChannelReport: ...
 
     async def close(self, out_trade_no: str) -> CloseOutcome: ...
+
+    async def refund(self, request: RefundRequest) -> RefundReport:
+        """Ask for a refund; repeating the same request never gives back twice.
+
+        PROCESSING is the usual answer; only SUCCESS and CLOSED are ends. Raises ChannelRefused
+        for a certain no (nothing was given back under this number), ChannelUnknown otherwise.
+        """
+        ...
+
+    async def query_refund(self, refund_no: str, *, out_trade_no: str) -> RefundReport: ...
+
+    async def redirect_refund(self, refund_no: str, *, channel_refund_no: str) -> RefundReport:
+        """Have an ABNORMAL refund paid to the merchant's own bank card instead, from where
+        finance pays the citizen by transfer. Raises ChannelRefused where the channel has no
+        such way."""
+        ...
 
     def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
         """Verify over the raw bytes and translate. CPU only. Raises NoticeRejected.

@@ -18,10 +18,10 @@ OPERATOR = "operator"
 _PUT_INCIDENTS = """
 insert into incident (id, dedupe_key, kind, state, owner, channel, account_id, out_trade_no,
                       channel_trade_no, amount_fen, order_id, evidence, opened_at, due_at,
-                      resolved_by, resolution)
+                      resolved_by, resolution, assigned_to)
 select t.id, t.dedupe_key, t.kind, 'open', t.owner, t.channel, t.account_id, t.out_trade_no,
        t.channel_trade_no, t.amount_fen, t.order_id, t.evidence, $2::timestamptz,
-       $3::timestamptz, '', ''
+       $3::timestamptz, '', '', ''
 from json_to_recordset($1::json) as t(
     id uuid, dedupe_key text, kind text, owner text, channel text, account_id text,
     out_trade_no text, channel_trade_no text, amount_fen bigint, order_id uuid, evidence jsonb)
