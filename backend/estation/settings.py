@@ -1,10 +1,12 @@
 """Settings, read once: config/default.toml, config/<environment>.toml, then ESTATION_* variables.
 
-Secrets are never in these files: they are files named relative to `secrets_dir`.
+Secrets are never in these files: they are files named relative to `secrets_dir`, or variables
+`ESTATION_SECRET_<NAME>`.
 """
 
 import functools
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,8 +151,16 @@ class Settings(_FromToml):
         return cls.model_validate({})
 
     def secret(self, name: str) -> bytes:
-        """The bytes of a secret file. Raises OSError naming the file."""
-        return (self.secrets_dir / name).read_bytes()
+        """A secret's bytes, from `ESTATION_SECRET_<NAME>` or else from its file.
+
+        Raises OSError naming the file.
+        """
+        given = os.environ.get(_secret_variable(name))
+        return given.encode() if given else (self.secrets_dir / name).read_bytes()
+
+    def secret_path(self, name: str) -> Path | None:
+        """The file that may be replaced while we run; None for one from the environment."""
+        return None if os.environ.get(_secret_variable(name)) else self.secrets_dir / name
 
 
 class InnerSettings(_FromToml):
@@ -200,6 +210,11 @@ class _TomlSection(TomlConfigSettingsSource):
             **special.get(self._section, {}),
         }
         return {"environment": environment, **merged}
+
+
+def _secret_variable(name: str) -> str:
+    """`wechat_pay/merchant_key.pem` -> ESTATION_SECRET_WECHAT_PAY_MERCHANT_KEY_PEM."""
+    return "ESTATION_SECRET_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
 
 
 @functools.cache
