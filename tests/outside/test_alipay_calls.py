@@ -1,8 +1,8 @@
 """What we ask Alipay's gateway, how we sign it, and which answers we believe."""
 
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,6 +18,7 @@ from estation.outside.pay_channels import (
     CloseOutcome,
     NoBill,
     PaymentRequest,
+    PayTicket,
     Scene,
 )
 from estation.outside.pay_channels.alipay import Alipay
@@ -44,7 +45,10 @@ REQUEST = PaymentRequest(
     notify_url="https://e.example.cn/notices/alipay/2021000000000109",
     return_url="https://e.example.cn/pay/return/alipay?a=1&b=契税",
 )
+PAYERS_REQUEST = replace(REQUEST, payer_openid="074a1CcTG1LelxKe4xQC0zgNdId0nxi95b5lsNpazWYoCo5")
+TRADE_NO = "2026030122001400010500000001"
 PRECREATE = "alipay.trade.precreate"
+CREATE = "alipay.trade.create"
 QUERY = "alipay.trade.query"
 CLOSE = "alipay.trade.close"
 BILL = "alipay.data.dataservice.bill.downloadurl.query"
@@ -131,6 +135,68 @@ async def test_wap_is_a_signed_address_and_asks_nobody(desk: Desk) -> None:
     assert business["quit_url"] == parameters["return_url"] == REQUEST.return_url
     assert parameters["notify_url"] == REQUEST.notify_url
     assert desk.there.heard == []
+
+
+async def test_the_desktop_page_is_a_signed_address_too(desk: Desk) -> None:
+    ticket = await desk.channel.open_payment(Scene.PAGE, REQUEST)
+
+    assert (ticket.qr_content, ticket.jsapi_parameters, ticket.trade_no) == (None, None, None)
+    assert ticket.redirect_url is not None
+    assert ticket.redirect_url.startswith(f"{desk.there.base_url}/gateway.do?")
+    parameters = dict(parse_qsl(urlsplit(ticket.redirect_url).query, strict_parsing=True))
+    business = check_parameters(parameters, "alipay.trade.page.pay")
+    assert business["product_code"] == "FAST_INSTANT_TRADE_PAY"
+    assert (business["out_trade_no"], business["total_amount"]) == (NUMBER, "8175.24")
+    assert business["time_expire"] == "2026-03-01 10:15:00"
+    assert "quit_url" not in business
+    assert parameters["return_url"] == REQUEST.return_url
+    assert parameters["notify_url"] == REQUEST.notify_url
+    assert desk.there.heard == []
+
+
+async def test_inside_alipay_a_trade_is_made_for_its_payer(desk: Desk) -> None:
+    desk.say(right(CREATE, {**OK, "out_trade_no": NUMBER, "trade_no": TRADE_NO}))
+
+    ticket = await desk.channel.open_payment(Scene.TRADE_CREATE, PAYERS_REQUEST)
+
+    assert ticket == PayTicket(trade_no=TRADE_NO)
+    (heard,) = desk.there.heard
+    assert dict(parse_qsl(urlsplit(heard.target).query))["notify_url"] == REQUEST.notify_url
+    business = check_request(heard, CREATE)
+    assert business["product_code"] == "JSAPI_PAY"
+    assert business["op_app_id"] == APP_ID
+    assert business["buyer_open_id"] == "074a1CcTG1LelxKe4xQC0zgNdId0nxi95b5lsNpazWYoCo5"
+    assert (business["out_trade_no"], business["total_amount"]) == (NUMBER, "8175.24")
+
+
+async def test_a_trade_inside_alipay_needs_its_payer(desk: Desk) -> None:
+    with pytest.raises(ValueError, match="open id"):
+        await desk.channel.open_payment(Scene.TRADE_CREATE, REQUEST)
+
+    assert desk.there.heard == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (lambda: refused(CREATE, "ACQ.INVALID_PARAMETER"), ChannelRefused),
+        (lambda: refused(CREATE, "ACQ.BUYER_SELLER_EQUAL"), ChannelRefused),
+        (lambda: refused(CREATE, "ACQ.TRADE_HAS_SUCCESS"), ChannelUnknown),
+        (lambda: refused(CREATE, "ACQ.SYSTEM_ERROR"), ChannelUnknown),
+        (lambda: right(CREATE, {**OK, "out_trade_no": NUMBER}), ChannelUnknown),
+        (
+            lambda: right(CREATE, {**OK, "out_trade_no": "OTHER", "trade_no": TRADE_NO}),
+            ChannelUnknown,
+        ),
+    ],
+)
+async def test_a_trade_not_surely_made_gives_no_ticket(
+    desk: Desk, reply: Callable[[], web.Response], expected: type[Exception]
+) -> None:
+    desk.say(reply())
+
+    with pytest.raises(expected):
+        await desk.channel.open_payment(Scene.TRADE_CREATE, PAYERS_REQUEST)
 
 
 async def test_an_absent_return_url_is_absent_not_empty(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Alipay as a pay channel: precreate (QR) and WAP trades of one application.
+"""Alipay as a pay channel: the trades of one application.
 
 Source: Alipay open platform, https://opendocs.alipay.com/open/02ekfg and neighbours.
 """
@@ -64,24 +64,21 @@ class Alipay:
         return self._application.account_id
 
     async def open_payment(self, scene: Scene, request: PaymentRequest) -> PayTicket:
-        """WAP asks nobody: its ticket is a signed address for the payer's browser.
+        """WAP and PAGE ask nobody: the ticket is a signed address for the payer's browser.
 
         A precreated code makes no trade at Alipay before it is scanned. Raises ValueError for
-        another channel's scene.
+        another channel's scene, and for TRADE_CREATE without a payer.
         """
-        if scene is Scene.WAP:
-            return PayTicket(redirect_url=self._wap_address(request))
-        if scene is not Scene.PRECREATE:
-            raise ValueError(f"Alipay has no scene {scene}")
-        business = self._trade(request, product_code="FACE_TO_FACE_PAYMENT")
-        reply = await self._gateway.call(
-            "alipay.trade.precreate", business, notify_url=request.notify_url
-        )
-        if not reply.is_ok:
-            raise _refusal(reply)
-        if reply.node.get("out_trade_no") != request.out_trade_no:
-            raise ChannelUnknown("UNREADABLE", "out_trade_no")
-        return PayTicket(qr_content=_field(reply, "qr_code", most=512))
+        match scene:
+            case Scene.WAP:
+                return PayTicket(redirect_url=self._wap_address(request))
+            case Scene.PAGE:
+                return PayTicket(redirect_url=self._page_address(request))
+            case Scene.PRECREATE:
+                return await self._precreate(request)
+            case Scene.TRADE_CREATE:
+                return await self._create(request)
+        raise ValueError(f"Alipay has no scene {scene}")
 
     async def query(self, out_trade_no: str) -> ChannelReport:
         """NOT_FOUND also means: a code was given out and nobody has scanned it yet."""
@@ -95,7 +92,7 @@ class Alipay:
         try:
             report = report_of(self._application, reply.node, paid_at_field="send_pay_date")
         except Disbelief as disbelief:
-            raise ChannelUnknown(disbelief.reason.upper(), str(disbelief)) from disbelief
+            raise _unreadable(disbelief) from disbelief
         if report is None or report.out_trade_no != out_trade_no:
             raise ChannelUnknown("UNREADABLE", "state or number")
         return report
@@ -150,15 +147,46 @@ class Alipay:
         is_closed = report.state is ChannelState.CLOSED
         return CloseOutcome.CLOSED if is_closed else CloseOutcome.TRY_LATER
 
+    async def _precreate(self, request: PaymentRequest) -> PayTicket:
+        business = self._trade(request, product_code="FACE_TO_FACE_PAYMENT")
+        reply = await self._opened("alipay.trade.precreate", business, request)
+        return PayTicket(qr_content=_field(reply, "qr_code", most=512))
+
+    async def _create(self, request: PaymentRequest) -> PayTicket:
+        """A trade at once, for `my.tradePay` of the payer it was made for."""
+        if not request.payer_openid:
+            raise ValueError("a trade inside Alipay needs its payer's open id")
+        business = {
+            **self._trade(request, product_code="JSAPI_PAY"),
+            "op_app_id": self._application.app_id,
+            "buyer_open_id": request.payer_openid,
+        }
+        reply = await self._opened("alipay.trade.create", business, request)
+        return PayTicket(trade_no=_field(reply, "trade_no", most=64))
+
+    async def _opened(
+        self, method: str, business: dict[str, Any], request: PaymentRequest
+    ) -> Reply:
+        reply = await self._gateway.call(method, business, notify_url=request.notify_url)
+        if not reply.is_ok:
+            raise _refusal(reply)
+        if reply.node.get("out_trade_no") != request.out_trade_no:
+            raise ChannelUnknown("UNREADABLE", "out_trade_no")
+        return reply
+
     def _wap_address(self, request: PaymentRequest) -> str:
         business = self._trade(request, product_code="QUICK_WAP_WAY")
         if request.return_url:
             business["quit_url"] = request.return_url
+        return self._address("alipay.trade.wap.pay", business, request)
+
+    def _page_address(self, request: PaymentRequest) -> str:
+        business = self._trade(request, product_code="FAST_INSTANT_TRADE_PAY")
+        return self._address("alipay.trade.page.pay", business, request)
+
+    def _address(self, method: str, business: dict[str, Any], request: PaymentRequest) -> str:
         return self._gateway.address(
-            "alipay.trade.wap.pay",
-            business,
-            notify_url=request.notify_url,
-            return_url=request.return_url or "",
+            method, business, notify_url=request.notify_url, return_url=request.return_url or ""
         )
 
     def _trade(self, request: PaymentRequest, *, product_code: str) -> dict[str, Any]:
@@ -202,6 +230,10 @@ def _refusal(reply: Reply) -> ChannelRefused | ChannelUnknown:
             reply.sub_code or reply.code, str(reply.node.get("sub_msg", ""))[:256]
         )
     return reply.as_unknown()
+
+
+def _unreadable(disbelief: Disbelief) -> ChannelUnknown:
+    return ChannelUnknown(disbelief.reason.upper(), str(disbelief))
 
 
 def _field(reply: Reply, name: str, *, most: int) -> str:
