@@ -9,9 +9,9 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -64,7 +64,8 @@ class WechatPayAccount(Strict):
 
 
 class AlipayAccount(Strict):
-    """One merchant application at Alipay, public-key mode."""
+    """One merchant application at Alipay, in key mode (`alipay_public_key_file`) or in
+    certificate mode (the three `…cert_file`)."""
 
     account_id: str  # "alipay:<app_id>"
     name: str
@@ -72,8 +73,29 @@ class AlipayAccount(Strict):
     app_id: str
     seller_id: str
     private_key_file: str
-    alipay_public_key_file: str
+    alipay_public_key_file: str = ""
+    app_cert_file: str = ""  # our application's certificate
+    alipay_cert_file: str = ""
+    alipay_root_cert_file: str = ""
     bill_hosts: list[str]  # hosts from which a bill may be downloaded
+
+    @property
+    def certificates(self) -> tuple[str, str, str] | None:
+        """The files of our certificate, Alipay's and the roots; None in key mode."""
+        if self.alipay_public_key_file:
+            return None
+        return self.app_cert_file, self.alipay_cert_file, self.alipay_root_cert_file
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        files = (self.app_cert_file, self.alipay_cert_file, self.alipay_root_cert_file)
+        is_mixed = any(files) if self.alipay_public_key_file else not all(files)
+        if is_mixed:
+            raise ValueError(
+                f"{self.account_id}: either alipay_public_key_file, or all of app_cert_file, "
+                "alipay_cert_file and alipay_root_cert_file"
+            )
+        return self
 
 
 class Wechat(Strict):

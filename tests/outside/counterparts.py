@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from estation.outside.pay_channels import alipay, wechat_pay
 from estation.outside.pay_channels.alipay import Alipay
+from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay import WechatPay
 from estation.settings import AlipayAccount, WechatPayAccount
 
@@ -206,7 +207,8 @@ def alipay_channel(
         bill_hosts=["127.0.0.1"],
     )
     secrets = {"merchant": private_pem("merchant"), "alipay": public_pem("alipay")}
-    return alipay.from_settings(session or _no_session(), account, secrets.__getitem__, lambda: now)
+    files = KeyFiles(secrets.__getitem__)
+    return alipay.from_settings(session or _no_session(), account, files, lambda: now)
 
 
 def alipay_notice(charset: str = "utf-8", **changes: str) -> dict[str, str]:

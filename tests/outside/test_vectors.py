@@ -17,8 +17,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from estation.outside.pay_channels import NoticeRejected, ParsedBill
 from estation.outside.pay_channels.alipay import bills as alipay_bills
+from estation.outside.pay_channels.alipay.certificates import (
+    _is_issued,
+    certificate_sn,
+    read_certificates,
+    root_sn,
+)
+from estation.outside.pay_channels.alipay.keys import KeyMode, own_with_key
 from estation.outside.pay_channels.alipay.notices import read_notice
-from estation.outside.pay_channels.alipay.signing import Application, believed_node
+from estation.outside.pay_channels.alipay.signing import Application, believed_node, top_level
 from estation.outside.pay_channels.believing import (
     Disbelief,
     load_private_key,
@@ -26,6 +33,7 @@ from estation.outside.pay_channels.believing import (
     sign,
     verify,
 )
+from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay import bills as wechat_bills
 from estation.outside.pay_channels.wechat_pay.platform_keys import (
     PlatformKey,
@@ -34,7 +42,7 @@ from estation.outside.pay_channels.wechat_pay.platform_keys import (
 )
 from estation.outside.pay_channels.wechat_pay.resources import open_resource
 from estation.outside.pay_channels.wechat_pay.signing import check_signature
-from tests.outside.counterparts import key, wechat_pay_channel
+from tests.outside.counterparts import NOW, private_pem, wechat_pay_channel
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("ESTATION_SHARED", ROOT.parent / "shared"))
@@ -226,8 +234,8 @@ def application(public: RSAPublicKey, fields: dict[str, str]) -> Application:
         seller_id=fields["seller_id"],
         gateway_url="",
         bill_hosts=frozenset(),
-        private_key=key("merchant"),
-        alipay_key=public,
+        own=KeyFiles(lambda _: private_pem("merchant")).watch("own", parse=own_with_key),
+        alipay=KeyMode(KeyFiles(lambda _: b"").watch("alipay", parse=lambda _: (public,))),
     )
 
 
@@ -248,7 +256,7 @@ def test_a_real_alipay_notice_is_believed() -> None:
     public, case = alipay_certificate()
     fields = case["notify_params"]
 
-    notice = read_notice(application(public, fields), *form(fields))
+    notice = read_notice(application(public, fields), *form(fields), now=NOW)
 
     assert notice.out_trade_no == fields["out_trade_no"]
     assert notice.plaintext["subject"] == fields["subject"]
@@ -262,9 +270,9 @@ def test_a_real_alipay_notice_to_somebody_else_is_not() -> None:
     other = application(public, {**fields, "seller_id": "2088000000000000"})
 
     with pytest.raises(Disbelief, match="wrong_addressee"):
-        read_notice(other, *form(fields))
+        read_notice(other, *form(fields), now=NOW)
     with pytest.raises(Disbelief, match="bad_signature"):
-        read_notice(application(public, fields), *form({**fields, "total_amount": "0.02"}))
+        read_notice(application(public, fields), *form({**fields, "total_amount": "0.02"}), now=NOW)
 
 
 def test_a_page_return_has_the_same_signature_but_is_no_notice() -> None:
@@ -274,7 +282,7 @@ def test_a_page_return_has_the_same_signature_but_is_no_notice() -> None:
     owner = application(public, case["notify_params"])
 
     with pytest.raises(Disbelief, match="malformed: notify_type"):
-        read_notice(owner, headers, query)
+        read_notice(owner, headers, query, now=NOW)
 
 
 def test_alipay_answers_are_believed_over_their_exact_bytes() -> None:
@@ -287,9 +295,42 @@ def test_alipay_answers_are_believed_over_their_exact_bytes() -> None:
         (gopay_key, gopay["sync_response"]),
     ):
         body = f'{{"x_response":{answer["sign_content"]},"sign":"{answer["sign"]}"}}'
-        assert believed_node(owner, "x_response", body.encode())["code"] == "10000"
+        spans = top_level(body.encode())
+        assert believed_node((owner,), "x_response", spans)["code"] == "10000"
+        altered = top_level(body.replace('"0.01"', '"0.02"').encode())
         with pytest.raises(Disbelief, match="bad_signature"):
-            believed_node(owner, "x_response", body.replace('"0.01"', '"0.02"').encode())
+            believed_node((owner,), "x_response", altered)
+
+
+def test_alipay_certificates_have_the_published_numbers() -> None:
+    case = vector("alipay_cert_sn.json")
+    own, *_ = read_certificates(case["appPublicCert.crt"].encode())
+    alipay, issuer = read_certificates(case["alipayPublicCert.crt"].encode())
+    roots = read_certificates(case["alipayRootCert.crt"].encode())
+
+    assert certificate_sn(own) == case["derived_here"]["app_cert_sn"]
+    assert certificate_sn(alipay) == case["derived_here"]["alipay_cert_sn"]
+    assert issuer.subject == alipay.issuer
+    # Four stand there: one cannot be read, one is no RSA root.
+    assert len(roots) == 3
+    assert root_sn(roots) == case["expect"]["alipay_root_cert_sn"]
+
+
+def test_a_certificate_signed_over_sha1_vouches_for_nothing() -> None:
+    case = vector("alipay_cert_sn.json")
+    _, ant, itrus = read_certificates(case["alipayRootCert.crt"].encode())
+
+    assert _is_issued(ant, ant)
+    assert not _is_issued(itrus, itrus)
+
+
+def test_other_published_certificates_have_their_numbers_too() -> None:
+    case = vector("alipay_yansongda.json")
+    own, *_ = read_certificates(case["certs"]["alipayAppPublicCert.crt"].encode())
+    roots = read_certificates(case["certs"]["alipayRootCert.crt"].encode())
+
+    assert certificate_sn(own) == case["expect"]["app_cert_sn"]
+    assert root_sn(roots) == case["expect"]["alipay_root_cert_sn"]
 
 
 def test_invented_alipay_notices_are_refused() -> None:
@@ -299,7 +340,7 @@ def test_invented_alipay_notices_are_refused() -> None:
     for name in ("notify_public_key", "notify_cert"):
         fields = {k: v for k, v in gopay[name].items() if isinstance(v, str)}
         with pytest.raises(Disbelief, match="bad_signature"):
-            read_notice(application(public, fields), *form(fields))
+            read_notice(application(public, fields), *form(fields), now=NOW)
 
 
 def test_an_alipay_trade_bill_is_proven_by_its_footer() -> None:

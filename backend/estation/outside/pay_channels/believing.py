@@ -73,6 +73,11 @@ def load_public_key(data: bytes) -> rsa.RSAPublicKey:
         key = serialization.load_pem_public_key(data)
     else:
         key = serialization.load_der_public_key(binascii.a2b_base64(data))
+    return rsa_key(key)
+
+
+def rsa_key(key: PublicKeyTypes) -> rsa.RSAPublicKey:
+    """Raises ValueError for anything but RSA ≥ 2048."""
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _MIN_KEY_BITS:
         raise ValueError("the key must be RSA with at least 2048 bits")
     return key

@@ -112,9 +112,13 @@ class Alipay:
         raise reply.as_unknown()
 
     def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
-        """See PayChannel. `now` does not matter: Alipay's notices have no age limit."""
+        """See PayChannel. Alipay's notices have no age limit. An unknown certificate may start
+        one download a minute."""
         try:
-            return notices.read_notice(self._application, headers, body)
+            return notices.read_notice(self._application, headers, body, now=now)
+        except notices.UnknownCertificate as unknown:
+            self._gateway.wish_certificate(unknown.serial, now=now)
+            raise unknown.as_rejection() from unknown
         except Disbelief as disbelief:
             raise disbelief.as_rejection() from disbelief
 

@@ -1,25 +1,32 @@
 """Calls to Alipay's gateway: one POST each, common parameters in the query."""
 
+import binascii
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import orjson
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from estation.outside.pay_channels import ChannelUnknown
 from estation.outside.pay_channels.alipay.signing import (
     SIGN_TYPE,
     Application,
     believed_node,
+    node_of,
+    serial_beside,
     sign_text,
     top_level,
 )
-from estation.outside.pay_channels.believing import Disbelief, sign
+from estation.outside.pay_channels.believing import Disbelief, sign, text_of
 from estation.outside.pay_channels.calling import CALL, Answer, Limits, exchange
 from estation.shared.clock import BEIJING, Clock
 
 OK = "10000"
+_CERTIFICATE = "alipay.open.app.alipaycert.download"
+_CERTIFICATE_CHARACTERS = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,36 @@ class Gateway:
 
     async def call(self, method: str, business: dict[str, Any], **common: str) -> Reply:
         """Raises ChannelUnknown for anything that is not a signed answer to this method."""
+        answer = await self._posted(method, business, common)
+        return await self._believed(method, answer)
+
+    async def certificate(self, serial: str) -> bytes:
+        """The PEM that Alipay gives for a certificate's number. Whoever uses it must prove it:
+        the answer may be unsigned, or signed by the very certificate it carries.
+
+        Raises ChannelUnknown, and Disbelief or ValueError for an answer without a certificate.
+        """
+        answer = await self._posted(_CERTIFICATE, {"alipay_cert_sn": serial}, {})
+        node = node_of(top_level(answer.body).get(_node_name(_CERTIFICATE), b""))
+        content = text_of(node, "alipay_cert_content", most=_CERTIFICATE_CHARACTERS)
+        return binascii.a2b_base64(content)
+
+    def wish_certificate(self, serial: str, *, now: datetime) -> None:
+        """A notice named a certificate we do not know: look for it in the background."""
+        self.application.alipay.wish(serial, self.certificate, now=now)
+
+    def address(self, method: str, business: dict[str, Any], **common: str) -> str:
+        """A signed address for the payer's own browser; nothing is sent."""
+        parameters = self._signed(method, business, common)
+        return f"{self.application.gateway_url}?{_encoded(parameters)}"
+
+    async def file(self, url: str, limits: Limits = CALL) -> Answer:
+        """Unsigned both ways; the caller has checked the host."""
+        return await exchange(self._session, "GET", url, headers={}, limits=limits)
+
+    async def _posted(
+        self, method: str, business: dict[str, Any], common: dict[str, str]
+    ) -> Answer:
         parameters = self._signed(method, business, common)
         # biz_content alone goes into the body: with charset only there the gateway may read
         # GBK, and its notices would come in GBK too.
@@ -69,20 +106,12 @@ class Gateway:
         )
         if answer.status != 200:
             raise ChannelUnknown(f"HTTP_{answer.status}")
-        return self._believed(method, answer)
-
-    def address(self, method: str, business: dict[str, Any], **common: str) -> str:
-        """A signed address for the payer's own browser; nothing is sent."""
-        parameters = self._signed(method, business, common)
-        return f"{self.application.gateway_url}?{_encoded(parameters)}"
-
-    async def file(self, url: str, limits: Limits = CALL) -> Answer:
-        """Unsigned both ways; the caller has checked the host."""
-        return await exchange(self._session, "GET", url, headers={}, limits=limits)
+        return answer
 
     def _signed(
         self, method: str, business: dict[str, Any], common: dict[str, str]
     ) -> dict[str, str]:
+        own = self.application.own.current()
         parameters = {
             "app_id": self.application.app_id,
             "method": method,
@@ -92,21 +121,36 @@ class Gateway:
             # Beijing time, whatever the machine's zone is.
             "timestamp": self.clock().astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S"),
             "version": "1.0",
+            **own.parameters,
             **{name: value for name, value in common.items() if value},
             "biz_content": orjson.dumps(business).decode(),
         }
-        parameters["sign"] = sign(self.application.private_key, sign_text(parameters))
+        parameters["sign"] = sign(own.private_key, sign_text(parameters))
         return parameters
 
-    def _believed(self, method: str, answer: Answer) -> Reply:
-        node_name = method.replace(".", "_") + "_response"
+    async def _believed(self, method: str, answer: Answer) -> Reply:
+        node_name = _node_name(method)
         try:
-            return Reply(believed_node(self.application.alipay_key, node_name, answer.body))
+            spans = top_level(answer.body)
+            keys = await self._keys_for(serial_beside(spans))
+            return Reply(believed_node(keys, node_name, spans))
         except Disbelief as disbelief:
             if disbelief.reason == "unsigned":
                 raise _unsigned(answer.body, node_name) from disbelief
             code = "UNREADABLE" if disbelief.reason == "malformed" else "UNVERIFIED"
             raise ChannelUnknown(code, str(disbelief)) from disbelief
+
+    async def _keys_for(self, serial: str) -> tuple[RSAPublicKey, ...]:
+        alipay = self.application.alipay
+        known = alipay.candidates(serial, now=self.clock())
+        if not known:
+            await alipay.learn(serial, self.certificate, now=self.clock())
+            known = alipay.candidates(serial, now=self.clock())
+        return known
+
+
+def _node_name(method: str) -> str:
+    return method.replace(".", "_") + "_response"
 
 
 def _unsigned(body: bytes, node_name: str) -> ChannelUnknown:

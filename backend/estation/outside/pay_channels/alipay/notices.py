@@ -6,10 +6,11 @@ Source: Alipay open platform, 异步通知说明.
 import binascii
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from estation.outside.pay_channels import NoticeAnswer, VerifiedNotice
-from estation.outside.pay_channels.alipay.signing import SIGN_TYPE, Application
+from estation.outside.pay_channels.alipay.signing import SIGN_TYPE, Application, verify_by_one
 from estation.outside.pay_channels.alipay.trades import report_of
 from estation.outside.pay_channels.believing import (
     NOTICE_BYTES,
@@ -17,7 +18,6 @@ from estation.outside.pay_channels.believing import (
     event_key,
     text_of,
     unreadable_news,
-    verify,
     without_nul,
 )
 
@@ -30,12 +30,21 @@ _CHARSETS: Final = {
     "gb2312": "gb18030",
     "gb18030": "gb18030",
 }
+_SIGN_TYPE: Final = SIGN_TYPE.encode()
 _TRADE_NEWS: Final = "trade_status_sync"
 _ACCEPTED: Final = NoticeAnswer(200, "text/plain", b"success")
 
 
+class UnknownCertificate(Disbelief):
+    """The notice names a certificate that we do not know, or not yet."""
+
+    def __init__(self, serial: str) -> None:
+        super().__init__("unknown_serial")
+        self.serial = serial
+
+
 def read_notice(
-    application: Application, headers: Mapping[str, str], body: bytes
+    application: Application, headers: Mapping[str, str], body: bytes, *, now: datetime
 ) -> VerifiedNotice:
     """Form, signature, charset, addressee, money, in this order. Raises Disbelief.
 
@@ -48,7 +57,7 @@ def read_notice(
     if len(body) > NOTICE_BYTES:
         raise Disbelief("malformed", "too long")
     form = _form(body)
-    _check_signature(application, form)
+    _check_signature(application, form, now)
     plaintext = _decoded(form)
     if plaintext.get("app_id") != application.app_id:
         raise Disbelief("wrong_addressee", "app_id")
@@ -125,16 +134,21 @@ def _unescaped(text: bytes) -> bytes:
     return binascii.a2b_qp(text.replace(b"=", b"%3D").replace(b"%", b"="))
 
 
-def _check_signature(application: Application, form: dict[bytes, bytes]) -> None:
+def _check_signature(application: Application, form: dict[bytes, bytes], now: datetime) -> None:
     signature = form.get(b"sign")
     if not signature:
         raise Disbelief("unsigned")
-    if form.get(b"sign_type") != SIGN_TYPE.encode():
+    if form.get(b"sign_type") != _SIGN_TYPE:
         # Pinned: sign_type itself is not signed, so it must not choose a weaker algorithm.
         raise Disbelief("bad_signature", "sign_type")
     kept = sorted(item for item in form.items() if item[1] and item[0] not in _NOT_SIGNED)
     message = b"&".join([b"%b=%b" % item for item in kept])
-    verify(application.alipay_key, message, signature)
+    # The number is not signed: it chooses among keys that are all Alipay's.
+    serial = form.get(b"alipay_cert_sn", b"").decode("latin-1")
+    keys = application.alipay.candidates(serial, now=now)
+    if not keys:
+        raise UnknownCertificate(serial)
+    verify_by_one(keys, message, signature)
 
 
 def _decoded(form: dict[bytes, bytes]) -> dict[str, str]:

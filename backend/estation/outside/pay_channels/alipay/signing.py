@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from estation.outside.pay_channels.alipay.keys import AlipayKeys, Own
 from estation.outside.pay_channels.believing import Disbelief, verify
+from estation.outside.pay_channels.key_files import WatchedKey
 
 SIGN_TYPE = "RSA2"
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],"]', re.DOTALL)
@@ -21,15 +23,15 @@ _MAX_DEPTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Who we are at Alipay, in public-key mode."""
+    """Who we are at Alipay."""
 
     account_id: str
     app_id: str
     seller_id: str
     gateway_url: str
     bill_hosts: frozenset[str]
-    private_key: RSAPrivateKey = field(repr=False)
-    alipay_key: RSAPublicKey = field(repr=False)
+    own: WatchedKey[Own] = field(repr=False)
+    alipay: AlipayKeys = field(repr=False)
 
 
 def sign_text(parameters: Mapping[str, str]) -> bytes:
@@ -38,40 +40,60 @@ def sign_text(parameters: Mapping[str, str]) -> bytes:
     return "&".join(f"{k}={v}" for k, v in kept).encode()
 
 
-def believed_node(key: RSAPublicKey, node_name: str, body: bytes) -> dict[str, Any]:
-    """The answer under `node_name`, its signature verified over exactly the received bytes.
+def verify_by_one(keys: tuple[RSAPublicKey, ...], message: bytes, signature: str | bytes) -> None:
+    """Raises Disbelief: unknown_serial when there is no key, bad_signature when none fits."""
+    if not keys:
+        raise Disbelief("unknown_serial")
+    for key in keys[:-1]:
+        try:
+            return verify(key, message, signature)
+        except Disbelief:
+            continue
+    return verify(keys[-1], message, signature)
 
-    Raises Disbelief: malformed, unsigned (no such node, or no sign beside it), bad_signature.
+
+def serial_beside(spans: Mapping[str, bytes]) -> str:
+    """The number of Alipay's certificate beside an answer; "" in key mode."""
+    return _text(spans.get("alipay_cert_sn"))
+
+
+def believed_node(
+    keys: tuple[RSAPublicKey, ...], node_name: str, spans: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """The answer under `node_name` among an answer's `top_level` spans, its signature verified
+    over exactly the received bytes.
+
+    Raises Disbelief: malformed, unsigned (no such node, or no sign beside it), unknown_serial
+    (no key), bad_signature.
     """
-    spans = top_level(body)
     node, signature = spans.get(node_name), _text(spans.get("sign"))
     if node is None or not signature:
         raise Disbelief("unsigned")
-    value = orjson.loads(_verified(key, node, signature))
+    return node_of(_verified(keys, node, signature))
+
+
+def node_of(raw: bytes) -> dict[str, Any]:
+    """Raises Disbelief("malformed")."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise Disbelief("malformed", "JSON") from None
     if not isinstance(value, dict):
-        raise Disbelief("malformed", node_name)
+        raise Disbelief("malformed", "no object")
     return value
 
 
-def _verified(key: RSAPublicKey, node: bytes, signature: str) -> bytes:
+def _verified(keys: tuple[RSAPublicKey, ...], node: bytes, signature: str) -> bytes:
     """Alipay signs some answers before it escapes their slashes; what verified is what we read."""
     try:
-        verify(key, node, signature)
-        return _readable(node)
+        verify_by_one(keys, node, signature)
+        return node
     except Disbelief:
         if rb"\/" not in node:
             raise
     unescaped = node.replace(rb"\/", b"/")
-    verify(key, unescaped, signature)
-    return _readable(unescaped)
-
-
-def _readable(node: bytes) -> bytes:
-    try:
-        orjson.loads(node)
-    except orjson.JSONDecodeError:
-        raise Disbelief("malformed", "JSON") from None
-    return node
+    verify_by_one(keys, unescaped, signature)
+    return unescaped
 
 
 def top_level(body: bytes) -> dict[str, bytes]:
