@@ -220,6 +220,7 @@ async def test_other_channels_scenes_are_programming_errors(desk: Desk) -> None:
         (refused(PRECREATE, "ACQ.TOTAL_FEE_EXCEED"), ChannelRefused),
         (refused(PRECREATE, "isv.invalid-signature", "40002"), ChannelRefused),
         (refused(PRECREATE, "ACQ.SYSTEM_ERROR"), ChannelUnknown),
+        (refused(PRECREATE, "AQC.SYSTEM_ERROR"), ChannelUnknown),
         (refused(PRECREATE, "ACQ.TRADE_HAS_SUCCESS"), ChannelUnknown),
         (refused(PRECREATE, "ACQ.CONTEXT_INCONSISTENT"), ChannelUnknown),
         (refused(PRECREATE, "isp.unknow-error", "20000"), ChannelUnknown),

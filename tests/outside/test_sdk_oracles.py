@@ -7,27 +7,45 @@ sandbox; neither can name its port, so they are bent to it as told below.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from aiohttp import web
 from alipay.aop.api.AlipayClientConfig import AlipayClientConfig
 from alipay.aop.api.DefaultAlipayClient import DefaultAlipayClient
+from alipay.aop.api.domain.AlipayTradeFastpayRefundQueryModel import (
+    AlipayTradeFastpayRefundQueryModel,
+)
 from alipay.aop.api.domain.AlipayTradePrecreateModel import AlipayTradePrecreateModel
 from alipay.aop.api.domain.AlipayTradeQueryModel import AlipayTradeQueryModel
+from alipay.aop.api.domain.AlipayTradeRefundModel import AlipayTradeRefundModel
+from alipay.aop.api.request.AlipayTradeFastpayRefundQueryRequest import (
+    AlipayTradeFastpayRefundQueryRequest,
+)
 from alipay.aop.api.request.AlipayTradePrecreateRequest import AlipayTradePrecreateRequest
 from alipay.aop.api.request.AlipayTradeQueryRequest import AlipayTradeQueryRequest
+from alipay.aop.api.request.AlipayTradeRefundRequest import AlipayTradeRefundRequest
 from alipay.aop.api.util import SignatureUtils, WebUtils
 from cryptography.hazmat.primitives import serialization
 from wechatpayv3 import utils as wechat_utils
 from wechatpayv3.async_ import AsyncWeChatPay
 from wechatpayv3.async_.type import WeChatPayType
 
-from estation.outside.pay_channels import Channel, ChannelState, PaymentRequest, Scene
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelState,
+    PaymentRequest,
+    RefundRequest,
+    RefundStatus,
+    Scene,
+)
+from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.alipay.signing import sign_text
 from estation.outside.pay_channels.believing import sign
+from tests.outside.alipay_certificates import certificate_channel
 from tests.outside.city_channels import City, running_city
 from tests.outside.counterparts import (
     API_V3_KEY,
@@ -172,6 +190,28 @@ def test_alipays_sdk_verifies_the_notice_that_we_believe() -> None:
     )
 
 
+@pytest.mark.parametrize("scene", [Scene.PAGE, Scene.WAP])
+@pytest.mark.parametrize("channel", [alipay_channel, certificate_channel])
+async def test_alipays_sdk_verifies_the_address_that_we_sign(
+    scene: Scene, channel: Callable[[], Alipay]
+) -> None:
+    request = PaymentRequest(
+        "20260301ABC",
+        817524,
+        "契税+登记费 100%",
+        NOW,
+        "http://127.0.0.1:9/n",
+        "http://127.0.0.1:9/r",
+    )
+
+    ticket = await channel().open_payment(scene, request)
+
+    parameters = dict(parse_qsl(urlsplit(str(ticket.redirect_url)).query, strict_parsing=True))
+    signature = parameters.pop("sign")
+    text = SignatureUtils.get_sign_content(parameters)
+    assert SignatureUtils.verify_with_rsa(public_pem("merchant").decode(), text.encode(), signature)
+
+
 # Their clients against our sandbox
 
 
@@ -285,6 +325,35 @@ async def test_alipays_sdk_and_we_are_one_merchant_at_the_sandbox(
     assert ours.state is ChannelState.PAID
     assert notice.report is not None
     assert notice.report.paid_fen == 817524
+
+
+async def test_what_alipays_sdk_refunds_we_find_and_what_we_refund_it_finds(
+    city: City, alipay_sdk: DefaultAlipayClient
+) -> None:
+    ours = city.channels[Channel.ALIPAY]
+    number, code = await city.open(Channel.ALIPAY, Scene.WAP)
+    await city.sandbox.pay(code, "lin")
+    theirs = AlipayTradeRefundModel()
+    theirs.out_trade_no, theirs.out_request_no = number, "SDKRF1"
+    theirs.refund_amount = "30.00"
+    asked = AlipayTradeFastpayRefundQueryModel()
+    asked.out_trade_no, asked.out_request_no = number, "OURRF2"
+
+    await asyncio.to_thread(alipay_sdk.execute, AlipayTradeRefundRequest(biz_model=theirs))
+    found = await ours.query_refund("SDKRF1", out_trade_no=number)
+    trade_no = str((await ours.query(number)).channel_trade_no)
+    given = await ours.refund(
+        RefundRequest("OURRF2", number, trade_no, 5000, 817524, "退登记费", "http://127.0.0.1:9/n")
+    )
+    told = await asyncio.to_thread(
+        alipay_sdk.execute, AlipayTradeFastpayRefundQueryRequest(biz_model=asked)
+    )
+
+    assert (found.status, found.amount_fen) == (RefundStatus.SUCCESS, 3000)
+    assert (given.status, given.amount_fen) == (RefundStatus.SUCCESS, 5000)
+    assert given.raw["refund_fee"] == "80.00"
+    assert json.loads(told)["refund_status"] == "REFUND_SUCCESS"
+    assert json.loads(told)["refund_amount"] == "50.00"
 
 
 async def test_alipays_sdk_sees_what_we_opened(city: City, alipay_sdk: DefaultAlipayClient) -> None:

@@ -1,4 +1,4 @@
-"""Alipay as a pay channel: the trades of one application.
+"""Alipay as a pay channel: the trades of one application, and their refunds.
 
 Source: Alipay open platform, https://opendocs.alipay.com/open/02ekfg and neighbours.
 """
@@ -21,10 +21,12 @@ from estation.outside.pay_channels import (
     ParsedBill,
     PaymentRequest,
     PayTicket,
+    RefundReport,
+    RefundRequest,
     Scene,
     VerifiedNotice,
 )
-from estation.outside.pay_channels.alipay import bills, notices
+from estation.outside.pay_channels.alipay import bills, notices, refunds
 from estation.outside.pay_channels.alipay.gateway import Gateway, Reply
 from estation.outside.pay_channels.alipay.trades import report_of
 from estation.outside.pay_channels.believing import Disbelief, plain_words, text_of
@@ -110,6 +112,43 @@ class Alipay:
         if reply.sub_code in _NOT_CLOSABLE:
             return await self._why_not_closable(out_trade_no)
         raise reply.as_unknown()
+
+    async def refund(self, request: RefundRequest) -> RefundReport:
+        """Asked again with the same number, Alipay gives nothing back a second time.
+
+        It tells refunds to the payment's own notify_url, so the request's is not sent. Raises
+        ChannelUnknown("NOT_ENOUGH") while the account is too low: ask again later.
+        """
+        reply = await self._gateway.call("alipay.trade.refund", refunds.asked(request))
+        if not reply.is_ok:
+            raise refunds.refusal(reply)
+        try:
+            return refunds.accepted(self._application, request, reply.node)
+        except Disbelief as disbelief:
+            raise _unreadable(disbelief) from disbelief
+
+    async def query_refund(self, refund_no: str, *, out_trade_no: str) -> RefundReport:
+        """Ask ten seconds after the refund at the earliest: before, NOT_FOUND says little."""
+        reply = await self._gateway.call(
+            "alipay.trade.fastpay.refund.query",
+            {
+                "out_trade_no": out_trade_no,
+                "out_request_no": refund_no,
+                # Told only when asked for.
+                "query_options": ["gmt_refund_pay"],
+            },
+        )
+        if not reply.is_ok and reply.sub_code != "ACQ.TRADE_NOT_EXIST":
+            raise reply.as_unknown()
+        now = self._gateway.clock()
+        try:
+            return refunds.found(self._application, refund_no, out_trade_no, reply.node, now=now)
+        except Disbelief as disbelief:
+            raise _unreadable(disbelief) from disbelief
+
+    async def redirect_refund(self, refund_no: str, *, channel_refund_no: str) -> RefundReport:
+        """Alipay has no ABNORMAL refunds: what cannot go back to the card goes to the wallet."""
+        raise ChannelRefused("NOT_OFFERED", "Alipay redirects no refunds")
 
     def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
         """See PayChannel. Alipay's notices have no age limit. An unknown certificate may start

@@ -45,7 +45,8 @@ class Reply:
 
     @property
     def sub_code(self) -> str:
-        return str(self.node.get("sub_code") or "")[:64]
+        """Alipay's own pages spell the prefix of some codes AQC; one spelling here."""
+        return str(self.node.get("sub_code") or "")[:64].replace("AQC.", "ACQ.", 1)
 
     def as_unknown(self) -> ChannelUnknown:
         return ChannelUnknown(self.sub_code or self.code, str(self.node.get("sub_msg", ""))[:256])

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from estation.outside.pay_channels import NoticeAnswer, VerifiedNotice
+from estation.outside.pay_channels.alipay.refunds import told_by_notice
 from estation.outside.pay_channels.alipay.signing import SIGN_TYPE, Application, verify_by_one
 from estation.outside.pay_channels.alipay.trades import report_of
 from estation.outside.pay_channels.believing import (
@@ -105,6 +106,7 @@ def _readable_news(
         out_trade_no=number,
         report=report,
         plaintext=dict(plaintext),
+        refund=told_by_notice(application, plaintext),
     )
 
 

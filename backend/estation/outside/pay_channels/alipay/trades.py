@@ -31,7 +31,7 @@ def report_of(
     state = STATES.get(text_of(trade, "trade_status", most=32))
     if state is None:
         return None
-    refunded_fen = _fen(trade["refund_fee"]) if trade.get("refund_fee") else None
+    refunded_fen = fen_of(trade["refund_fee"]) if trade.get("refund_fee") else None
     if state is ChannelState.CLOSED and (trade.get(paid_at_field) or refunded_fen):
         state = ChannelState.PAID
     is_paid = state is ChannelState.PAID
@@ -41,14 +41,15 @@ def report_of(
         out_trade_no=text_of(trade, "out_trade_no"),
         state=state,
         channel_trade_no=text_of(trade, "trade_no") if is_paid else None,
-        paid_fen=positive_fen(_fen(trade.get("total_amount"))) if is_paid else None,
-        paid_at=_moment(trade.get(paid_at_field)) if is_paid else None,
+        paid_fen=positive_fen(fen_of(trade.get("total_amount"))) if is_paid else None,
+        paid_at=moment_of(trade.get(paid_at_field)) if is_paid else None,
         refunded_fen=refunded_fen if is_paid else None,
         raw=trade,
     )
 
 
-def _fen(text: Any) -> int:
+def fen_of(text: Any) -> int:
+    """Raises Disbelief("not_money"), also below zero."""
     try:
         fen = fen_from_yuan(text)
     except (NotMoney, TypeError):
@@ -58,8 +59,8 @@ def _fen(text: Any) -> int:
     return fen
 
 
-def _moment(text: Any) -> datetime | None:
-    """Alipay writes Beijing time without a zone."""
+def moment_of(text: Any) -> datetime | None:
+    """Alipay writes Beijing time without a zone. Raises Disbelief("malformed")."""
     if not text:
         return None
     try:
