@@ -17,6 +17,7 @@ from tests.outside.counterparts import (
     alipay_channel,
     alipay_form,
     alipay_notice,
+    signed,
 )
 from tests.outside.test_wechat_pay_notices import MANY, mutated, outcome
 
@@ -67,6 +68,51 @@ def test_a_notice_in_gbk_is_read_in_gbk(channel: Alipay) -> None:
 
     assert notice.plaintext["subject"] == "契税+登记费 100% “林晓舟”"
     assert notice.report is not None
+
+
+TEXTS = [
+    "契税+登记费",
+    "100% + 5%2B3",
+    "a \"quoted\" &amp; \\'单引号\\' <b>",
+    "全角：，。“”￥；=&",
+    "江城区 一号  二单元",
+]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", "gbk", "GBK", "gb2312", "GB18030"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_character_survives_in_every_charset(
+    channel: Alipay, charset: str, text: str
+) -> None:
+    notice = opened(channel, charset=charset, subject=text, body=text)
+
+    assert (notice.plaintext["subject"], notice.plaintext["body"]) == (text, text)
+    assert notice.report is not None
+
+
+@pytest.mark.parametrize("text", ["龘靐齉䶮", "𠮷野"])
+def test_rare_characters_of_names_survive_too(channel: Alipay, text: str) -> None:
+    assert opened(channel, charset="gb18030", subject=text).plaintext["subject"] == text
+
+
+def test_the_signature_covers_the_bytes_of_the_notices_own_charset(channel: Alipay) -> None:
+    headers, body = alipay_form(alipay_notice(charset="gbk"))
+    gbk, utf8 = quote_plus("契税", encoding="gbk").encode(), quote_plus("契税").encode()
+    assert gbk in body
+
+    assert reason(channel, headers, body.replace(gbk, utf8)) == "bad_signature"
+    said = body.replace(b"charset=gbk", b"charset=utf-8")
+    assert reason(channel, headers, said) == "bad_signature"
+
+
+def test_signed_bytes_of_another_charset_than_said_are_malformed(channel: Alipay) -> None:
+    fields = {**alipay_notice(), "subject": "契税".encode("gbk").decode("latin-1")}
+    message = "&".join(f"{k}={v}" for k, v in sorted(fields.items()) if v).encode("latin-1")
+    form = {**fields, "sign_type": "RSA2", "sign": signed("alipay", message)}
+    body = "&".join(f"{k}={quote_plus(v, encoding='latin-1')}" for k, v in form.items()).encode()
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+
+    assert reason(channel, headers, body) == "malformed"
 
 
 @settings(MANY, max_examples=500)
