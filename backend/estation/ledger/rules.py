@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import UUID
 
 import orjson
@@ -16,10 +17,49 @@ from estation.shared.fields import MAX_FEN
 CLEARING = "channel_clearing"
 PAYEE = "payee_payable"
 SUSPENSE = "suspense"
+REFUND_IN_FLIGHT = "refund_in_flight"
+CHANNEL_FEE = "channel_fee"
+HOLD_EXPECTED = "hold_expected"
+HOLD_PAYEE = "hold_payee"
+BANK = "bank"
 
-_ACCOUNT = re.compile(
-    rf"({CLEARING}|{SUSPENSE}):[a-z_]{{1,16}}:[A-Za-z0-9]{{1,32}}|{PAYEE}:[a-z0-9_]{{1,32}}"
-)
+ANY_CHANNEL = "any"
+"""A hold's channel while the citizen has not chosen a wallet."""
+
+
+class AccountKind(Struct, frozen=True):
+    """What holds of every account of one kind. `whose` is the shape of what follows the colon.
+
+    `normal_side` is where its balance grows; an account that may not go negative never has more
+    on its other side. Memo accounts carry no money and sum to zero among themselves.
+    """
+
+    normal_side: Literal["debit", "credit"]
+    may_go_negative: bool
+    whose: str
+    is_memo: bool = False
+
+
+_MERCHANT = r"[a-z_]{1,16}:[A-Za-z0-9]{1,32}"
+_PAYEE_CODE = r"[a-z0-9_]{1,32}"
+
+ACCOUNT_KINDS: dict[str, AccountKind] = {
+    # Fees and pay-outs may be booked before the receipts they belong to.
+    CLEARING: AccountKind("debit", may_go_negative=True, whose=_MERCHANT),
+    PAYEE: AccountKind("credit", may_go_negative=False, whose=_PAYEE_CODE),
+    SUSPENSE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
+    REFUND_IN_FLIGHT: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
+    # A fee comes back with its refund, perhaps in a later period.
+    CHANNEL_FEE: AccountKind("debit", may_go_negative=True, whose=_MERCHANT),
+    HOLD_EXPECTED: AccountKind(
+        "debit", may_go_negative=False, whose=rf"{_MERCHANT}|{ANY_CHANNEL}", is_memo=True
+    ),
+    HOLD_PAYEE: AccountKind("credit", may_go_negative=False, whose=_PAYEE_CODE, is_memo=True),
+    BANK: AccountKind("debit", may_go_negative=True, whose=_PAYEE_CODE),
+}
+"""The books' accounts by what they are; the invariants read their signs from here."""
+
+_ACCOUNT = re.compile("|".join(rf"{name}:(?:{kind.whose})" for name, kind in ACCOUNT_KINDS.items()))
 """The small grammar of account names: what it is, then whose."""
 
 _KIND = re.compile(r"[a-z_]{1,32}")
@@ -60,6 +100,38 @@ def payee_payable(payee_code: str) -> str:
 def suspense(account_id: str) -> str:
     """The account of money that arrived and is nobody's yet."""
     return f"{SUSPENSE}:{account_id}"
+
+
+def refund_in_flight(account_id: str) -> str:
+    """The account of money we asked a channel to give back and that has not left yet."""
+    return f"{REFUND_IN_FLIGHT}:{account_id}"
+
+
+def channel_fee(account_id: str) -> str:
+    """The account of what a channel keeps for its service."""
+    return f"{CHANNEL_FEE}:{account_id}"
+
+
+def hold_expected(account_id: str = ANY_CHANNEL) -> str:
+    """The memo account of what open orders are expected to bring."""
+    return f"{HOLD_EXPECTED}:{account_id}"
+
+
+def hold_payee(payee_code: str) -> str:
+    """The memo account of a payee's share in open orders."""
+    return f"{HOLD_PAYEE}:{payee_code}"
+
+
+def bank(payee_code: str) -> str:
+    """The account of what has arrived at a payee's bank."""
+    return f"{BANK}:{payee_code}"
+
+
+def account_kind(account: str) -> AccountKind:
+    """What holds of this account. Raises NotATransfer for a name outside the grammar."""
+    if not is_account(account):
+        raise NotATransfer(f"no such account: {account[:96]!r}")
+    return ACCOUNT_KINDS[account.partition(":")[0]]
 
 
 @functools.lru_cache(maxsize=4096)
