@@ -1,19 +1,35 @@
 """What other contexts may use of the ledger."""
 
-from estation.ledger.actions import post_many
-from estation.ledger.errors import LedgerConflict, LedgerError, NotATransfer
+from estation.ledger.actions.posting import post_many
+from estation.ledger.actions.sealing import Sealed, seal
+from estation.ledger.actions.undoing import release_holds, reverse
+from estation.ledger.errors import (
+    AlreadyReversed,
+    LedgerConflict,
+    LedgerError,
+    NoSuchTransfer,
+    NotAReversal,
+    NotATransfer,
+)
 from estation.ledger.queries import (
     CHANNEL_RECEIPTS,
+    NEGATIVE_ACCOUNTS,
     ChannelReceipt,
+    HeadView,
     PaymentNumbers,
     StandingTransfer,
     TransferView,
+    UnreleasedHold,
     balance,
     channel_receipts,
+    negative_accounts,
+    newest_blocks,
     payment_of,
+    published_heads,
     transfers_about,
     transfers_by_key,
     unbalanced_transfers,
+    unreleased_holds,
 )
 from estation.ledger.rules import (
     ACCOUNT_KINDS,
@@ -30,20 +46,28 @@ from estation.ledger.rules import (
     refund_in_flight,
     suspense,
 )
+from estation.ledger.rules import hold_transfer as hold_input
 
 __all__ = [
     "ACCOUNT_KINDS",
     "CHANNEL_RECEIPTS",
+    "NEGATIVE_ACCOUNTS",
     "AccountKind",
+    "AlreadyReversed",
     "ChannelReceipt",
+    "HeadView",
     "LedgerConflict",
     "LedgerError",
     "Leg",
+    "NoSuchTransfer",
+    "NotAReversal",
     "NotATransfer",
     "PaymentNumbers",
+    "Sealed",
     "StandingTransfer",
     "TransferInput",
     "TransferView",
+    "UnreleasedHold",
     "account_kind",
     "balance",
     "bank",
@@ -51,13 +75,21 @@ __all__ = [
     "channel_receipts",
     "clearing",
     "hold_expected",
+    "hold_input",
     "hold_payee",
+    "negative_accounts",
+    "newest_blocks",
     "payee_payable",
     "payment_of",
     "post_many",
+    "published_heads",
     "refund_in_flight",
+    "release_holds",
+    "reverse",
+    "seal",
     "suspense",
     "transfers_about",
     "transfers_by_key",
     "unbalanced_transfers",
+    "unreleased_holds",
 ]

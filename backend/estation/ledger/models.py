@@ -1,6 +1,7 @@
-"""Transfers and their entries: inserted, never changed (a trigger refuses it)."""
+"""Transfers with their entries, and the blocks that chain them: inserted, never changed (triggers
+refuse it)."""
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from tortoise import fields
@@ -22,6 +23,9 @@ class Transfer(Model):
     channel_no = fields.CharField(max_length=64)  # the channel's trade number
     occurred_at: datetime = fields.DatetimeField(db_index=True)  # the channel's clock
     posted_at: datetime = fields.DatetimeField()
+    reverses_id = fields.UUIDField(null=True)  # the transfer that this one undoes; unique
+    # Besides, `posted_xid` (xid8): the database transaction that posted it, filled in by the
+    # database for the sealer. It says nothing about the money and is in no digest.
 
     class Meta:
         table = "ledger_transfer"
@@ -42,3 +46,77 @@ class Entry(Model):
     class Meta:
         table = "ledger_entry"
         unique_together = (("transfer_id", "account"),)
+
+
+class LedgerBlock(Model):
+    """Some transfers of one book (a region), chained to the block before. See `rules.chain`.
+
+    `id` orders the blocks of all books as they were sealed. `floor_xid` (in the database only) is
+    the database transaction from which on the next sealing looks.
+    """
+
+    id = fields.BigIntField(primary_key=True, generated=True)
+    book = fields.CharField(max_length=6)
+    height = fields.IntField()
+    first_transfer_id = fields.UUIDField()
+    last_transfer_id = fields.UUIDField()
+    transfer_count = fields.IntField()
+    debit_fen = FenField()
+    root = fields.CharField(max_length=64)
+    previous_digest = fields.CharField(max_length=64)
+    digest = fields.CharField(max_length=64)
+    sealed_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "ledger_block"
+        unique_together = (("book", "height"),)
+
+
+class SealedTransfer(Model):
+    """Which block a transfer is in, and what it said when it was sealed.
+
+    No foreign key to the transfer: its check would write a lock into every row of the hot table.
+    """
+
+    transfer_id = fields.UUIDField(primary_key=True)
+    block: fields.ForeignKeyRelation[LedgerBlock] = fields.ForeignKeyField(
+        "estation.LedgerBlock", related_name=False, on_delete=fields.RESTRICT
+    )
+    block_id: int
+    position = fields.IntField()  # from 0
+    digest = fields.BinaryField()  # 32 bytes
+
+    class Meta:
+        table = "ledger_sealed_transfer"
+        unique_together = (("block_id", "position"),)
+
+
+class LedgerHead(Model):
+    """The newest block of a book as it was published on a Beijing day, signed."""
+
+    id = fields.UUIDField(primary_key=True)
+    day: date = fields.DateField()
+    book = fields.CharField(max_length=6)
+    height = fields.IntField()
+    digest = fields.CharField(max_length=64)
+    transfers = fields.IntField()  # in all blocks up to this one
+    debit_fen = FenField()
+    published_at: datetime = fields.DatetimeField()
+    key_id = fields.CharField(max_length=16)
+    signature = fields.BinaryField()
+
+    class Meta:
+        table = "ledger_head"
+        unique_together = (("day", "book"),)
+
+
+class OpenHold(Model):
+    """A hold that nothing has released yet: a list to work through, kept by the sealer."""
+
+    transfer_id = fields.UUIDField(primary_key=True)
+    order_id = fields.UUIDField()
+    order_no = fields.CharField(max_length=64)
+    occurred_at: datetime = fields.DatetimeField(db_index=True)
+
+    class Meta:
+        table = "ledger_open_hold"

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
 from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.ledger import rules
+from estation.ledger.rules import PostedEntry, PostedTransfer
 from estation.shared.clock import day_bounds
 
 CHANNEL_RECEIPTS = f"""
@@ -21,6 +24,103 @@ where t.occurred_at >= $1 and t.occurred_at < $2 and e.debit_fen > 0
 """  # noqa: S608  (our own constants)
 """The rows of `channel_receipts` for all merchant accounts in [$1, $2), as a query to join with:
 a reconciled day stays in the database."""
+
+
+_SIGNS = ", ".join(
+    f"('{name}', {1 if kind.normal_side == 'debit' else -1})"
+    for name, kind in rules.ACCOUNT_KINDS.items()
+    if not kind.may_go_negative
+)
+
+NEGATIVE_ACCOUNTS = f"""
+select e.account, sum((e.debit_fen - e.credit_fen) * k.sign)::bigint as fen
+from ledger_entry e join (values {_SIGNS}) as k(kind, sign)
+  on k.kind = split_part(e.account, ':', 1)
+group by e.account having sum((e.debit_fen - e.credit_fen) * k.sign) < 0
+"""  # noqa: S608  (our own constants)
+"""Accounts below zero that may not be: no rows, ever."""
+
+POSTED = """t.id::text as id, t.idempotency_key, t.input_hash, t.kind, t.region,
+       t.order_id::text as order_id, t.our_no, t.channel_no, t.occurred_at, t.posted_at,
+       t.reverses_id::text as reverses_id,
+       (select json_agg(json_build_array(e.id, e.account, e.debit_fen, e.credit_fen)
+                        order by e.account collate "C", e.id)::text
+        from ledger_entry e where e.transfer_id = t.id) as entries"""
+"""The columns of `posted`, from `ledger_transfer t`: everything a transfer says."""
+
+_HEADS = """
+select day, book, height, digest, transfers, debit_fen, published_at, key_id,
+       encode(signature, 'hex') as signature
+from ledger_head"""
+
+BOOKS = """
+with recursive books as (
+    (select book from ledger_block order by book limit 1)
+    union all
+    select (select b.book from ledger_block b where b.book > books.book order by b.book limit 1)
+    from books where books.book is not null
+)"""
+"""The few books of many blocks, by hopping through the index."""
+
+_SEALING_STATE = f"""{BOOKS}
+select (select coalesce(sum((select max(b.height) from ledger_block b
+                             where b.book = books.book)), 0)::bigint
+        from books where books.book is not null) as blocks,
+       (select min(t.posted_at) from ledger_transfer t
+        where t.posted_xid >= coalesce(
+            (select floor_xid from ledger_block order by id desc limit 1), '0'::xid8)
+          and (select s.block_id from ledger_sealed_transfer s
+               where s.transfer_id = t.id limit 1) is null) as oldest
+"""  # noqa: S608  (our own constants)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreleasedHold:
+    """An order whose expected money is still on hold."""
+
+    order_id: UUID
+    order_no: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SealingState:
+    """Blocks sealed in all books, and the age of the oldest transfer in none; 0 when all are."""
+
+    blocks: int
+    unsealed_age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    """The newest block of a book, and what all its blocks hold together."""
+
+    book: str
+    height: int
+    digest: str
+    sealed_at: datetime
+    transfers: int
+    debit_fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadView:
+    """A published head as everybody may check it; the signature in hexadecimal."""
+
+    day: date
+    book: str
+    height: int
+    digest: str
+    transfers: int
+    debit_fen: int
+    published_at: datetime
+    key_id: str
+    signature: str
+
+    @property
+    def head(self) -> rules.Head:
+        names = rules.Head.__struct_fields__
+        return rules.Head(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +242,123 @@ async def unbalanced_transfers(*, limit: int = 100) -> list[UUID]:
         [limit],
     )
     return [row["id"] for row in rows]
+
+
+def posted(row: dict[str, Any]) -> PostedTransfer:
+    """From a row of POSTED; further columns are left alone."""
+    said = {name: row[name] for name in PostedTransfer.__struct_fields__ if name != "entries"}
+    entries = [PostedEntry(*entry) for entry in orjson.loads(row["entries"] or "[]")]
+    return PostedTransfer(**said, entries=entries)
+
+
+async def posted_transfers(ids: Sequence[str]) -> dict[str, PostedTransfer]:
+    """The standing transfers under these ids, whole; joins the caller's transaction."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"select {POSTED} from ledger_transfer t where t.id = any($1::uuid[])",  # noqa: S608
+        [list(ids)],
+    )
+    return {row["id"]: posted(row) for row in rows}
+
+
+async def holds_of(order_ids: Sequence[UUID]) -> list[PostedTransfer]:
+    """The holds of these orders that nothing has undone; joins the caller's transaction."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"""select {POSTED} from ledger_transfer t
+            where t.order_id = any($1::uuid[]) and t.kind = '{rules.HOLD_KIND}'
+              and (select r.id from ledger_transfer r where r.reverses_id = t.id) is null
+            order by t.id""",  # noqa: S608
+        [list(order_ids)],
+    )
+    return [posted(row) for row in rows]
+
+
+async def unreleased_holds(limit: int) -> list[UnreleasedHold]:
+    """Holds that nothing has undone, oldest first. A new one is listed once it is sealed."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select h.order_id, h.order_no, h.occurred_at from ledger_open_hold h
+           where (select r.id from ledger_transfer r where r.reverses_id = h.transfer_id) is null
+           order by h.occurred_at limit $1""",
+        [limit],
+    )
+    return [UnreleasedHold(**row) for row in rows]
+
+
+async def negative_accounts(*, limit: int = 100) -> list[tuple[str, int]]:
+    """Invariant: no rows. Accounts below zero that may not be, with their balance in fen."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"{NEGATIVE_ACCOUNTS} limit $1", [limit]
+    )
+    return [(row["account"], int(row["fen"])) for row in rows]
+
+
+async def sealing_state(now: datetime) -> SealingState:
+    """How many blocks there are, and how old the oldest transfer is that is in none."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(_SEALING_STATE)
+    oldest: datetime | None = rows[0]["oldest"]
+    age = max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
+    return SealingState(int(rows[0]["blocks"]), age)
+
+
+async def newest_blocks(db: BaseDBAsyncClient | None = None) -> list[BookState]:
+    """Every book with its newest block and all that stands in it so far, by book."""
+    rows = await (db or Tortoise.get_connection("default")).execute_query_dict(
+        """select b.book, b.height, b.digest, b.sealed_at, sums.transfers, sums.debit_fen
+           from (select book, max(height) as height, sum(transfer_count)::bigint as transfers,
+                        sum(debit_fen)::bigint as debit_fen from ledger_block group by book) sums
+           join ledger_block b on b.book = sums.book and b.height = sums.height
+           order by b.book"""
+    )
+    return [BookState(**row) for row in rows]
+
+
+async def published_heads(*, limit: int) -> list[HeadView]:
+    """The newest published heads, newest day first."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"{_HEADS} order by day desc, book limit $1",
+        [limit],
+    )
+    return [HeadView(**row) for row in rows]
+
+
+async def tops_of(db: BaseDBAsyncClient, books: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Height and digest of the newest block of each of these books; a new book has none."""
+    rows = await db.execute_query_dict(
+        """select top.book, top.height, top.digest
+           from unnest($1::text[]) as wanted(book) cross join lateral (
+               select b.book, b.height, b.digest from ledger_block b
+               where b.book = wanted.book order by b.height desc limit 1) top""",
+        [list(books)],
+    )
+    return {row["book"]: (row["height"], row["digest"]) for row in rows}
+
+
+async def books_published_on(db: BaseDBAsyncClient, day: date) -> set[str]:
+    rows = await db.execute_query_dict("select book from ledger_head where day = $1", [day])
+    return {row["book"] for row in rows}
+
+
+async def has_other_books(db: BaseDBAsyncClient, known: set[str]) -> bool:
+    """Whether there are blocks of a book that is not one of these."""
+    rows = await db.execute_query_dict(
+        f"{BOOKS} select count(*) as n from books where book <> all($1::text[])",  # noqa: S608
+        [sorted(known)],
+    )
+    return bool(rows[0]["n"])
+
+
+async def every_head() -> list[HeadView]:
+    """All published heads, oldest first: one a day and book."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"{_HEADS} order by day, book"
+    )
+    return [HeadView(**row) for row in rows]
+
+
+async def sealed_count(book: str | None) -> int:
+    """Transfers in the blocks of one book or all, as the blocks say."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select coalesce(sum(transfer_count), 0)::bigint as n from ledger_block
+           where $1::text is null or book = $1""",
+        [book],
+    )
+    return int(rows[0]["n"])

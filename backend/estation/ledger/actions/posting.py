@@ -5,9 +5,10 @@ from datetime import datetime
 
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.exceptions import IntegrityError
 
 from estation.ledger import queries, rules
-from estation.ledger.errors import LedgerConflict
+from estation.ledger.errors import AlreadyReversed, LedgerConflict, NoSuchTransfer
 from estation.ledger.rules import TransferInput
 from estation.shared import ids
 from estation.shared.jsonb import jsonb_text
@@ -34,6 +35,12 @@ select count(*) = $4 as is_all,
        case when count(*) <> $4 then array_agg(id::text) end as ids
 from posted
 """
+_POST_UNDOING = (
+    _POST.replace("occurred_at, posted_at)", "occurred_at, posted_at, reverses_id)")
+    .replace("occurred_at, $3::timestamptz", "occurred_at, $3::timestamptz, reverses_id")
+    .replace("occurred_at timestamptz)", "occurred_at timestamptz, reverses_id uuid)")
+)
+"""The same with one column more: what undoes nothing does not carry it."""
 # Rows travel as one JSON text each way in: encoding arrays element by element cost more in
 # Python than all the rest of settling.
 
@@ -48,7 +55,8 @@ async def post_many(
 
     A key that is already there with the same content is a replay: nothing is written and the
     old id comes back. With other content LedgerConflict is raised and nothing of the caller's
-    transaction may be committed. Raises NotATransfer before anything is written.
+    transaction may be committed. Raises NotATransfer before anything is written, and for what
+    undoes a transfer NoSuchTransfer, NotAReversal or AlreadyReversed.
     """
     if not transfers:
         return []
@@ -56,12 +64,52 @@ async def post_many(
     for transfer in transfers:
         rules.check(transfer)
     hashes = [rules.input_hash(transfer) for transfer in transfers]
-    rows = await db.execute_query_dict(
-        _POST, [_transfers_json(transfers, hashes), _legs_json(transfers, now), now, len(transfers)]
+    undoing = [transfer for transfer in transfers if transfer.reverses_id is not None]
+    posted = (
+        await _post_undoing(db, transfers, undoing, hashes, now)
+        if undoing
+        else await _post(db, _POST, transfers, hashes, now)
     )
-    if rows[0]["is_all"]:
+    if posted is None:
         return [transfer.id for transfer in transfers]
-    return await _with_replays(transfers, hashes, set(rows[0]["ids"] or ()))
+    return await _with_replays(transfers, hashes, posted)
+
+
+async def _post(
+    db: BaseDBAsyncClient,
+    statement: str,
+    transfers: Sequence[TransferInput],
+    hashes: list[str],
+    now: datetime,
+) -> set[str] | None:
+    """The ids that were new; None when all were."""
+    rows = await db.execute_query_dict(
+        statement,
+        [_transfers_json(transfers, hashes), _legs_json(transfers, now), now, len(transfers)],
+    )
+    return None if rows[0]["is_all"] else set(rows[0]["ids"] or ())
+
+
+async def _post_undoing(
+    db: BaseDBAsyncClient,
+    transfers: Sequence[TransferInput],
+    undoing: Sequence[TransferInput],
+    hashes: list[str],
+    now: datetime,
+) -> set[str] | None:
+    """The original must stand; the unique index on `reverses_id` has the last word."""
+    standing = await queries.posted_transfers([str(one.reverses_id) for one in undoing])
+    for transfer in undoing:
+        original = standing.get(str(transfer.reverses_id))
+        if original is None:
+            raise NoSuchTransfer(str(transfer.reverses_id))
+        rules.check_mirror(original, transfer)
+    try:
+        return await _post(db, _POST_UNDOING, transfers, hashes, now)
+    except IntegrityError as failure:
+        if "uq_ledger_transfer_reverses" in str(failure):
+            raise AlreadyReversed(str([one.reverses_id for one in undoing])) from failure
+        raise
 
 
 def _transfers_json(transfers: Sequence[TransferInput], hashes: list[str]) -> str:
@@ -77,6 +125,7 @@ def _transfers_json(transfers: Sequence[TransferInput], hashes: list[str]) -> st
                 "our_no": transfer.our_no,
                 "channel_no": transfer.channel_no,
                 "occurred_at": transfer.occurred_at,
+                **({"reverses_id": transfer.reverses_id} if transfer.reverses_id else {}),
             }
             for transfer, input_hash in zip(transfers, hashes, strict=True)
         ]
