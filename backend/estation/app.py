@@ -1,5 +1,6 @@
 """Puts the online program together."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from estation.identity import pages as identity_pages
 from estation.identity import routes as identity_routes
 from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, public
+from estation.ledger import metrics as ledger_metrics
+from estation.ledger import routes as ledger_routes
 from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
 from estation.payments import staff_pages as payment_staff_pages
@@ -43,6 +46,7 @@ BLUEPRINTS = (
     identity_staff_pages.bp,
     case_pages.bp,
     fee_routes.bp,
+    ledger_routes.bp,
     payment_pages.bp,
     payment_routes.bp,
     payment_staff_pages.bp,
@@ -147,6 +151,8 @@ async def healthz(request: Request[Any, Any]) -> HTTPResponse:
 @public
 async def metrics(request: Request[Any, Any]) -> HTTPResponse:
     """Prometheus text. nginx lets only the monitoring network reach it."""
+    with contextlib.suppress(*DATABASE_LOST):  # what we know without the database is still told
+        await ledger_metrics.refresh(request.app.ctx.clock())
     return raw(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
@@ -23,7 +25,8 @@ from estation.demo import seeding
 from estation.inner import app as inner_app
 from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
-from estation.outside.gate import receiving, sending
+from estation.ledger import api as ledger
+from estation.outside.gate import keys, receiving, sending
 from estation.outside.gate import status as gate_status
 from estation.reconciliation import api as reconciliation
 from estation.sandbox import app as sandbox_app
@@ -42,9 +45,11 @@ console = Console()
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="不动产 e 站")
 serve = typer.Typer(no_args_is_help=True, help="Serve one of the programs over HTTP.")
 gate = typer.Typer(no_args_is_help=True, help="Look at the one-way gate.")
+books = typer.Typer(no_args_is_help=True, help="Prove that the books are what they were.")
 sandbox = typer.Typer(no_args_is_help=True, help="The sandbox for what lies outside the city.")
 main.add_typer(serve, name="serve")
 main.add_typer(gate, name="gate")
+main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
@@ -207,6 +212,66 @@ def reconcile(
     raise typer.Exit({"balanced": 0, "differences": 1}.get(view.state, 2))
 
 
+@books.command("verify")
+def ledger_verify(
+    book: Annotated[str | None, typer.Option(help="One region's book; all without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every digest from the raw rows and hold them against the published heads.
+
+    Exit code 0: the books are what they were. 1: they are not; the first break is named.
+    """
+    settings = Settings.read()
+    files = [settings.secret(name) for name in settings.ledger_public_key_files]
+    trusted = {key.key_id: key for key in map(keys.load_peer_key, files)}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("核对账本", total=None)
+        found = asyncio.run(
+            _with_database(
+                "online",
+                ledger.verify(
+                    now=system_clock(),
+                    keys=trusted,
+                    folder=settings.published_dir,
+                    book=book,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                ),
+            )
+        )
+    _print_verification(found, as_json)
+    raise typer.Exit(0 if found.is_whole else 1)
+
+
+@books.command("head")
+def ledger_head(as_json: AsJson = False) -> None:
+    """The newest block of every book."""
+    states = asyncio.run(_with_database("online", ledger.newest_blocks()))
+    if as_json:
+        console.print_json(data=[asdict(state) for state in states], default=str)
+        return
+    table = Table("book", "height", "transfers", "debit", "sealed at", "digest")
+    for state in states:
+        table.add_row(
+            state.book,
+            str(state.height),
+            str(state.transfers),
+            display_yuan(state.debit_fen),
+            state.sealed_at.isoformat(timespec="seconds"),
+            state.digest,
+        )
+    console.print(table)
+
+
+@books.command("seal")
+def ledger_seal() -> None:
+    """Chain what is committed now, without waiting for the worker."""
+    sealed = asyncio.run(_with_database("online", ledger.seal(system_clock())))
+    if sealed is None:
+        console.print("另一个程序正在封账，请稍后再试。")
+        raise typer.Exit(1)
+    console.print(f"已将 {sealed.transfers} 笔账目封入 {sealed.blocks} 个区块。")
+
+
 @sandbox.command("credentials")
 def sandbox_credentials(
     data: Path = Path(".local/sandbox"),
@@ -302,3 +367,31 @@ def _print_run(view: Any, as_json: bool) -> None:
         table.add_row(row.kind, row.channel, row.out_trade_no, str(row.our_fen), str(row.their_fen))
     if view.differences:
         console.print(table)
+
+
+def _print_verification(found: ledger.Verification, as_json: bool) -> None:
+    if as_json:
+        console.print_json(
+            data={
+                "whole": found.is_whole,
+                "books": [asdict(book) for book in found.books.values()],
+                "heads": found.heads,
+                "breaks": [asdict(one) for one in found.breaks],
+            }
+        )
+        return
+    for book in found.books.values():
+        console.print(
+            f"账本 {book.book}：{book.height} 个区块，{book.transfers} 笔，"
+            f"借方合计 ¥ {display_yuan(book.debit_fen)}，校验值 {book.digest}"
+        )
+    console.print(f"已公布的账本头：{found.heads} 个")
+    if found.is_whole:
+        console.print("账本完整，未被改动。")
+        return
+    table = Table("问题", "账本", "区块", "账目", "说明")
+    for one in found.breaks:
+        table.add_row(
+            one.what, one.book, str(one.height or "—"), one.transfer_id or "—", one.detail
+        )
+    console.print(table)

@@ -156,6 +156,9 @@ class Settings(_FromToml):
     redis_url: str
     secrets_dir: Path
     data_key_file: str
+    ledger_key_file: str  # signs the published heads
+    ledger_public_key_files: list[str]  # its public half, and those of former keys
+    published_dir: Path  # the published heads as files, for others to copy
     city_name: str
     bureau_name: str
     order_minutes: int

@@ -17,6 +17,7 @@ from estation import settings as settings_module
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.identity.api import forget_expired
+from estation.ledger import jobs as ledger_jobs
 from estation.outside.gate import keys, receiving, rows, sending
 from estation.payments import jobs as payment_jobs
 from estation.payments.api import open_incident
@@ -77,6 +78,8 @@ def jobs(services: Services) -> list[Job]:
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
+        Job("ledger_seal", 5, ledger_jobs.seal),
+        Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
     ]
 

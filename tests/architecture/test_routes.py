@@ -18,6 +18,7 @@ PUBLIC = {
     "/api/login/code",
     "/api/login/person",
     "/healthz",
+    "/ledger/heads",
     "/login",
     "/login/code",
     "/login/person",

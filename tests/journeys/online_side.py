@@ -210,6 +210,7 @@ def online_side(
     write_credentials(places.sandbox_data, places.sandbox_url)
     export_secrets(places.sandbox_data, places.secrets)
     places_module.make_data_key(places)
+    places_module.make_ledger_key(places)
     environment = places_module.child_environment(
         places, online_db=postgres.url(database), inner_db="unused", redis=redis_url
     )

@@ -132,6 +132,7 @@ def _make_keys(places: Places) -> None:
     credentials.write_credentials(places.sandbox_data, places.sandbox_url)
     credentials.export_secrets(places.sandbox_data, places.secrets)
     places_module.make_data_key(places)
+    places_module.make_ledger_key(places)
     for side in ("online", "jc-center"):
         keys.make_pair(
             private=places.secrets / "gate" / f"{side}_key.pem",

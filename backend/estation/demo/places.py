@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from estation.local import CannotStart, unprivileged_user
+from estation.outside.gate import keys
 from estation.settings import CONFIG, ROOT
 
 PORTS = (8000, 8100, 8200)
@@ -53,6 +54,10 @@ class Places:
     @property
     def inner_gate(self) -> Path:
         return self.data / "gate" / "inner"
+
+    @property
+    def published(self) -> Path:
+        return self.data / "published"
 
     @property
     def logs(self) -> Path:
@@ -104,6 +109,7 @@ def child_environment(
         "ESTATION_DATABASE_URL": online_db,
         "ESTATION_REDIS_URL": redis,
         "ESTATION_SECRETS_DIR": str(places.secrets),
+        "ESTATION_PUBLISHED_DIR": str(places.published),
         "ESTATION_SMS_URL": online["sms_url"],
         "ESTATION_WECHAT_PAY": json.dumps(online["wechat_pay"]),
         "ESTATION_ALIPAY": json.dumps(online["alipay"]),
@@ -121,7 +127,7 @@ def child_environment(
 
 def make_folders(places: Places) -> None:
     for folder in (
-        places.secrets, places.sandbox_data, places.logs,
+        places.secrets, places.sandbox_data, places.logs, places.published,
         *(gate / name for gate in (places.online_gate, places.inner_gate)
           for name in ("incoming", "outgoing")),
     ):  # fmt: skip
@@ -135,6 +141,14 @@ def make_data_key(places: Places) -> None:
     if not file.exists():
         file.write_bytes(secrets.token_bytes(32))
         file.chmod(0o600)
+
+
+def make_ledger_key(places: Places) -> None:
+    """The pair that signs the books' published heads, made once."""
+    keys.make_pair(
+        private=places.secrets / "ledger" / "key.pem",
+        public=places.secrets / "ledger" / "public.pem",
+    )
 
 
 def _moved(value: Any, sandbox_url: str) -> Any:

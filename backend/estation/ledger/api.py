@@ -1,6 +1,7 @@
 """What other contexts may use of the ledger."""
 
 from estation.ledger.actions.posting import post_many
+from estation.ledger.actions.publishing import as_dict as head_as_dict
 from estation.ledger.actions.sealing import Sealed, seal
 from estation.ledger.actions.undoing import release_holds, reverse
 from estation.ledger.errors import (
@@ -47,6 +48,7 @@ from estation.ledger.rules import (
     suspense,
 )
 from estation.ledger.rules import hold_transfer as hold_input
+from estation.ledger.verifying import Verification, verify
 
 __all__ = [
     "ACCOUNT_KINDS",
@@ -68,12 +70,14 @@ __all__ = [
     "TransferInput",
     "TransferView",
     "UnreleasedHold",
+    "Verification",
     "account_kind",
     "balance",
     "bank",
     "channel_fee",
     "channel_receipts",
     "clearing",
+    "head_as_dict",
     "hold_expected",
     "hold_input",
     "hold_payee",
@@ -92,4 +96,5 @@ __all__ = [
     "transfers_by_key",
     "unbalanced_transfers",
     "unreleased_holds",
+    "verify",
 ]
