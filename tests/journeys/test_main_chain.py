@@ -1,6 +1,7 @@
 """The main chain through whole programs: once as it should be, then with everything going wrong."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -129,6 +130,26 @@ async def test_a_notice_that_cannot_be_believed_changes_nothing_and_the_query_fi
     paid = await eventually("paid by the query", lambda: buyer.paid_order(order_id), seconds=40)
     assert paid["paid_attempt"]["amount_fen"] == bill["total_fen"]
     assert transfers_of(city, order_id) == 1
+
+
+async def test_a_payment_is_sealed_by_itself_and_the_books_verify(
+    city: RunningCity, buyer: Citizen, wallet: Wallet, new_bill: NewBill
+) -> None:
+    order_id, code = await open_code(buyer, await new_bill())
+    await wallet.pay(code)
+
+    async def sealed() -> str | None:
+        return city.online(
+            "select b.digest from ledger_block b"
+            " join ledger_sealed_transfer s on s.block_id = b.id"
+            f" join ledger_transfer t on t.id = s.transfer_id where t.order_id = '{order_id}'"
+        ) or None  # fmt: skip
+
+    await eventually("sealed", sealed, seconds=30)
+    verified = city.estation("ledger", "verify", "--json")
+
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert json.loads(verified.stdout)["breaks"] == []
 
 
 async def test_without_any_callback_the_worker_finds_the_payment(
