@@ -15,7 +15,7 @@ import pytest
 from sanic import Sanic
 
 from estation.app import create_app
-from estation.ledger import api, jobs
+from estation.ledger import api, jobs, queries
 from estation.ledger.actions import publishing
 from estation.ledger.errors import PublishedOtherwise
 from estation.outside.gate import keys
@@ -221,3 +221,18 @@ async def test_the_gauges_are_told_at_each_scrape(
 
     assert "estation_ledger_blocks 1.0" in told
     assert "estation_ledger_unsealed_age_seconds 0.0" in told
+
+
+async def test_a_scrape_without_the_database_still_tells_the_rest(
+    online: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(now: datetime) -> object:
+        raise ConnectionError
+
+    monkeypatch.setattr(queries, "sealing_state", away)
+
+    async with online.get("/metrics") as reply:
+        told = await reply.text()
+
+    assert reply.status == 200
+    assert "estation_ledger_unsealed_age_seconds NaN" in told
