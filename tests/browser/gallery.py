@@ -13,6 +13,7 @@ from uuid import UUID
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import empty
 
+from estation.ledger.api import HeadView
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
@@ -38,6 +39,10 @@ LONG_NAME = "阿卜杜热合曼·买买提吐尔逊·伊敏尼亚孜"
 LONG_ADDRESS = (
     "江城市滨江区沿江大道中段2018号滨江壹号花园（三期）北苑12幢2单元3301室及地下一层B-117号车位"
 )
+
+PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----"""
 
 State = tuple[str, dict[str, Any]]
 """A template and its values."""
@@ -496,6 +501,8 @@ def _pages() -> dict[str, State]:
             ),
             next_words="纳税环节退回补正：婚姻信息与民政部门不一致，请补正。",
         ),
+        "ledger-heads": ("ledger/heads.html", {"heads": ledger_heads(), "keys": [PUBLIC_KEY]}),
+        "ledger-heads-empty": ("ledger/heads.html", {"heads": [], "keys": [PUBLIC_KEY]}),
         "refusal": (
             "shared/refusal.html",
             {"title": "暂时无法办理", "message": "没有找到这张账单。", "code": "bill_not_found"},
@@ -509,6 +516,23 @@ def _pages() -> dict[str, State]:
             },
         ),
     }
+
+
+def ledger_heads() -> list[HeadView]:
+    return [
+        HeadView(
+            day=date(2026, 5, day),
+            book="360101",
+            height=17_280 * day,
+            digest="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            transfers=1_204_331 + day,
+            debit_fen=98_765_432_101_234,
+            published_at=NOW,
+            key_id="4f1d0c55ad015a3b",
+            signature="a3" * 64,
+        )
+        for day in (6, 5)
+    ]
 
 
 def case_page(the_case: Values, **more: Any) -> State:
