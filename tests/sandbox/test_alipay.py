@@ -22,7 +22,7 @@ GAPS = [4 * 60, 10 * 60, 10 * 60, 3600, 2 * 3600, 6 * 3600, 15 * 3600]
         ({"sign": "bm90IGEgc2lnbmF0dXJl"}, "isv.invalid-signature"),
         ({"sign": "not base64!"}, "isv.invalid-signature"),
         ({"sign_type": "RSA"}, "isv.invalid-signature-type"),
-        ({"app_id": "2021000000000110"}, "isv.invalid-app-id"),
+        ({"app_id": "2021000000000999"}, "isv.invalid-app-id"),
         ({"timestamp": "2020-01-01 00:00:00"}, "isv.invalid-timestamp"),
         ({"timestamp": "yesterday"}, "isv.invalid-timestamp"),
         (

@@ -8,15 +8,16 @@ from sanic.config import Config
 
 from estation.sandbox import control, pages, sms, wechat_oauth
 from estation.sandbox.alipay import http as alipay_http
+from estation.sandbox.alipay import refunds as alipay_refunds
 from estation.sandbox.alipay.notices import AlipayNotices
 from estation.sandbox.clocks import TwoClocks
-from estation.sandbox.credentials import make_keys
 from estation.sandbox.faults import Faults
 from estation.sandbox.hub import Hub, SandboxApp, SandboxContext
+from estation.sandbox.keys import make_keys
 from estation.sandbox.notifier import NoticeStyle, Notifier
 from estation.sandbox.store import Store
 from estation.sandbox.wechat_pay import http as wechat_http
-from estation.sandbox.wechat_pay import refunds
+from estation.sandbox.wechat_pay import refunds as wechat_refunds
 from estation.sandbox.wechat_pay.notices import WechatNotices
 from estation.shared.clock import Clock, system_clock
 
@@ -67,6 +68,13 @@ def _wire(data: Path, clock: Clock) -> Hub:
         "wechat_pay": WechatNotices(store, keys, clocks),
         "alipay": AlipayNotices(keys, clocks),
     }
-    notifier = Notifier(store, clocks, faults, styles, lambda: refunds.finish_due(hub))
+    notifier = Notifier(store, clocks, faults, styles, lambda: _pass_time(hub))
     hub = Hub(store, clocks, keys, faults, notifier)
     return hub
+
+
+def _pass_time(hub: Hub) -> None:
+    """What happens by itself, before notices are looked at."""
+    hub.keys.expire(hub.now_ms())
+    wechat_refunds.finish_due(hub)
+    alipay_refunds.finish_due(hub)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from sanic import Blueprint, HTTPResponse
 from sanic.response import json as json_answer
 
-from estation.sandbox import billing, listing, sms, wallet, world
+from estation.sandbox import billing, listing, rotation, sms, wallet, world
 from estation.sandbox.faults import UnknownFault
 from estation.sandbox.hub import Hub, SandboxRequest
 from estation.sandbox.wechat_pay import modes
@@ -22,7 +22,7 @@ def lever(uri: str) -> Callable[[Lever], Lever]:
     """POST of a JSON object; a wrong value is 400, an unknown code 404, a refusal 409."""
 
     def wrap(pull: Lever) -> Lever:
-        async def serve(request: SandboxRequest, **path: str) -> HTTPResponse:
+        async def serve(request: SandboxRequest, **path: str | int) -> HTTPResponse:
             body = request.json if request.body else {}
             try:
                 if not isinstance(body, dict):
@@ -71,6 +71,37 @@ async def cancel(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     return wallet.cancel(hub, wallet.read(hub, str(body["code"])))
 
 
+@lever("/close")
+async def close(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"code"}: the channel closes the unpaid order by itself."""
+    return wallet.close(hub, wallet.read(hub, str(body["code"])))
+
+
+@lever("/finish")
+async def finish(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"code"}: a paid trade at Alipay becomes TRADE_FINISHED, and is told."""
+    return wallet.finish(hub, wallet.read(hub, str(body["code"])))
+
+
+@lever("/rotate")
+async def rotate(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"what": "wechat_certificate" | "wechat_public_key" | "alipay_certificate" | "alipay_key",
+    "step"?: "new" | "switch" | "finish", "answers"?, "notices"?: "old" | "both" | "new",
+    "old_for_seconds"?}.
+
+    "new" makes another key that lives beside the old one; "switch" changes who signs; "finish"
+    ends the old one. Certificates end their old one by themselves after a day.
+    """
+    return rotation.turn(
+        hub,
+        str(body["what"]),
+        step=str(body.get("step", "new")),
+        answers=body.get("answers"),
+        notices=body.get("notices"),
+        old_for_seconds=body.get("old_for_seconds"),
+    )
+
+
 @lever("/clock")
 async def move_clock(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     """{"advance_seconds": n} | {"set": "2026-03-01T10:00:00+08:00"} | {"reset": true}."""
@@ -91,7 +122,10 @@ async def move_clock(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
 
 @lever("/faults")
 async def order_fault(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
-    """{"kind", "target"?: "notice", "channel"?: "wechat_pay", "count"?: 1, …options}."""
+    """{"kind", "target"?: "notice", "channel"?: "wechat_pay", "count"?: 1, …options}.
+
+    The option `only` is a text that the event must contain.
+    """
     options = {
         name: value
         for name, value in body.items()
@@ -112,15 +146,20 @@ async def order_fault(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
 
 @lever("/notices")
 async def send_news(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
-    """{"channel", "event", "url", "out_trade_no", "plaintext": {…}}: rightly signed news of
-    something that may never have happened here. → {"id"}."""
+    """{"channel", "event", "url", "out_trade_no", "plaintext": {…}, "account"?: mchid or app_id}:
+    rightly signed news of something that may never have happened here. → {"id"}."""
     if body["channel"] not in {"wechat_pay", "alipay"} or not isinstance(body["plaintext"], dict):
         raise ValueError("channel or plaintext")
     plaintext = body["plaintext"]
     if body["channel"] == "alipay":
         plaintext = {"charset": "utf-8", **plaintext}
+    own = world.MCHID if body["channel"] == "wechat_pay" else world.ALIPAY_APP_ID
+    account = str(body.get("account", own))
+    if world.merchant(account) is None and world.alipay_app(account) is None:
+        raise ValueError("account")
     notice_id = hub.notifier.put(
         channel=body["channel"],
+        account=account,
         event=str(body["event"]),
         out_trade_no=str(body["out_trade_no"]),
         url=str(body["url"]),
@@ -152,6 +191,12 @@ async def set_modes(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     """{"wechat_pay_keys": "public_key" | "certificate" | "mixed"}."""
     modes.set_mode(hub.store, str(body["wechat_pay_keys"]))
     return {"wechat_pay_keys": modes.mode(hub.store)}
+
+
+@lever("/faults/<fault_id:int>/withdraw")
+async def withdraw_fault(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    hub.faults.withdraw(int(body["fault_id"]))
+    return {"faults": hub.faults.waiting()}
 
 
 @bp.delete("/faults")
@@ -198,6 +243,12 @@ async def show_bills(request: SandboxRequest) -> HTTPResponse:
 @bp.get("/modes")
 async def show_modes(request: SandboxRequest) -> HTTPResponse:
     return json_answer({"wechat_pay_keys": modes.mode(request.app.ctx.hub.store)})
+
+
+@bp.get("/keys")
+async def show_keys(request: SandboxRequest) -> HTTPResponse:
+    """What is public of every rotating key: what lives, who signs, and the newest's text."""
+    return json_answer(rotation.shown(request.app.ctx.hub))
 
 
 @bp.get("/personas")

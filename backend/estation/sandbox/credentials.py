@@ -1,222 +1,151 @@
-"""The keys of everybody outside, made once, and what a merchant gets of them."""
+"""What merchants get of the sandbox's keys, as one JSON and as the files settings name."""
 
-import fcntl
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-
-from estation.sandbox import world
-
-_PRIVATE_KEYS = (
-    "wechat_merchant",  # the merchant's API certificate key
-    "wechat_platform",  # behind the WeChat Pay public key
-    "wechat_certificate",  # behind the platform certificate (the old kind)
-    "alipay_merchant",
-    "alipay_platform",
-    "stranger",  # signs what nobody may believe
+from estation.sandbox import certifying, world
+from estation.sandbox.keys import (
+    KeyRing,
+    generation_name,
+    make_keys,
+    platform_serial,
+    public_key_id,
+    write_secret,
 )
-
-
-@dataclass(frozen=True)
-class KeyRing:
-    """All keys, read from `folder`; `make_keys` has filled it."""
-
-    folder: Path
-
-    def private(self, name: str) -> rsa.RSAPrivateKey:
-        return self._loaded[name]
-
-    @cached_property
-    def _loaded(self) -> dict[str, rsa.RSAPrivateKey]:
-        return {name: self._load(name) for name in _PRIVATE_KEYS}
-
-    def _load(self, name: str) -> rsa.RSAPrivateKey:
-        key = serialization.load_pem_private_key(
-            (self.folder / f"{name}.pem").read_bytes(),
-            password=None,
-            unsafe_skip_rsa_key_validation=True,  # we made it; checking takes 50 ms a key
-        )
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise TypeError(f"{name}.pem is not an RSA key")
-        return key
-
-    def public_pem(self, name: str) -> str:
-        return (
-            self.private(name)
-            .public_key()
-            .public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            .decode()
-        )
-
-    def private_pem(self, name: str, *, pkcs1: bool = False) -> str:
-        form = (
-            serialization.PrivateFormat.TraditionalOpenSSL
-            if pkcs1
-            else serialization.PrivateFormat.PKCS8
-        )
-        return (
-            self.private(name)
-            .private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-            .decode()
-        )
-
-    @cached_property
-    def api_v3_key(self) -> bytes:
-        """32 ASCII bytes."""
-        return (self.folder / "api_v3.key").read_bytes()
-
-    @cached_property
-    def app_secret(self) -> str:
-        return (self.folder / "app_secret").read_text()
-
-    def certificate_pem(self, name: str) -> str:
-        return (self.folder / f"{name}.crt").read_text()
-
-    @cached_property
-    def platform_certificate(self) -> x509.Certificate:
-        return x509.load_pem_x509_certificate(self.certificate_pem("wechat_certificate").encode())
-
-    @cached_property
-    def platform_certificate_serial(self) -> str:
-        """40 hex digits, upper case."""
-        return f"{self.platform_certificate.serial_number:040X}"
-
-
-def make_keys(data: Path) -> KeyRing:
-    """The key ring in `data/keys`, made at the first call; safe to call from two processes."""
-    folder = data / "keys"
-    folder.mkdir(parents=True, exist_ok=True)
-    ring = KeyRing(folder)
-    with _only_one(folder / ".lock"):
-        for name in _PRIVATE_KEYS:
-            if not (folder / f"{name}.pem").exists():
-                _write(folder / f"{name}.pem", _new_private_pem())
-        for name in ("api_v3.key", "app_secret"):
-            if not (folder / name).exists():
-                _write(folder / name, secrets.token_hex(16).encode())
-        _certify(ring, "wechat_merchant", int(world.MERCHANT_SERIAL, 16))
-        _certify(ring, "wechat_certificate", secrets.randbits(154) | 1 << 154)
-    return ring
 
 
 def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
     """Make what is missing in `data` and return all that a merchant's program needs.
 
-    `base_url` is where the sandbox listens, without a trailing slash. Keys are PEM text.
+    `base_url` is where the sandbox listens, without a trailing slash. Keys are PEM text. While a
+    rotation is under way the maps `public_keys` and `platform_certificates` hold both.
     """
     ring = make_keys(data)
     base_url = base_url.rstrip("/")
     return {
         "base_url": base_url,
-        "wechat_pay": _wechat_pay(ring, base_url),
-        "alipay": _alipay(ring, base_url),
+        "wechat_pay": _wechat_pay(ring, base_url, world.COLLECTING),
+        "wechat_pay_merchants": {
+            merchant.mchid: _wechat_pay(ring, base_url, merchant) for merchant in world.MERCHANTS
+        },
+        "alipay": _alipay(ring, base_url, world.KEY_APP),
+        "alipay_certificate": _alipay_certificate(ring, base_url),
         "wechat": {
             "api_url": f"{base_url}/wechat",
             "oauth_url": f"{base_url}/wechat",
             "appid": world.APPID,
             "secret": ring.app_secret,
+            "mini_appid": world.MINI_APPID,
         },
         "sms": {"send_url": f"{base_url}/sms/send", "page_url": f"{base_url}/sms"},
         "control_url": f"{base_url}/control",
+        "panel_url": f"{base_url}/panel",
         "personas": [asdict(one) for one in world.PERSONAS],
     }
 
 
-def _wechat_pay(ring: KeyRing, base_url: str) -> dict[str, str]:
+def _wechat_pay(ring: KeyRing, base_url: str, merchant: world.Merchant) -> dict[str, Any]:
+    keys = ring.slot("wechat_public_key")
+    certificates = ring.slot("wechat_certificate")
     return {
         "base_url": f"{base_url}/wechat-pay",
-        "mchid": world.MCHID,
+        "mchid": merchant.mchid,
+        "role": merchant.role,
+        "name": merchant.name,
         "appid": world.APPID,
-        "merchant_serial": world.MERCHANT_SERIAL,
-        "merchant_private_key": ring.private_pem("wechat_merchant"),
-        "merchant_certificate": ring.certificate_pem("wechat_merchant"),
-        "api_v3_key": ring.api_v3_key.decode(),
-        "public_key_id": world.PUBLIC_KEY_ID,
-        "public_key": ring.public_pem("wechat_platform"),
-        "platform_certificate_serial": ring.platform_certificate_serial,
-        "platform_certificate": ring.certificate_pem("wechat_certificate"),
+        "mini_appid": world.MINI_APPID,
+        "merchant_serial": merchant.serial,
+        "merchant_private_key": ring.private_pem(merchant.key_name),
+        "merchant_certificate": ring.certificate_pem(merchant.key_name),
+        "api_v3_key": ring.api_v3_key(merchant).decode(),
+        "public_key_id": public_key_id(keys.newest),
+        "public_key": _public_key(ring, keys.newest),
+        "public_keys": {public_key_id(one): _public_key(ring, one) for one in keys.alive},
+        "platform_certificate_serial": platform_serial(ring, certificates.newest),
+        "platform_certificate": _platform_certificate(ring, certificates.newest),
+        "platform_certificates": {
+            platform_serial(ring, one): _platform_certificate(ring, one)
+            for one in certificates.alive
+        },
     }
 
 
-def _alipay(ring: KeyRing, base_url: str) -> dict[str, str]:
+def _public_key(ring: KeyRing, generation: int) -> str:
+    return ring.public_pem(generation_name("wechat_public_key", generation))
+
+
+def _platform_certificate(ring: KeyRing, generation: int) -> str:
+    return ring.certificate_pem(generation_name("wechat_certificate", generation))
+
+
+def _alipay(ring: KeyRing, base_url: str, app: world.AlipayApp) -> dict[str, str]:
     return {
         "gateway_url": f"{base_url}/alipay/gateway.do",
-        "app_id": world.ALIPAY_APP_ID,
+        "app_id": app.app_id,
+        "mini_app_id": world.ALIPAY_MINI_APP_ID,
         "seller_id": world.ALIPAY_SELLER_ID,
-        "app_private_key": ring.private_pem("alipay_merchant"),
-        "app_private_key_pkcs1": ring.private_pem("alipay_merchant", pkcs1=True),
-        "alipay_public_key": ring.public_pem("alipay_platform"),
+        "app_private_key": ring.private_pem(app.key_name),
+        "app_private_key_pkcs1": ring.private_pem(app.key_name, pkcs1=True),
+        "alipay_public_key": _alipay_public_key(ring),
     }
+
+
+def _alipay_public_key(ring: KeyRing) -> str:
+    return ring.public_pem(generation_name("alipay_key", ring.slot("alipay_key").newest))
+
+
+def _alipay_certificate(ring: KeyRing, base_url: str) -> dict[str, str]:
+    """The second application: the same words, certificates instead of Alipay's bare key."""
+    app = world.CERTIFICATE_APP
+    told = _alipay(ring, base_url, app)
+    del told["alipay_public_key"]
+    return {
+        **told,
+        "app_certificate": ring.certificate_pem(app.key_name),
+        "app_cert_sn": certifying.cert_sn(ring.certificate(app.key_name)),
+        "alipay_certificate": _alipay_leaf(ring),
+        "alipay_cert_sn": certifying.cert_sn(certifying.first(_alipay_leaf(ring))),
+        "alipay_root_certificate": ring.certificate_pem("alipay_root"),
+        "alipay_root_cert_sn": certifying.root_cert_sn(ring.certificate_pem("alipay_root")),
+    }
+
+
+def _alipay_leaf(ring: KeyRing) -> str:
+    return ring.certificate_pem(
+        generation_name("alipay_certificate", ring.slot("alipay_certificate").newest)
+    )
 
 
 def export_secrets(data: Path, secrets_dir: Path) -> None:
-    """Write the merchant's secret files as config/local.toml names them."""
+    """Write the merchant's secret files as config/local.toml names them, and those of the
+    payee merchants and of the certificate application beside them.
+
+    `wechat_pay/platform_public_key.pem` stays the key that local.toml names by its id, also when
+    a newer one exists: a merchant fetches the newer one by hand and names it anew.
+    """
     ring = make_keys(data)
+    app = world.CERTIFICATE_APP
     files = {
-        "wechat_pay/merchant_key.pem": ring.private_pem("wechat_merchant").encode(),
-        "wechat_pay/api_v3.key": ring.api_v3_key,
-        "wechat_pay/platform_public_key.pem": ring.public_pem("wechat_platform").encode(),
-        "alipay/merchant_key.pem": ring.private_pem("alipay_merchant").encode(),
-        "alipay/alipay_public_key.pem": ring.public_pem("alipay_platform").encode(),
+        "wechat_pay/merchant_key.pem": ring.private_pem(world.COLLECTING.key_name).encode(),
+        "wechat_pay/api_v3.key": ring.api_v3_key(world.COLLECTING),
+        "wechat_pay/platform_public_key.pem": _public_key(ring, 1).encode(),
+        "alipay/merchant_key.pem": ring.private_pem(world.KEY_APP.key_name).encode(),
+        "alipay/alipay_public_key.pem": _alipay_public_key(ring).encode(),
+        f"alipay/{app.app_id}/app_key.pem": ring.private_pem(app.key_name).encode(),
+        f"alipay/{app.app_id}/app_cert.crt": ring.certificate_pem(app.key_name).encode(),
+        f"alipay/{app.app_id}/alipay_cert.crt": _alipay_leaf(ring).encode(),
+        f"alipay/{app.app_id}/alipay_root.crt": ring.certificate_pem("alipay_root").encode(),
         "wechat/app_secret": ring.app_secret.encode(),
     }
+    for merchant in world.MERCHANTS:
+        folder = f"wechat_pay/{merchant.mchid}"
+        files[f"{folder}/merchant_key.pem"] = ring.private_pem(merchant.key_name).encode()
+        files[f"{folder}/api_v3.key"] = ring.api_v3_key(merchant)
+    for generation in ring.slot("wechat_public_key").alive:
+        name = f"wechat_pay/public_keys/{public_key_id(generation)}.pem"
+        files[name] = _public_key(ring, generation).encode()
     for name, content in files.items():
         path = secrets_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, content)
-
-
-def _new_private_pem() -> bytes:
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _certify(ring: KeyRing, name: str, serial: int) -> None:
-    """A self-signed certificate for a key of ours, five years long as WeChat Pay's are."""
-    path = ring.folder / f"{name}.crt"
-    if path.exists():
-        return
-    key = ring.private(name)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name.replace("_", "-"))])
-    start = datetime.now(UTC) - timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=5 * 365))
-        .sign(key, hashes.SHA256())
-    )
-    _write(path, certificate.public_bytes(serialization.Encoding.PEM))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, readable by its owner only."""
-    waiting = path.with_name(f".{path.name}.new")
-    waiting.write_bytes(content)
-    waiting.chmod(0o600)
-    waiting.replace(path)
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+        write_secret(path, content)

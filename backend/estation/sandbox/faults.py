@@ -10,6 +10,8 @@ KINDS: dict[tuple[str, str], frozenset[str]] = {
     ("notice", "wechat_pay"): frozenset(
         {
             "hold",  # not sent at all: the delivery is lost
+            "delay",  # options: seconds (default 60, ≤ 25 h) the first delivery comes later
+            "reorder",  # held back until a later notice has gone out (≤ 25 h)
             "duplicate",  # options: copies (sent in parallel beside the first)
             "signtest",  # a deliberately wrong WECHATPAY/SIGNTEST/ signature
             "missing_signature",
@@ -22,7 +24,11 @@ KINDS: dict[tuple[str, str], frozenset[str]] = {
         }
     ),
     ("notice", "alipay"): frozenset(
-        {"hold", "duplicate", "missing_signature", "other_key", "tampered", "alter", "gbk"}
+        {
+            *("hold", "delay", "reorder", "duplicate"),
+            *("missing_signature", "other_key", "tampered", "alter", "gbk"),
+            "unknown_serial",  # certificate mode: an alipay_cert_sn nobody issued
+        }
     ),
     ("answer", "wechat_pay"): frozenset(
         {
@@ -32,20 +38,48 @@ KINDS: dict[tuple[str, str], frozenset[str]] = {
             "future",
             "unknown_serial",
             "other_key",
+            "status_202",  # accepted and unknown: nothing happened yet
+            "status_202_after",  # accepted and unknown: it did happen
             "status_429",  # refused before anything happens
             "status_500",  # refused before anything happens
             "status_500_after",  # it happened, and yet the answer is SYSTEM_ERROR
+            "status_503",  # refused before anything happens
+            "not_found",  # a query is told that there is no such order
+            "alter",  # options: fields, merged into the answer: a rightly signed lie
             "delay",  # options: seconds (≤ 60) between commit and answer
         }
     ),
     ("answer", "alipay"): frozenset(
-        {"missing_signature", "other_key", "unavailable", "unavailable_after", "delay"}
+        {
+            *("missing_signature", "other_key", "unavailable", "unavailable_after", "delay"),
+            *("not_found", "alter"),
+            "unknown_serial",  # certificate mode: an alipay_cert_sn nobody issued
+            "gateway_error",  # an unsigned error_response in GBK; nothing happened
+            "gateway_error_after",  # the same, and yet it happened
+            "retry",  # alipay.trade.cancel does nothing and says retry_flag Y
+        }
     ),
     ("prepay", "wechat_pay"): frozenset(
         {"paid_before_answer"}  # options: persona; the notice arrives before the prepay answer
     ),
-    ("refund", "wechat_pay"): frozenset({"abnormal", "closed"}),
+    ("refund", "wechat_pay"): frozenset(
+        {
+            "abnormal",
+            "closed",
+            "not_enough",  # refused: the merchant's account holds too little
+            "slow",  # options: seconds (default 3600) until it is done
+        }
+    ),
+    ("refund", "alipay"): frozenset(
+        {
+            "not_enough",
+            "processing",  # options: seconds (default 10) until it is done
+            "fail",  # options: seconds (default 10) until it has failed
+        }
+    ),
 }
+"""Every trouble takes `only`: a text the event must contain (path or method, order number,
+event word), so that it does not hit another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +88,7 @@ class Fault:
     options: dict[str, Any]
 
     def seconds(self, default: float) -> float:
+        """Raises ValueError when what was ordered is no number."""
         return float(self.options.get("seconds", default))
 
 
@@ -71,6 +106,9 @@ class Faults:
         """Apply `kind` to the next `count` events. Raises UnknownFault."""
         if kind not in KINDS.get((target, channel), frozenset()) or not 1 <= count <= 100_000:
             raise UnknownFault(f"{target}/{channel}/{kind}")
+        if not isinstance(options.get("fields", {}), dict):
+            raise UnknownFault("fields is no object")
+        Fault(kind, options).seconds(0)
         self._store.insert(
             "fault",
             target=target,
@@ -80,17 +118,20 @@ class Faults:
             options=json.dumps(options),
         )
 
-    def take(self, target: str, channel: str) -> Fault | None:
-        """The oldest trouble ordered here, one use of it gone; None in good weather."""
-        row = self._store.row(
-            "select * from fault where target = ? and channel = ? order by id limit 1",
-            target,
-            channel,
+    def take(self, target: str, channel: str, event: str) -> Fault | None:
+        """The oldest trouble ordered for this, one use of it gone; None in good weather.
+
+        `event` is what `only` is looked for in.
+        """
+        waiting = self._store.rows(
+            "select * from fault where target = ? and channel = ? order by id", target, channel
         )
-        if row is None:
-            return None
-        self._use(row)
-        return Fault(row["kind"], json.loads(row["options"]))
+        for row in waiting:
+            fault = Fault(row["kind"], json.loads(row["options"]))
+            if str(fault.options.get("only", "")) in event:
+                self._use(row)
+                return fault
+        return None
 
     def _use(self, row: Row) -> None:
         if row["remaining"] > 1:
@@ -103,6 +144,9 @@ class Faults:
             {**dict(row), "options": json.loads(row["options"])}
             for row in self._store.rows("select * from fault order by id")
         ]
+
+    def withdraw(self, fault_id: int) -> None:
+        self._store.run("delete from fault where id = ?", fault_id)
 
     def clear(self) -> None:
         self._store.run("delete from fault")

@@ -8,8 +8,8 @@ from sanic import Request, Sanic
 from sanic.config import Config
 
 from estation.sandbox.clocks import TwoClocks, to_ms
-from estation.sandbox.credentials import KeyRing
 from estation.sandbox.faults import Faults
+from estation.sandbox.keys import KeyRing
 from estation.sandbox.notifier import Notifier
 from estation.sandbox.store import Store
 

@@ -17,6 +17,7 @@ _STATES = {
     "": "未扫码",
     "WAIT_BUYER_PAY": "已扫码，待支付",
     "TRADE_SUCCESS": "已支付",
+    "TRADE_FINISHED": "已完结",
     "TRADE_CLOSED": "已关闭",
 }
 
@@ -52,6 +53,7 @@ def _notice(hub: Hub, row: Row) -> dict[str, Any]:
     return {
         "id": row["id"],
         "channel": row["channel"],
+        "account": row["account"],
         "event": row["event"],
         "out_trade_no": row["out_trade_no"],
         "url": row["url"],
@@ -76,14 +78,17 @@ def _notice(hub: Hub, row: Row) -> dict[str, Any]:
 
 
 def orders(hub: Hub, out_trade_no: str | None, *, limit: int) -> list[dict[str, Any]]:
-    """Orders of both channels, newest first; state is the channel's own word."""
+    """Orders of both channels, newest first; state is the channel's own word. Sub-orders of a
+    combined order stand one by one; `combine_out_trade_no` joins them."""
     rows = hub.store.rows(
-        "select 'wechat_pay' as channel, out_trade_no, description as title, amount_fen, state,"
-        " prepay_id as code, created_at from wx_order"
+        "select 'wechat_pay' as channel, mchid as account, out_trade_no, description as title,"
+        " amount_fen, state, coalesce(prepay_id, combine_out_trade_no) as code,"
+        " combine_out_trade_no, created_at from wx_order"
         " where out_trade_no = coalesce(?1, out_trade_no)"
         " union all"
-        " select 'alipay', k.out_trade_no, k.subject, k.amount_fen, coalesce(t.state, ''),"
-        " k.token, k.created_at from ali_ticket k left join ali_trade t using (out_trade_no)"
+        " select 'alipay', k.app_id, k.out_trade_no, k.subject, k.amount_fen,"
+        " coalesce(t.state, ''), k.token, '', k.created_at"
+        " from ali_ticket k left join ali_trade t using (out_trade_no)"
         " where k.out_trade_no = coalesce(?1, k.out_trade_no)"
         " order by created_at desc limit ?2",
         out_trade_no,

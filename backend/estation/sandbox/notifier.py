@@ -25,6 +25,7 @@ AT_ONCE = 16
 ANSWER_SECONDS = 5.0
 REPLY_BYTES = 4096
 MAX_COPIES = 64
+PUT_OFF_SECONDS = 25 * 3600
 _IDLE_SECONDS = 0.5
 
 
@@ -86,9 +87,18 @@ class Notifier:
             await self._session.close()
 
     def put(
-        self, *, channel: str, event: str, out_trade_no: str, url: str, plaintext: dict[str, Any]
+        self,
+        *,
+        channel: str,
+        account: str,
+        event: str,
+        out_trade_no: str,
+        url: str,
+        plaintext: dict[str, Any],
     ) -> str | None:
         """Queue news for a merchant, due at once; joins the caller's transaction.
+
+        `account` is the mchid or app_id that is told, whose keys seal or sign it.
 
         Without a url nobody asked to be told, and None is returned.
         """
@@ -100,6 +110,7 @@ class Notifier:
             "notice",
             id=notice_id,
             channel=channel,
+            account=account,
             event=event,
             out_trade_no=out_trade_no,
             url=url,
@@ -126,10 +137,13 @@ class Notifier:
         return await self._send_copies(notice, None, min(copies, MAX_COPIES))
 
     async def settle_first_try(self, notice_id: str) -> None:
-        """Wait until the scheduler has made the first try of this notice (bounded by it)."""
+        """Wait until the scheduler has made the first try of this notice, or put it off."""
         for _ in range(int(2 * ANSWER_SECONDS / 0.02)):
-            notice = self._store.row("select tries, state from notice where id = ?", notice_id)
-            if notice is None or notice["tries"] > 0:
+            notice = self._store.row(
+                "select tries, next_due_at > created_at as put_off from notice where id = ?",
+                notice_id,
+            )
+            if notice is None or notice["tries"] > 0 or notice["put_off"]:
                 return
             await asyncio.sleep(0.02)
 
@@ -162,7 +176,10 @@ class Notifier:
 
     async def _try(self, notice: Row) -> None:
         try:
-            fault = self._faults.take("notice", notice["channel"])
+            fault = self._take_fault(notice)
+            if fault is not None and fault.kind in {"delay", "reorder"}:
+                self._put_off(notice, fault)
+                return
             if fault is not None and fault.kind == "hold":
                 self._record(notice, fault, None, b"", "held", 0)
                 outcomes = ["held"]
@@ -172,12 +189,43 @@ class Notifier:
                     copies += min(int(fault.options.get("copies", 1)), MAX_COPIES)
                 outcomes = await self._send_copies(notice, fault, copies)
             self._reschedule(notice, accepted="accepted" in outcomes)
+            self._let_go_of_held_back(notice)
         except Exception:
             log.exception("sandbox_notice_failed", notice_id=notice["id"])
             self._reschedule(notice, accepted=False)
         finally:
             self._busy.pop(notice["id"], None)
             self._wake.set()
+
+    def _take_fault(self, notice: Row) -> Fault | None:
+        """A notice that was put off goes out in good weather."""
+        if notice["tries"] == 0 and notice["next_due_at"] > notice["created_at"]:
+            return None
+        event = f"{notice['event']} {notice['out_trade_no']} {notice['account']}"
+        return self._faults.take("notice", notice["channel"], event)
+
+    def _put_off(self, notice: Row, fault: Fault) -> None:
+        """The schedule starts later; no try is counted."""
+        held_back = fault.kind == "reorder"
+        seconds = PUT_OFF_SECONDS if held_back else min(fault.seconds(60), PUT_OFF_SECONDS)
+        self._record(notice, fault, None, b"", "put_off", 0)
+        self._store.run(
+            "update notice set next_due_at = next_due_at + ?, held_back = ? where id = ?",
+            max(int(seconds * 1000), 1),
+            int(held_back),
+            notice["id"],
+        )
+
+    def _let_go_of_held_back(self, later: Row) -> None:
+        """What was held back until a later notice goes out now, after it."""
+        self._store.run(
+            "update notice set next_due_at = max(created_at + 1, ?), held_back = 0"
+            " where held_back = 1 and channel = ?"
+            " and rowid < (select rowid from notice where id = ?)",
+            to_ms(self._clocks.now()),
+            later["channel"],
+            later["id"],
+        )
 
     async def _send_copies(self, notice: Row, fault: Fault | None, copies: int) -> list[str]:
         return list(await asyncio.gather(*(self._send(notice, fault) for _ in range(copies))))

@@ -11,7 +11,9 @@ from sanic.response import redirect, text
 from estation.sandbox import listing, sms, wallet, world
 from estation.sandbox.hub import Hub, SandboxRequest
 from estation.sandbox.showing import page
+from estation.sandbox.wechat_pay.http import H5_PATH
 from estation.sandbox.wechat_pay.paysign import check_pay_sign
+from estation.sandbox.wechat_pay.protocol import PREFIX
 
 bp = Blueprint("pages")
 _RECENT = 20
@@ -50,10 +52,27 @@ async def jsapi_cashier(request: SandboxRequest) -> HTTPResponse:
     hub = request.app.ctx.hub
     if "paySign" in given:
         try:
-            check_pay_sign(hub.keys, given, prepay_id)
-        except (InvalidSignature, ValueError):
+            mchid, appid = wallet.jsapi_owner(wallet.read(hub, prepay_id))
+            check_pay_sign(hub.keys, given, prepay_id, mchid=mchid, appid=appid)
+        except (InvalidSignature, ValueError, IndexError):
             return _message("支付验证签名失败", status=400)
+        except wallet.UnknownCode as refusal:
+            return _message(str(refusal), status=404)
     return _open(hub, code=prepay_id, persona="", back=given.get("back", ""))
+
+
+@bp.get(f"{PREFIX}{H5_PATH}")
+async def h5_cashier(request: SandboxRequest) -> HTTPResponse:
+    """What an h5_url opens in a mobile browser: only from a page of the merchant, so only with a
+    Referer. [&redirect_url=…] is where the payer goes afterwards."""
+    if not re.match(r"https?://", request.headers.get("referer", "")):
+        return _message("商家参数格式有误，请联系商家解决（缺少 Referer）", status=403)
+    return _open(
+        request.app.ctx.hub,
+        code=request.args.get("prepay_id", ""),
+        persona="",
+        back=request.args.get("redirect_url", ""),
+    )
 
 
 def _open(hub: Hub, *, code: str, persona: str, back: str) -> HTTPResponse:
@@ -79,7 +98,6 @@ def _open(hub: Hub, *, code: str, persona: str, back: str) -> HTTPResponse:
         title=scanned.wallet_name,
         scanned=scanned,
         persona=chosen,
-        merchant=world.MERCHANT_NAME,
         back=_address(back),
     )
 
@@ -100,7 +118,6 @@ async def pay(request: SandboxRequest) -> HTTPResponse:
         title="支付成功",
         scanned=scanned,
         paid=paid,
-        merchant=world.MERCHANT_NAME,
         back=form["back"] or paid["return_url"],
     )
 

@@ -15,20 +15,35 @@ _SCHEMA = """
 create table if not exists setting (name text primary key, value text not null);
 
 create table if not exists wx_order (
-    out_trade_no text primary key, trade_type text not null, description text not null,
+    mchid text not null, out_trade_no text not null, appid text not null,
+    combine_mchid text not null default '', combine_out_trade_no text not null default '',
+    trade_type text not null, description text not null,
     attach text not null, notify_url text not null, amount_fen integer not null,
-    asked_openid text not null, parameters text not null, prepay_id text not null unique,
-    code text not null unique, code_until integer not null, expires_at integer not null,
+    asked_openid text not null, parameters text not null, prepay_id text unique,
+    code text unique, code_until integer not null, expires_at integer not null,
     created_at integer not null, state text not null, password_until integer not null default 0,
-    transaction_id text unique, payer_openid text, paid_at integer, closed_at integer);
+    transaction_id text unique, payer_openid text, paid_at integer, closed_at integer,
+    primary key (mchid, out_trade_no));
 create index if not exists wx_order_paid on wx_order (paid_at);
+create index if not exists wx_order_combined on wx_order (combine_mchid, combine_out_trade_no)
+    where combine_out_trade_no <> '';
+
+create table if not exists wx_combine (
+    combine_mchid text not null, combine_out_trade_no text not null, combine_appid text not null,
+    trade_type text not null, notify_url text not null, asked_openid text not null,
+    scene_info text not null, parameters text not null, prepay_id text not null unique,
+    code text not null unique, code_until integer not null, expires_at integer not null,
+    created_at integer not null, password_until integer not null default 0,
+    primary key (combine_mchid, combine_out_trade_no));
 
 create table if not exists wx_refund (
-    out_refund_no text primary key, refund_id text not null unique, out_trade_no text not null,
-    amount_fen integer not null, reason text not null, notify_url text not null,
-    asked text not null, created_at integer not null, due_at integer not null,
-    outcome text not null, state text not null, success_at integer);
-create index if not exists wx_refund_order on wx_refund (out_trade_no);
+    mchid text not null, out_refund_no text not null, refund_id text not null unique,
+    out_trade_no text not null, amount_fen integer not null, reason text not null,
+    notify_url text not null, asked text not null, created_at integer not null,
+    due_at integer not null, outcome text not null, state text not null, success_at integer,
+    channel text not null default 'ORIGINAL',
+    primary key (mchid, out_refund_no));
+create index if not exists wx_refund_order on wx_refund (mchid, out_trade_no);
 create index if not exists wx_refund_created on wx_refund (created_at);
 create index if not exists wx_refund_due on wx_refund (due_at) where state = 'PROCESSING';
 
@@ -37,7 +52,7 @@ create table if not exists ali_ticket (
     amount_fen integer not null, subject text not null, body text not null,
     passback_params text not null, notify_url text not null, return_url text not null,
     charset text not null, usable_until integer not null, trade_until integer not null,
-    created_at integer not null);
+    created_at integer not null, app_id text not null default '2021000000000109');
 create index if not exists ali_ticket_trade on ali_ticket (out_trade_no, created_at);
 
 create table if not exists ali_trade (
@@ -51,13 +66,18 @@ create index if not exists ali_trade_paid on ali_trade (paid_at);
 create table if not exists ali_refund (
     trade_no text not null, out_request_no text not null, amount_fen integer not null,
     reason text not null, created_at integer not null,
+    state text not null default 'REFUND_SUCCESS', outcome text not null default 'REFUND_SUCCESS',
+    due_at integer not null default 0,
     primary key (trade_no, out_request_no));
 create index if not exists ali_refund_created on ali_refund (created_at);
+create index if not exists ali_refund_due on ali_refund (due_at)
+    where state = 'REFUND_PROCESSING';
 
 create table if not exists notice (
     id text primary key, channel text not null, event text not null, out_trade_no text not null,
     url text not null, plaintext text not null, created_at integer not null,
-    tries integer not null default 0, next_due_at integer, state text not null);
+    tries integer not null default 0, next_due_at integer, state text not null,
+    account text not null default '', held_back integer not null default 0);
 create index if not exists notice_due on notice (next_due_at) where state = 'waiting';
 create index if not exists notice_trade on notice (out_trade_no);
 
@@ -86,6 +106,39 @@ create table if not exists bill_file (
     usable_until integer not null);
 """
 
+_SHAPE = 2
+_FROM_SHAPE_1 = """
+alter table wx_order rename to wx_order_1;
+alter table wx_refund rename to wx_refund_1;
+drop index if exists wx_order_paid;
+drop index if exists wx_refund_order;
+drop index if exists wx_refund_created;
+drop index if exists wx_refund_due;
+alter table ali_ticket add column app_id text not null default '2021000000000109';
+alter table ali_refund add column state text not null default 'REFUND_SUCCESS';
+alter table ali_refund add column outcome text not null default 'REFUND_SUCCESS';
+alter table ali_refund add column due_at integer not null default 0;
+alter table notice add column account text not null default '';
+alter table notice add column held_back integer not null default 0;
+"""
+_FILL_FROM_SHAPE_1 = """
+insert into wx_order (mchid, out_trade_no, appid, trade_type, description, attach, notify_url,
+    amount_fen, asked_openid, parameters, prepay_id, code, code_until, expires_at, created_at,
+    state, password_until, transaction_id, payer_openid, paid_at, closed_at)
+  select '1900000109', out_trade_no, 'wx8888888888888888', trade_type, description, attach,
+    notify_url, amount_fen, asked_openid, parameters, prepay_id, code, code_until, expires_at,
+    created_at, state, password_until, transaction_id, payer_openid, paid_at, closed_at
+  from wx_order_1;
+insert into wx_refund (mchid, out_refund_no, refund_id, out_trade_no, amount_fen, reason,
+    notify_url, asked, created_at, due_at, outcome, state, success_at)
+  select '1900000109', out_refund_no, refund_id, out_trade_no, amount_fen, reason, notify_url,
+    asked, created_at, due_at, outcome, state, success_at
+  from wx_refund_1;
+drop table wx_order_1;
+drop table wx_refund_1;
+"""
+"""Before there were several merchants, everything belonged to the collecting one."""
+
 Row = sqlite3.Row
 
 
@@ -98,7 +151,18 @@ class Store:
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
             self._connection.execute(f"pragma {pragma}")
-        self._connection.executescript(_SCHEMA)
+        self._bring_into_shape()
+
+    def _bring_into_shape(self) -> None:
+        shape = self.number("pragma user_version")
+        is_new = self.row("select 1 from sqlite_master where name = 'wx_order'") is None
+        if is_new or shape == _SHAPE:
+            script = _SCHEMA
+        else:
+            script = _FROM_SHAPE_1 + _SCHEMA + _FILL_FROM_SHAPE_1
+        self._connection.executescript(
+            f"begin immediate; {script} pragma user_version = {_SHAPE}; commit;"
+        )
 
     def close(self) -> None:
         self._connection.close()

@@ -34,7 +34,8 @@ def trade_bill(hub: Hub, day: date) -> bytes | None:
     refunded = hub.store.rows(
         "select t.*, r.out_request_no, r.amount_fen as refund_fen, r.created_at as refund_at"
         " from ali_refund r join ali_trade t using (trade_no)"
-        " where r.created_at >= ? and r.created_at < ? order by r.created_at",
+        " where r.state = 'REFUND_SUCCESS' and r.created_at >= ? and r.created_at < ?"
+        " order by r.created_at",
         start,
         end,
     )

@@ -5,10 +5,11 @@ from datetime import datetime
 from urllib.parse import urlencode
 from uuid import UUID
 
+from estation.sandbox import world
 from estation.sandbox.alipay import protocol
 from estation.sandbox.clocks import TwoClocks
-from estation.sandbox.credentials import KeyRing
 from estation.sandbox.faults import Fault
+from estation.sandbox.keys import KeyRing
 from estation.sandbox.notifier import Outgoing
 from estation.sandbox.store import Row
 from estation.shared.clock import BEIJING
@@ -41,12 +42,8 @@ class AlipayNotices:
         }
         if fault is not None and kind == "alter":
             fields |= fault.options.get("fields", {})
-        form = signed_form(
-            fields,
-            self._keys,
-            charset,
-            by="stranger" if kind == "other_key" else "alipay_platform",
-        )
+        app = world.alipay_app(notice["account"]) or world.KEY_APP
+        form = signed_form(fields, self._keys, app, charset, kind=kind)
         if kind == "missing_signature":
             del form["sign"]
         if kind == "tampered":
@@ -65,9 +62,17 @@ class AlipayNotices:
 
 
 def signed_form(
-    fields: dict[str, str], keys: KeyRing, charset: str, *, by: str = "alipay_platform"
+    fields: dict[str, str],
+    keys: KeyRing,
+    app: world.AlipayApp,
+    charset: str,
+    *,
+    kind: str = "",
 ) -> dict[str, str]:
-    """Fields with sign and sign_type, which themselves are not signed."""
+    """Fields with sign and sign_type, which themselves are not signed, nor is the number of the
+    certificate that certificate mode adds. `kind` is that of a fault."""
     text = protocol.sign_text(fields, without=frozenset({"sign", "sign_type"}))
-    signature = protocol.sign(keys, text.encode(protocol.CHARSETS[charset]), by=by)
-    return {**fields, "sign_type": "RSA2", "sign": signature}
+    message = text.encode(protocol.CHARSETS[charset])
+    made = protocol.sign(keys, message, app, purpose="notices", kind=kind)
+    number = {"alipay_cert_sn": made.cert_sn} if made.cert_sn else {}
+    return {**fields, **number, "sign_type": "RSA2", "sign": made.signature}

@@ -1,4 +1,4 @@
-"""Who is asking the gateway, and how its answers are signed (RSA2, public-key mode)."""
+"""Who is asking the gateway, and how its answers are signed (RSA2, key and certificate mode)."""
 
 import base64
 import binascii
@@ -14,15 +14,22 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from estation.sandbox import world
-from estation.sandbox.credentials import KeyRing
+from estation.sandbox import certifying, world
 from estation.sandbox.faults import Fault
+from estation.sandbox.keys import KeyRing, generation_name
 from estation.shared.clock import BEIJING
 
 TOLERANCE = timedelta(minutes=15)
 """Alipay refuses a timestamp far off without publishing how far; this is our figure."""
 CHARSETS = {"utf-8": "utf-8", "gbk": "gb18030", "gb2312": "gb18030"}
 MAX_PARAMETERS = 64
+
+
+_MSG = {
+    "40001": "Missing Required Arguments",
+    "40004": "Business Failed",
+    "20000": "Service Currently Unavailable",
+}
 
 
 class GatewayError(Exception):
@@ -32,7 +39,7 @@ class GatewayError(Exception):
         super().__init__(sub_code)
         self.content = {
             "code": code,
-            "msg": "Missing Required Arguments" if code == "40001" else "Invalid Arguments",
+            "msg": _MSG.get(code, "Invalid Arguments"),
             "sub_code": sub_code,
             "sub_msg": sub_msg,
         }
@@ -48,10 +55,9 @@ class TradeError(Exception):
         self.sub_msg = sub_msg
 
     def content(self) -> dict[str, str]:
-        msg = {"40004": "Business Failed", "20000": "Service Currently Unavailable"}
         return {
             "code": self.code,
-            "msg": msg.get(self.code, "Invalid Arguments"),
+            "msg": _MSG.get(self.code, "Invalid Arguments"),
             "sub_code": self.sub_code,
             "sub_msg": self.sub_msg,
         }
@@ -61,6 +67,7 @@ class TradeError(Exception):
 class Call:
     """One verified call."""
 
+    app: world.AlipayApp
     method: str
     charset: str
     parameters: dict[str, str]
@@ -82,9 +89,11 @@ def read_call(target: str, body: bytes, keys: KeyRing, *, real_now: datetime) ->
     for name, value in _pairs(body.decode("latin-1"), coding):
         if parameters.setdefault(name, value) != value:
             raise GatewayError("40002", "isv.invalid-arguments", f"参数重复：{name}")
-    _check_common(parameters, real_now)
-    _check_signature(parameters, coding, keys)
-    return Call(parameters["method"], charset, parameters, _biz(parameters))
+    app = _check_common(parameters, real_now)
+    if app.with_certificate:
+        _check_certificates(parameters, app, keys)
+    _check_signature(parameters, coding, app, keys)
+    return Call(app, parameters["method"], charset, parameters, _biz(parameters))
 
 
 def _pairs(text: str, coding: str) -> list[tuple[str, str]]:
@@ -100,13 +109,14 @@ def _pairs(text: str, coding: str) -> list[tuple[str, str]]:
         raise GatewayError("40002", "isv.invalid-arguments", "参数编码与字符集不符") from None
 
 
-def _check_common(parameters: Mapping[str, str], real_now: datetime) -> None:
+def _check_common(parameters: Mapping[str, str], real_now: datetime) -> world.AlipayApp:
     for name in ("app_id", "method", "sign", "sign_type", "timestamp", "version"):
         if not parameters.get(name):
             word = "signature" if name == "sign" else name.replace("_", "-")
             word = "signature-type" if name == "sign_type" else word
             raise GatewayError("40001", f"isv.missing-{word}", f"缺少{name}参数")
-    if parameters["app_id"] != world.ALIPAY_APP_ID:
+    app = world.alipay_app(parameters["app_id"])
+    if app is None:
         raise GatewayError("40002", "isv.invalid-app-id", "无效的AppID参数")
     if parameters["sign_type"] != "RSA2":
         raise GatewayError("40002", "isv.invalid-signature-type", "无效的签名类型")
@@ -122,6 +132,21 @@ def _check_common(parameters: Mapping[str, str], real_now: datetime) -> None:
         raise GatewayError(
             "40002", "isv.invalid-timestamp", "非法的时间戳参数（应为北京时间）"
         ) from None
+    return app
+
+
+def _check_certificates(parameters: Mapping[str, str], app: world.AlipayApp, keys: KeyRing) -> None:
+    """Certificate mode: the call names the merchant's certificate and the root it trusts."""
+    rightful = {
+        "app_cert_sn": certifying.cert_sn(keys.certificate(app.key_name)),
+        "alipay_root_cert_sn": certifying.root_cert_sn(keys.certificate_pem("alipay_root")),
+    }
+    for name, number in rightful.items():
+        word = name.replace("_", "-")
+        if not parameters.get(name):
+            raise GatewayError("40001", f"isv.missing-{word}", f"缺少{name}参数")
+        if parameters[name] != number:
+            raise GatewayError("40002", f"isv.invalid-{word}", f"{name}与证书不匹配")
 
 
 def sign_text(parameters: Mapping[str, str], *, without: frozenset[str]) -> str:
@@ -133,11 +158,13 @@ def sign_text(parameters: Mapping[str, str], *, without: frozenset[str]) -> str:
     )
 
 
-def _check_signature(parameters: Mapping[str, str], coding: str, keys: KeyRing) -> None:
+def _check_signature(
+    parameters: Mapping[str, str], coding: str, app: world.AlipayApp, keys: KeyRing
+) -> None:
     message = sign_text(parameters, without=frozenset({"sign"})).encode(coding)
     try:
         raw = base64.b64decode(parameters["sign"], validate=True)
-        public = keys.private("alipay_merchant").public_key()
+        public = keys.private(app.key_name).public_key()
         public.verify(raw, message, padding.PKCS1v15(), hashes.SHA256())
     except (binascii.Error, ValueError, InvalidSignature):
         raise GatewayError(
@@ -159,29 +186,48 @@ def _biz(parameters: Mapping[str, str]) -> dict[str, Any]:
     return biz
 
 
-def sign(keys: KeyRing, message: bytes, *, by: str = "alipay_platform") -> str:
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature, and in certificate mode the number of the certificate it is made with."""
+
+    signature: str
+    cert_sn: str
+
+
+def sign(keys: KeyRing, message: bytes, app: world.AlipayApp, *, purpose: str, kind: str) -> Signed:
+    """As `app` is answered or told, spoilt as a fault of this `kind` orders."""
+    what = "alipay_certificate" if app.with_certificate else "alipay_key"
+    name = generation_name(what, keys.signer(what, purpose))
+    cert_sn = certifying.cert_sn(keys.certificate(name)) if app.with_certificate else ""
+    if kind == "unknown_serial" and cert_sn:
+        cert_sn = secrets.token_hex(16)
+    by = "stranger" if kind in {"other_key", "unknown_serial"} else name
     raw = keys.private(by).sign(message, padding.PKCS1v15(), hashes.SHA256())
-    return base64.b64encode(raw).decode()
+    return Signed(base64.b64encode(raw).decode(), cert_sn)
 
 
-def answer(
-    method: str, content: Mapping[str, Any], charset: str, keys: KeyRing, fault: Fault | None
-) -> bytes:
-    """`{"<method>_response":…,"sign":…}`; signed over the exact bytes between them."""
-    coding = CHARSETS[charset]
+def answer(call: Call, content: Mapping[str, Any], keys: KeyRing, fault: Fault | None) -> bytes:
+    """`{"<method>_response":…,"sign":…}`; signed over the exact bytes between them. In
+    certificate mode the certificate's number stands before the signature."""
     # The real gateway escapes slashes: whoever re-dumps the JSON gets other bytes.
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
-    inner = text.encode(coding)
-    key = method.replace(".", "_") + "_response"
+    inner = text.encode(CHARSETS[call.charset])
+    key = call.method.replace(".", "_") + "_response"
     kind = fault.kind if fault else ""
     if kind == "missing_signature":
         return b'{"%s":%s}' % (key.encode(), inner)
-    by = "stranger" if kind == "other_key" else "alipay_platform"
-    return b'{"%s":%s,"sign":"%s"}' % (key.encode(), inner, sign(keys, inner, by=by).encode())
+    made = sign(keys, inner, call.app, purpose="answers", kind=kind)
+    number = f',"alipay_cert_sn":"{made.cert_sn}"' if made.cert_sn else ""
+    return b'{"%s":%s%s,"sign":"%s"}' % (
+        key.encode(),
+        inner,
+        number.encode(),
+        made.signature.encode(),
+    )
 
 
-def error_answer(error: GatewayError) -> bytes:
-    return json.dumps({"error_response": error.content}, ensure_ascii=False).encode()
+def error_answer(error: GatewayError, coding: str = "utf-8") -> bytes:
+    return json.dumps({"error_response": error.content}, ensure_ascii=False).encode(coding)
 
 
 def new_number(now: datetime, prefix: str = "22001400") -> str:

@@ -17,6 +17,8 @@ QR_PREFIX = "https://qr.alipay.com/"
 PRODUCTS = {
     "precreate": {"FACE_TO_FACE_PAYMENT", "QR_CODE_OFFLINE", ""},
     "wap": {"QUICK_WAP_WAY"},
+    "page": {"FAST_INSTANT_TRADE_PAY"},
+    "create": {"JSAPI_PAY"},
 }
 
 
@@ -25,12 +27,12 @@ class CannotPay(Exception):
 
 
 def offer(hub: Hub, call: Call, kind: str) -> Row:
-    """A code (precreate) or cashier page (wap). No trade exists yet. Raises TradeError."""
+    """A code (precreate) or cashier page (wap, page). No trade exists yet. Raises TradeError."""
     now = hub.clocks.now()
     biz = call.biz
     out_trade_no = fields.number(biz)
     amount = fields.money(biz, "total_amount")
-    product = fields.text(biz, "product_code", 64, required=kind == "wap")
+    product = fields.text(biz, "product_code", 64, required=kind != "precreate")
     if product not in PRODUCTS[kind]:
         raise fields.invalid(f"product_code {product}")
     seller = fields.text(biz, "seller_id", 28)
@@ -55,6 +57,7 @@ def offer(hub: Hub, call: Call, kind: str) -> Row:
         notify_url=call.parameters.get("notify_url", ""),
         return_url=call.parameters.get("return_url", ""),
         charset=call.charset,
+        app_id=call.app.app_id,
         usable_until=to_ms(usable_until),
         trade_until=to_ms(trade_until),
         created_at=to_ms(now),
@@ -80,8 +83,30 @@ def _ticket(store: Store, token: str) -> Row:
     return ticket
 
 
+def create(hub: Hub, call: Call) -> Row:
+    """alipay.trade.create: the trade exists at once, for the named buyer. Raises TradeError."""
+    asked = fields.text(call.biz, "op_app_id", 32, required=True)
+    if asked not in {call.app.app_id, world.ALIPAY_MINI_APP_ID}:
+        raise fields.invalid("op_app_id 不属于该商户")
+    name = "buyer_open_id" if call.biz.get("buyer_open_id") else "buyer_id"
+    buyer_id = fields.text(call.biz, name, 64, required=True)
+    buyer = world.persona(buyer_id)
+    if buyer is None or buyer_id not in {buyer.buyer_id, buyer.buyer_open_id}:
+        raise TradeError("ACQ.BUYER_NOT_EXIST", "买家不存在")
+    earlier = trade_by_number(hub, fields.number(call.biz))
+    if earlier is not None and earlier["buyer_id"] != buyer.buyer_id:
+        raise TradeError("ACQ.CONTEXT_INCONSISTENT", "交易信息被篡改")
+    ticket = offer(hub, call, "create")
+    try:
+        return scan(hub, ticket["token"], buyer)
+    except CannotPay as refusal:
+        raise TradeError("ACQ.CONTEXT_INCONSISTENT", str(refusal)) from None
+
+
 def find_ticket(store: Store, code: str) -> Row | None:
-    """By token, by what the QR says, or the newest of an out_trade_no."""
+    """By token, by what the QR says, by trade_no, or the newest of an out_trade_no."""
+    trade = store.row("select token from ali_trade where trade_no = ?", code)
+    code = trade["token"] if trade else code
     return store.row(
         "select * from ali_ticket where token = ? or out_trade_no = ?"
         " order by token = ? desc, created_at desc, rowid desc limit 1",
@@ -204,14 +229,33 @@ def shut(hub: Hub, trade: Row) -> None:
     )
 
 
-def told(trade: Row) -> dict[str, Any]:
+def finish(hub: Hub, trade: Row) -> str | None:
+    """What months do: the refund window is over. The id of the notice, if any. Raises
+    ValueError when the trade is not a refundable one."""
+    if trade["state"] != "TRADE_SUCCESS":
+        raise ValueError("only TRADE_SUCCESS becomes TRADE_FINISHED")
+    hub.store.run(
+        "update ali_trade set state = 'TRADE_FINISHED' where trade_no = ?", trade["trade_no"]
+    )
+    return tell(hub, _known(hub, trade["out_trade_no"]))
+
+
+def buyer(trade: Row, app: world.AlipayApp, *, id_name: str) -> dict[str, str]:
+    """Newer applications know a buyer by open_id, older ones by the account's number."""
+    known = world.persona(trade["buyer_id"])
+    if app.with_certificate and known is not None:
+        return {"buyer_open_id": known.buyer_open_id}
+    return {id_name: trade["buyer_id"]}
+
+
+def told(trade: Row, app: world.AlipayApp) -> dict[str, Any]:
     """What alipay.trade.query says beyond code and msg."""
     yuan = yuan_from_fen(trade["amount_fen"])
     paid = trade["paid_at"] is not None
     answer: dict[str, Any] = {
         "buyer_logon_id": trade["buyer_logon_id"],
         "buyer_pay_amount": yuan if paid else "0.00",
-        "buyer_user_id": trade["buyer_id"],
+        **buyer(trade, app, id_name="buyer_user_id"),
         "buyer_user_type": "PRIVATE",
         "invoice_amount": yuan if paid else "0.00",
         "out_trade_no": trade["out_trade_no"],
@@ -233,6 +277,7 @@ def tell(hub: Hub, trade: Row, refund: Row | None = None) -> str | None:
     ticket = _ticket(hub.store, trade["token"])
     return hub.notifier.put(
         channel="alipay",
+        account=ticket["app_id"],
         event=trade["state"],
         out_trade_no=trade["out_trade_no"],
         url=ticket["notify_url"],
@@ -242,14 +287,15 @@ def tell(hub: Hub, trade: Row, refund: Row | None = None) -> str | None:
 
 def _news(trade: Row, ticket: Row, refund: Row | None) -> dict[str, str]:
     yuan = yuan_from_fen(trade["amount_fen"])
+    app = world.alipay_app(ticket["app_id"]) or world.KEY_APP
     news = {
         "notify_type": "trade_status_sync",
-        "app_id": world.ALIPAY_APP_ID,
-        "auth_app_id": world.ALIPAY_APP_ID,
+        "app_id": app.app_id,
+        "auth_app_id": app.app_id,
         "version": "1.0",
         "trade_no": trade["trade_no"],
         "out_trade_no": trade["out_trade_no"],
-        "buyer_id": trade["buyer_id"],
+        **buyer(trade, app, id_name="buyer_id"),
         "buyer_logon_id": trade["buyer_logon_id"],
         "seller_id": world.ALIPAY_SELLER_ID,
         "seller_email": world.ALIPAY_SELLER_EMAIL,

@@ -63,13 +63,15 @@ FLOW_SUMMARY = ["资金流水总笔数", "收入笔数", "收入金额", "支出
 _RATE = "0.60%"
 
 
-def trade_bill(hub: Hub, day: date, kind: str) -> str | None:
+def trade_bill(hub: Hub, mchid: str, day: date, kind: str) -> str | None:
     """The bill's text, or None when there was no such trade that day."""
     start, end = billing.bounds_ms(day)
     made_at = to_ms(billing.snapshot_moment(hub.store, day, hub.clocks.now()))
-    cells = [_payment_cells(row) for row in _paid(hub, start, end)] if kind != "REFUND" else []
+    cells = (
+        [_payment_cells(row) for row in _paid(hub, mchid, start, end)] if kind != "REFUND" else []
+    )
     if kind != "SUCCESS":
-        cells += [_refund_cells(row, made_at) for row in _refunded(hub, start, end)]
+        cells += [_refund_cells(row, made_at) for row in _refunded(hub, mchid, start, end)]
     if not cells:
         return None
     # The real file is in no order anybody may rely on.
@@ -79,16 +81,23 @@ def trade_bill(hub: Hub, day: date, kind: str) -> str | None:
     return _printed(columns, rows, SUMMARY, _trade_totals(cells))
 
 
-def _paid(hub: Hub, start: int, end: int) -> list[Row]:
-    return hub.store.rows("select * from wx_order where paid_at >= ? and paid_at < ?", start, end)
+def _paid(hub: Hub, mchid: str, start: int, end: int) -> list[Row]:
+    return hub.store.rows(
+        "select * from wx_order where mchid = ? and paid_at >= ? and paid_at < ?",
+        mchid,
+        start,
+        end,
+    )
 
 
-def _refunded(hub: Hub, start: int, end: int) -> list[Row]:
+def _refunded(hub: Hub, mchid: str, start: int, end: int) -> list[Row]:
     return hub.store.rows(
         "select o.*, r.refund_id, r.out_refund_no, r.amount_fen as refund_fen,"
-        " r.created_at as refund_created_at, r.success_at, r.state as refund_state, r.outcome"
-        " from wx_refund r join wx_order o using (out_trade_no)"
-        " where r.created_at >= ? and r.created_at < ?",
+        " r.created_at as refund_created_at, r.success_at, r.state as refund_state,"
+        " r.channel as refund_channel"
+        " from wx_refund r join wx_order o using (mchid, out_trade_no)"
+        " where mchid = ? and r.created_at >= ? and r.created_at < ?",
+        mchid,
         start,
         end,
     )
@@ -127,7 +136,7 @@ def _refund_cells(row: Row, made_at: int) -> dict[str, str]:
         "微信退款单号": row["refund_id"],
         "商户退款单号": row["out_refund_no"],
         "退款金额": yuan,
-        "退款类型": "ORIGINAL",
+        "退款类型": row["refund_channel"],
         "退款状态": "SUCCESS" if done else "FAIL" if failed else "PROCESSING",
         "手续费": _fee(-world.fee_fen(row["refund_fen"])),
         "订单金额": "0.00",
@@ -137,8 +146,8 @@ def _refund_cells(row: Row, made_at: int) -> dict[str, str]:
 
 def _order_cells(order: Row) -> dict[str, str]:
     return {
-        "公众账号ID": world.APPID,
-        "商户号": world.MCHID,
+        "公众账号ID": order["appid"],
+        "商户号": order["mchid"],
         "特约商户号": "0",
         "设备号": "",
         "微信订单号": order["transaction_id"],
@@ -194,17 +203,19 @@ class _Flow:
     note: str
 
 
-def fund_bill(hub: Hub, day: date) -> str | None:
+def fund_bill(hub: Hub, mchid: str, day: date) -> str | None:
     """The basic account's movements with a running balance, or None when nothing moved."""
     start, end = billing.bounds_ms(day)
-    flows = sorted(_flows(hub, end), key=lambda flow: (flow.at, flow.business_no, -flow.amount_fen))
+    flows = sorted(
+        _flows(hub, mchid, end), key=lambda flow: (flow.at, flow.business_no, -flow.amount_fen)
+    )
     balance = 0
     rows: list[list[str]] = []
     today = [flow for flow in flows if flow.at >= start]
     for flow in flows:
         balance += flow.amount_fen
         if flow.at >= start:
-            rows.append(_flow_cells(flow, balance, len(rows), day))
+            rows.append(_flow_cells(flow, balance, f"1000{mchid}{day:%Y%m%d}{len(rows):08d}"))
     if not rows:
         return None
     incoming = [flow.amount_fen for flow in today if flow.amount_fen > 0]
@@ -219,26 +230,26 @@ def fund_bill(hub: Hub, day: date) -> str | None:
     return _printed(FLOW_COLUMNS, rows, FLOW_SUMMARY, summary)
 
 
-def _flows(hub: Hub, before: int) -> list[_Flow]:
+def _flows(hub: Hub, mchid: str, before: int) -> list[_Flow]:
     found = []
-    for order in _paid(hub, 0, before):
+    for order in _paid(hub, mchid, 0, before):
         at, number, voucher = order["paid_at"], order["transaction_id"], order["out_trade_no"]
         fee = world.fee_fen(order["amount_fen"])
         found.append(_Flow(at, number, "交易", order["amount_fen"], voucher, ""))
         if fee:
             found.append(_Flow(at, number, "扣除交易手续费", -fee, voucher, f"费率{_RATE}"))
-    for row in _refunded(hub, 0, before):
+    for row in _refunded(hub, mchid, 0, before):
         net = row["refund_fen"] - world.fee_fen(row["refund_fen"])
         at, voucher = row["refund_created_at"], row["out_refund_no"]
         found.append(_Flow(at, row["refund_id"], "退款", -net, voucher, "退款扣除手续费后净额"))
     return found
 
 
-def _flow_cells(flow: _Flow, balance: int, index: int, day: date) -> list[str]:
+def _flow_cells(flow: _Flow, balance: int, number: str) -> list[str]:
     return [
         plain(flow.at),
         flow.business_no,
-        f"1000{world.MCHID}{day:%Y%m%d}{index:08d}",
+        number,
         flow.kind,
         flow.kind,
         "收入" if flow.amount_fen > 0 else "支出",

@@ -104,19 +104,27 @@ def currency(values: Mapping[str, Any], *, required: bool = False) -> None:
         raise bad_field("/amount/currency", value, "只支持 CNY")
 
 
-def own_mchid(value: str, pointer: str = "/mchid", location: str = "body") -> None:
+def own_mchid(
+    value: str, merchant: world.Merchant, pointer: str = "/mchid", location: str = "body"
+) -> None:
+    """The number in the request must be that of who signed it."""
     if not value:
         raise bad_field(pointer, "", "必填项缺失", location)
-    if value != world.MCHID:
+    if value != merchant.mchid:
         raise PayError(400, "MCH_NOT_EXISTS", "商户号不存在，或与签名的商户号不一致")
 
 
-def check_prepay(values: Mapping[str, Any], trade_type: str) -> None:
+def bound_appid(value: str) -> str:
+    if value not in world.APPIDS:
+        raise PayError(400, "APPID_MCHID_NOT_MATCH", "appid 和 mch_id 不匹配，请检查")
+    return value
+
+
+def check_prepay(values: Mapping[str, Any], trade_type: str, merchant: world.Merchant) -> None:
     """Every rule of the prepay request that needs no look at other orders."""
     appid = text(values, "appid", 32, required=True)
-    own_mchid(text(values, "mchid", 32, required=True))
-    if appid != world.APPID:
-        raise PayError(400, "APPID_MCHID_NOT_MATCH", "appid 和 mch_id 不匹配，请检查")
+    own_mchid(text(values, "mchid", 32, required=True), merchant)
+    bound_appid(appid)
     text(values, "description", 127, required=True)
     trade_number(text(values, "out_trade_no", 64, required=True))
     if expire := text(values, "time_expire", 64):
@@ -130,12 +138,77 @@ def check_prepay(values: Mapping[str, Any], trade_type: str) -> None:
     amount = section(values, "amount", required=True)
     fen(amount, "total", at="/amount")
     currency(amount)
-    _check_payer(values, trade_type)
-    if scene := section(values, "scene_info"):
-        text(scene, "payer_client_ip", 45, required=True, at="/scene_info")
-        text(scene, "device_id", 32, at="/scene_info")
+    if trade_type == "JSAPI":
+        _check_payer(values, "payer", appid)
+    check_scene(values, trade_type)
     section(values, "detail")
     section(values, "settle_info")
+
+
+SUB_ORDERS = range(2, 51)
+
+
+def check_combine(values: Mapping[str, Any], trade_type: str, merchant: world.Merchant) -> None:
+    """The same for a combined order."""
+    appid = text(values, "combine_appid", 32, required=True)
+    own_mchid(text(values, "combine_mchid", 32, required=True), merchant, "/combine_mchid")
+    if not merchant.may_combine:
+        raise PayError(403, "NO_AUTH", "商户号未开通合单支付权限")
+    bound_appid(appid)
+    trade_number(text(values, "combine_out_trade_no", 64, required=True), "/combine_out_trade_no")
+    notify_url(values, required=True)
+    for name in ("time_start", "time_expire"):
+        if value := text(values, name, 64):
+            moment(value, f"/{name}")
+    _check_limit_pay(values.get("limit_pay"))
+    if trade_type == "JSAPI":
+        _check_payer(values, "combine_payer_info", appid)
+    check_scene(values, trade_type)
+    subs = sub_orders(values)
+    for index, sub in enumerate(subs):
+        _check_sub_order(sub, f"/sub_orders/{index}")
+    if len({(sub["mchid"], sub["out_trade_no"]) for sub in subs}) < len(subs):
+        raise bad_field("/sub_orders", "", "子单商户订单号重复")
+
+
+def sub_orders(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """2 to 50 objects. Raises PayError."""
+    subs = values.get("sub_orders")
+    if not isinstance(subs, list) or len(subs) not in SUB_ORDERS:
+        raise bad_field("/sub_orders", "", "应为 2 到 50 个子单的列表")
+    if not all(isinstance(sub, dict) for sub in subs):
+        raise bad_field("/sub_orders", "", "子单应为对象")
+    return subs
+
+
+def _check_sub_order(sub: Mapping[str, Any], at: str) -> None:
+    if world.merchant(text(sub, "mchid", 32, required=True, at=at)) is None:
+        raise PayError(400, "MCH_NOT_EXISTS", "子单商户号不存在")
+    text(sub, "attach", 128, required=True, at=at)
+    text(sub, "description", 127, required=True, at=at)
+    text(sub, "detail", 6000, at=at)
+    text(sub, "goods_tag", 32, at=at)
+    trade_number(text(sub, "out_trade_no", 64, required=True, at=at), f"{at}/out_trade_no")
+    amount = section(sub, "amount", required=True, at=at)
+    fen(amount, "total_amount", at=f"{at}/amount")
+    currency(amount)
+    section(sub, "settle_info", at=at)
+
+
+def check_scene(values: Mapping[str, Any], trade_type: str) -> None:
+    """scene_info, which H5 cannot do without."""
+    is_h5 = trade_type == "MWEB"
+    scene = section(values, "scene_info", required=is_h5)
+    if not scene:
+        return
+    at = "/scene_info"
+    text(scene, "payer_client_ip", 45, required=True, at=at)
+    text(scene, "device_id", 32, at=at)
+    if is_h5:
+        h5 = section(scene, "h5_info", required=True, at=at)
+        kind = text(h5, "type", 32, required=True, at=f"{at}/h5_info")
+        if kind not in {"iOS", "Android", "Wap"}:
+            raise bad_field(f"{at}/h5_info/type", kind, "应为 iOS、Android 或 Wap")
 
 
 def _check_limit_pay(value: Any) -> None:
@@ -143,11 +216,11 @@ def _check_limit_pay(value: Any) -> None:
         raise bad_field("/limit_pay", str(value)[:64], "应为指定支付方式的列表")
 
 
-def _check_payer(values: Mapping[str, Any], trade_type: str) -> None:
-    if trade_type != "JSAPI":
-        return
-    payer = section(values, "payer", required=True)
-    openid = text(payer, "openid", 128, required=True, at="/payer")
+def _check_payer(values: Mapping[str, Any], name: str, appid: str) -> None:
+    payer = section(values, name, required=True)
+    openid = text(payer, "openid", 128, required=True, at=f"/{name}")
     known = world.persona(openid)
-    if known is None or known.openid != openid:
+    if known is None or openid not in {known.openid, known.mini_openid}:
         raise PayError(400, "PARAM_ERROR", "appid 和 openid 不匹配，请检查")
+    if known.openid_of(appid) != openid:
+        raise PayError(500, "OPENID_MISMATCH", "openid 与 appid 不匹配：它属于另一个应用")

@@ -7,16 +7,22 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from estation.sandbox import world
 from estation.sandbox.clocks import TwoClocks, rfc3339
-from estation.sandbox.credentials import KeyRing
 from estation.sandbox.faults import Fault
+from estation.sandbox.keys import KeyRing
 from estation.sandbox.notifier import Outgoing
 from estation.sandbox.store import Row, Store
-from estation.sandbox.wechat_pay.modes import notice_with_certificate
+from estation.sandbox.wechat_pay.modes import notice_signer
 from estation.sandbox.wechat_pay.protocol import signature_headers
 
 _MINUTE, _HOUR = 60, 3600
-_SUMMARIES = {"TRANSACTION.SUCCESS": "支付成功", "REFUND.SUCCESS": "退款成功"}
+_SUMMARIES = {
+    "TRANSACTION.SUCCESS": "支付成功",
+    "REFUND.SUCCESS": "退款成功",
+    "REFUND.ABNORMAL": "退款异常",
+    "REFUND.CLOSED": "退款关闭",
+}
 
 
 class WechatNotices:
@@ -43,7 +49,7 @@ class WechatNotices:
         headers = signature_headers(
             body,
             self._keys,
-            with_certificate=notice_with_certificate(self._store, notice["id"]),
+            notice_signer(self._store, self._keys, notice["id"]),
             real_seconds=int(self._clocks.real().timestamp()),
             fault=fault,
         )
@@ -60,6 +66,8 @@ class WechatNotices:
         )
 
     def _body(self, notice: Row, plaintext: dict[str, Any]) -> bytes:
+        # What is told of a combined order is sealed for the combining merchant.
+        receiver = world.merchant(notice["account"]) or world.COLLECTING
         kind = "refund" if notice["event"].startswith("REFUND") else "transaction"
         return json.dumps(
             {
@@ -70,7 +78,7 @@ class WechatNotices:
                 "summary": _SUMMARIES.get(notice["event"], "通知"),
                 "resource": {
                     "original_type": kind,
-                    **seal(self._keys.api_v3_key, plaintext, associated_data=kind),
+                    **seal(self._keys.api_v3_key(receiver), plaintext, associated_data=kind),
                 },
             },
             ensure_ascii=False,
@@ -91,12 +99,15 @@ def seal(key: bytes, content: dict[str, Any] | str, *, associated_data: str) -> 
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`changes` laid over `values`, objects inside objects too."""
+    """`changes` laid over `values`, objects inside objects too, and over each object of a list
+    of objects (the sub-orders of a combined order)."""
     result = dict(values)
     for name, change in changes.items():
         old = result.get(name)
-        if isinstance(old, dict) and isinstance(change, dict):
+        if isinstance(change, dict) and isinstance(old, dict):
             result[name] = merged(old, change)
+        elif isinstance(change, dict) and isinstance(old, list):
+            result[name] = [merged(one, change) for one in old if isinstance(one, dict)]
         else:
             result[name] = change
     return result

@@ -7,18 +7,26 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from estation.sandbox import world
-from estation.sandbox.credentials import KeyRing
+from estation.sandbox.keys import KeyRing
 
 
-def check_pay_sign(keys: KeyRing, given: Mapping[str, str], prepay_id: str) -> None:
-    """Raises ValueError or InvalidSignature unless the merchant signed these parameters."""
+def check_pay_sign(
+    keys: KeyRing, given: Mapping[str, str], prepay_id: str, *, mchid: str, appid: str
+) -> None:
+    """Raises ValueError or InvalidSignature unless this merchant signed these parameters.
+
+    Of a combined order it is the combining merchant, with the appid of the prepay request.
+    """
+    merchant = world.merchant(mchid)
+    if merchant is None:
+        raise ValueError("mchid")
     package = f"prepay_id={prepay_id}"
-    if given.get("signType") != "RSA" or given.get("appId") != world.APPID:
+    if given.get("signType") != "RSA" or given.get("appId") != appid:
         raise ValueError("signType or appId")
     if given.get("package", package) != package:
         raise ValueError("package")
     lines = (given["appId"], given.get("timeStamp", ""), given.get("nonceStr", ""), package)
-    keys.private("wechat_merchant").public_key().verify(
+    keys.private(merchant.key_name).public_key().verify(
         base64.b64decode(given["paySign"], validate=True),
         "".join(f"{line}\n" for line in lines).encode(),
         padding.PKCS1v15(),

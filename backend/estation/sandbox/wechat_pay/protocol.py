@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from estation.sandbox import world
-from estation.sandbox.credentials import KeyRing
 from estation.sandbox.faults import Fault
+from estation.sandbox.keys import KeyRing
+from estation.sandbox.wechat_pay.modes import Signer
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 TOLERANCE_SECONDS = 300
@@ -65,12 +66,13 @@ _PART = re.compile(r'(\w+)="([^"]*)"')
 _PARTS = {"mchid", "nonce_str", "signature", "timestamp", "serial_no"}
 
 
-def check_authorization(asked: Asked, keys: KeyRing, *, real_seconds: float) -> None:
-    """Raises PayError 401 SIGN_ERROR unless our one merchant signed exactly these bytes."""
+def check_authorization(asked: Asked, keys: KeyRing, *, real_seconds: float) -> world.Merchant:
+    """The merchant who signed exactly these bytes. Raises PayError 401 SIGN_ERROR."""
     parts = _parse(asked.authorization)
-    if parts["mchid"] != world.MCHID:
+    merchant = world.merchant(parts["mchid"])
+    if merchant is None:
         raise PayError(401, "SIGN_ERROR", "商户号与签名不匹配，请检查 mchid 与证书")
-    if parts["serial_no"] != world.MERCHANT_SERIAL:
+    if parts["serial_no"] != merchant.serial:
         raise PayError(401, "SIGN_ERROR", "商户证书序列号有误。请使用商户 API 证书的序列号")
     if not re.fullmatch(r"[1-9][0-9]{9}", parts["timestamp"]) or (
         abs(real_seconds - int(parts["timestamp"])) > TOLERANCE_SECONDS
@@ -78,12 +80,13 @@ def check_authorization(asked: Asked, keys: KeyRing, *, real_seconds: float) -> 
         raise PayError(
             401, "SIGN_ERROR", "Http头Authorization中的timestamp与发起请求的时间不得超过5分钟"
         )
-    public = keys.private("wechat_merchant").public_key()
+    public = keys.private(merchant.key_name).public_key()
     messages = [
         _message(asked.method, target, parts, asked.body) for target in _targets(asked.target)
     ]
     if not any(_verified(public, parts["signature"], message) for message in messages):
         raise _not_matching(asked, messages[-1])
+    return merchant
 
 
 def _parse(authorization: str) -> dict[str, str]:
@@ -144,16 +147,15 @@ def rsa_sign(key: rsa.RSAPrivateKey, message: bytes) -> str:
 
 
 def signature_headers(
-    body: bytes, keys: KeyRing, *, with_certificate: bool, real_seconds: int, fault: Fault | None
+    body: bytes, keys: KeyRing, signer: Signer, *, real_seconds: int, fault: Fault | None
 ) -> dict[str, str]:
     """The four headers (five with the type) over `body`, true or spoilt as `fault` orders."""
     kind = fault.kind if fault else ""
-    serial = keys.platform_certificate_serial if with_certificate else world.PUBLIC_KEY_ID
-    key = keys.private("wechat_certificate" if with_certificate else "wechat_platform")
+    serial, key = signer.serial, signer.key
     if kind in {"stale", "future"} and fault is not None:
         real_seconds += int(fault.seconds(400)) * (-1 if kind == "stale" else 1)
     if kind == "unknown_serial":
-        serial = secrets.token_hex(20).upper() if with_certificate else "PUB_KEY_ID_0199999999"
+        serial = secrets.token_hex(20).upper() if signer.is_certificate else "PUB_KEY_ID_0199999999"
     if kind in {"unknown_serial", "other_key"}:
         key = keys.private("stranger")
     nonce = secrets.token_hex(16)
