@@ -75,11 +75,16 @@ class WechatMerchant:
     changes: dict[str, str] = field(default_factory=dict)
     """What to put instead: scheme, mchid, serial_no, timestamp, nonce_str, signature, key."""
     headers: dict[str, str] = field(default_factory=dict)
+    mchid: str = "1900000109"
 
     @property
-    def account(self) -> dict[str, str]:
-        found: dict[str, str] = self.sandbox.credentials["wechat_pay"]
+    def account(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.sandbox.credentials["wechat_pay_merchants"][self.mchid]
         return found
+
+    def at(self, mchid: str) -> "WechatMerchant":
+        """Another merchant of the same program."""
+        return WechatMerchant(self.sandbox, mchid=mchid)
 
     async def call(
         self, method: str, target: str, body: Any = None, *, sent: bytes | None = None
@@ -167,10 +172,7 @@ class WechatMerchant:
 
     def believes(self, headers: dict[str, str], body: bytes) -> bool:
         """Whether these signature headers (lower-case) are right over these bytes."""
-        keys = {
-            self.account["public_key_id"]: self.account["public_key"],
-            self.account["platform_certificate_serial"]: self.account["platform_certificate"],
-        }
+        keys = self.account["public_keys"] | self.account["platform_certificates"]
         serial = headers.get("wechatpay-serial", "")
         head = f"{headers['wechatpay-timestamp']}\n{headers['wechatpay-nonce']}\n".encode()
         fresh = abs(time.time() - int(headers["wechatpay-timestamp"])) < 300
@@ -197,11 +199,24 @@ class AlipayMerchant:
     changes: dict[str, str] = field(default_factory=dict)
     """Common parameters changed before signing; key and sign are special."""
     charset_in_url: bool = True
+    in_certificate_mode: bool = False
+    certificates: dict[str, str] = field(default_factory=dict)
+    """Alipay's certificates by their number, as far as this merchant has them."""
+
+    def __post_init__(self) -> None:
+        if self.in_certificate_mode:
+            self.certificates = {self.account["alipay_cert_sn"]: self.account["alipay_certificate"]}
 
     @property
     def account(self) -> dict[str, str]:
-        found: dict[str, str] = self.sandbox.credentials["alipay"]
+        name = "alipay_certificate" if self.in_certificate_mode else "alipay"
+        found: dict[str, str] = self.sandbox.credentials[name]
         return found
+
+    def _certificate_numbers(self) -> dict[str, str]:
+        if not self.in_certificate_mode:
+            return {}
+        return {name: self.account[name] for name in ("app_cert_sn", "alipay_root_cert_sn")}
 
     def parameters(self, method: str, biz: dict[str, Any], **more: str) -> dict[str, str]:
         timestamp = datetime.now(BEIJING).strftime("%Y-%m-%d %H:%M:%S")
@@ -217,6 +232,7 @@ class AlipayMerchant:
             "timestamp": timestamp,
             "version": "1.0",
             "biz_content": json.dumps(biz, ensure_ascii=False),
+            **self._certificate_numbers(),
             **more,
             **changes,
         }
@@ -244,11 +260,18 @@ class AlipayMerchant:
         """The content of a rightly signed answer."""
         body = await self.raw(method, biz, **more)
         key = method.replace(".", "_") + "_response"
-        start, end = len(key) + 4, body.rindex(b',"sign":"')
-        content = body[start:end]
-        assert is_signed(self.account["alipay_public_key"], content, json.loads(body)["sign"])
+        number = b',"alipay_cert_sn":"' if self.in_certificate_mode else b',"sign":"'
+        content = body[len(key) + 4 : body.rindex(number)]
+        whole = json.loads(body)
+        assert is_signed(self.key_named(whole.get("alipay_cert_sn", "")), content, whole["sign"])
         told: dict[str, Any] = json.loads(content)
         return told
+
+    def key_named(self, cert_sn: str) -> str:
+        """Alipay's key; in certificate mode the certificate this number names, "" if unknown."""
+        if not self.in_certificate_mode:
+            return self.account["alipay_public_key"]
+        return self.certificates.get(cert_sn, "")
 
     async def precreate(self, out_trade_no: str, **changes: Any) -> str:
         """The qr_code."""
@@ -266,10 +289,13 @@ class AlipayMerchant:
     def believes(self, form: dict[str, str]) -> bool:
         """Whether a notice or page return is rightly signed."""
         text = "&".join(
-            f"{k}={v}" for k, v in sorted(form.items()) if v and k not in {"sign", "sign_type"}
+            f"{k}={v}"
+            for k, v in sorted(form.items())
+            if v and k not in {"sign", "sign_type", "alipay_cert_sn"}
         )
         message = text.encode(form.get("charset", "utf-8").lower())
-        return is_signed(self.account["alipay_public_key"], message, form.get("sign", ""))
+        key = self.key_named(form.get("alipay_cert_sn", ""))
+        return bool(key) and is_signed(key, message, form.get("sign", ""))
 
 
 @dataclass
