@@ -243,3 +243,73 @@ async def test_an_unknown_fault_is_refused(sandbox: RunningSandbox) -> None:
     ) as answer:
         assert answer.status == 400
     assert (await sandbox.look("faults"))["faults"] == []
+
+
+async def test_a_delayed_notice_comes_hours_later_and_then_keeps_its_schedule(
+    wechat: WechatMerchant, desk: NoticeDesk
+) -> None:
+    desk.answers = [(500, b""), (204, b"")]
+    await wechat.sandbox.fault("delay", seconds=25 * 3600)
+    await wechat.sandbox.pay(await wechat.prepay(NUMBER, notify_url=desk.url), wait_for_notice=True)
+
+    await wechat.sandbox.advance(25 * 3600 - 60)
+    too_early = len(desk.got)
+    await wechat.sandbox.advance(60)
+    await wechat.sandbox.deliveries(NUMBER, at_least=2)
+    await wechat.sandbox.advance(15)
+    deliveries = await wechat.sandbox.deliveries(NUMBER, at_least=3)
+
+    assert too_early == 0
+    assert [one["outcome"] for one in deliveries] == ["put_off", "refused", "accepted"]
+    assert [one["try_no"] for one in deliveries] == [1, 1, 2]
+    assert all(wechat.believes(headers, body) for headers, body in desk.got)
+
+
+async def test_a_notice_held_back_goes_out_after_the_next_one(
+    wechat: WechatMerchant, desk: NoticeDesk
+) -> None:
+    first = await wechat.prepay(f"{NUMBER}1", notify_url=desk.url)
+    second = await wechat.prepay(f"{NUMBER}2", notify_url=desk.url)
+    await wechat.sandbox.fault("reorder")
+    await wechat.sandbox.pay(first, wait_for_notice=True)
+    nothing_yet = len(desk.got)
+
+    await wechat.sandbox.pay(second, wait_for_notice=True)
+    await wechat.sandbox.deliveries(f"{NUMBER}1", at_least=2)
+
+    told = [wechat.opened(json.loads(body)["resource"])["out_trade_no"] for _, body in desk.got]
+    assert nothing_yet == 0
+    assert told == [f"{NUMBER}2", f"{NUMBER}1"]
+
+
+async def test_a_notice_held_back_for_ever_still_comes_within_25_hours(
+    wechat: WechatMerchant, desk: NoticeDesk
+) -> None:
+    await wechat.sandbox.fault("reorder")
+    await wechat.sandbox.pay(await wechat.prepay(NUMBER, notify_url=desk.url), wait_for_notice=True)
+
+    await wechat.sandbox.advance(25 * 3600 + 1)
+    await wechat.sandbox.deliveries(NUMBER, at_least=2)
+
+    assert len(desk.got) == 1
+
+
+async def test_a_trouble_can_be_meant_for_one_order_s_notice(
+    wechat: WechatMerchant, desk: NoticeDesk
+) -> None:
+    await wechat.sandbox.fault("hold", only=f"{NUMBER}2")
+
+    for index in (1, 2):
+        code = await wechat.prepay(f"{NUMBER}{index}", notify_url=desk.url)
+        await wechat.sandbox.pay(code, wait_for_notice=True)
+
+    [kept] = desk.got
+    assert wechat.opened(json.loads(kept[1])["resource"])["out_trade_no"] == f"{NUMBER}1"
+
+
+async def test_a_fault_whose_seconds_are_no_number_is_refused(sandbox: RunningSandbox) -> None:
+    async with sandbox.http.post(
+        f"{sandbox.base_url}/control/faults", json={"kind": "delay", "seconds": "soon"}
+    ) as answer:
+        assert answer.status == 400
+    assert (await sandbox.look("faults"))["faults"] == []

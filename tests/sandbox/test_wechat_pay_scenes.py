@@ -87,9 +87,7 @@ async def test_a_mini_program_pays_with_its_own_appid_and_openid(wechat: WechatM
     assert (told["appid"], told["payer"]["openid"]) == (MINI_APPID, LIN_MINI)
 
 
-@pytest.mark.parametrize(
-    ("appid", "openid"), [(MINI_APPID, LIN), ("wx8888888888888888", LIN_MINI)]
-)
+@pytest.mark.parametrize(("appid", "openid"), [(MINI_APPID, LIN), ("wx8888888888888888", LIN_MINI)])
 async def test_an_openid_of_the_other_application_is_a_mismatch(
     wechat: WechatMerchant, appid: str, openid: str
 ) -> None:

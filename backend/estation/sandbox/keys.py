@@ -245,7 +245,7 @@ def _certify_all(ring: KeyRing) -> None:
 
 def _certify(ring: KeyRing, what: str, name: str) -> None:
     if what == "wechat_certificate":
-        _self_signed(ring, name, secrets.randbits(154) | 1 << 154)
+        _self_signed(ring, name, secrets.randbits(158) | 1 << 158)
         return
     owner = "支付宝（沙箱）" if what == "alipay_certificate" else world.MERCHANT_NAME
     pem = certifying.certificate(
