@@ -6,7 +6,7 @@ from uuid import uuid4
 from sanic import Sanic
 from sanic.config import Config
 
-from estation.sandbox import control, pages, sms, wechat_oauth
+from estation.sandbox import control, pages, panel, sms, wechat_oauth
 from estation.sandbox.alipay import http as alipay_http
 from estation.sandbox.alipay import refunds as alipay_refunds
 from estation.sandbox.alipay.notices import AlipayNotices
@@ -21,7 +21,15 @@ from estation.sandbox.wechat_pay import refunds as wechat_refunds
 from estation.sandbox.wechat_pay.notices import WechatNotices
 from estation.shared.clock import Clock, system_clock
 
-_BLUEPRINTS = (wechat_http.bp, alipay_http.bp, wechat_oauth.bp, sms.bp, control.bp, pages.bp)
+_BLUEPRINTS = (
+    wechat_http.bp,
+    alipay_http.bp,
+    wechat_oauth.bp,
+    sms.bp,
+    control.bp,
+    panel.bp,
+    pages.bp,
+)
 _CONFIG: dict[str, str | bool | int | float | None] = {
     "REQUEST_MAX_SIZE": 1_000_000,
     "FALLBACK_ERROR_FORMAT": "json",

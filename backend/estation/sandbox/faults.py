@@ -78,8 +78,9 @@ KINDS: dict[tuple[str, str], frozenset[str]] = {
         }
     ),
 }
-"""Every trouble takes `only`: a text the event must contain (path or method, order number,
-event word), so that it does not hit another one."""
+"""Every trouble takes `only`: a text the event must contain, so that it does not hit another
+one: an order number, an event word, a path or method, or for answers op:prepay, op:query,
+op:close, op:refund, op:find_refund."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,18 @@ CASHIERS = {"alipay.trade.wap.pay": "wap", "alipay.trade.page.pay": "page"}
 """Methods that a browser calls, by a signed address or a form, and what they open."""
 
 
+OPERATIONS = {
+    "alipay.trade.precreate": "prepay",
+    "alipay.trade.create": "prepay",
+    "alipay.trade.query": "query",
+    "alipay.trade.close": "close",
+    "alipay.trade.cancel": "close",
+    "alipay.trade.refund": "refund",
+    "alipay.trade.fastpay.refund.query": "find_refund",
+}
+"""What a trouble's `only` may name as op:…, the same words at both channels."""
+
+
 @bp.get("/gateway.do", name="gateway_get")
 @bp.post("/gateway.do", name="gateway_post")
 async def gateway(request: SandboxRequest) -> HTTPResponse:
@@ -41,8 +53,7 @@ async def gateway(request: SandboxRequest) -> HTTPResponse:
         call = read_call(hub, wire_target(request), request.body)
         if call.method in CASHIERS:
             return _to_cashier(hub, call)
-        event = f"{call.method} {call.parameters.get('biz_content', '')} {call.app.app_id}"
-        fault = hub.faults.take("answer", "alipay", event)
+        fault = hub.faults.take("answer", "alipay", _event(call))
         if fault is not None and fault.kind.startswith("gateway_error"):
             coding = "gb18030"  # its failures do not keep to the asked charset
         content = _answer(request, hub, call, fault)
@@ -54,6 +65,12 @@ async def gateway(request: SandboxRequest) -> HTTPResponse:
         return raw(body, content_type=f"text/html;charset={coding}")
     body = protocol.answer(call, content, hub.keys, fault)
     return raw(body, content_type=f"text/html;charset={call.charset}")
+
+
+def _event(call: Call) -> str:
+    operation = OPERATIONS.get(call.method, "other")
+    biz = call.parameters.get("biz_content", "")
+    return f"op:{operation} {call.method} {biz} {call.app.app_id}"
 
 
 def read_call(hub: Hub, target: str, body: bytes) -> Call:
@@ -86,7 +103,7 @@ def _answer(request: SandboxRequest, hub: Hub, call: Call, fault: Fault | None) 
         return refusal.content()
     content = {"code": "10000", "msg": "Success", **content}
     if fault is not None and fault.kind == "alter":
-        content |= fault.options.get("fields", {})
+        return protocol.altered(content, fault)
     return content
 
 

@@ -41,7 +41,7 @@ class AlipayNotices:
             "notify_time": self._now().strftime("%Y-%m-%d %H:%M:%S"),
         }
         if fault is not None and kind == "alter":
-            fields |= fault.options.get("fields", {})
+            fields = protocol.altered(fields, fault)
         app = world.alipay_app(notice["account"]) or world.KEY_APP
         form = signed_form(fields, self._keys, app, charset, kind=kind)
         if kind == "missing_signature":

@@ -230,6 +230,14 @@ def error_answer(error: GatewayError, coding: str = "utf-8") -> bytes:
     return json.dumps({"error_response": error.content}, ensure_ascii=False).encode(coding)
 
 
+def altered(values: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
+    """A lie as ordered: `fields` laid over the truth; with `known_only` nothing new is added."""
+    fields = fault.options.get("fields", {})
+    known_only = bool(fault.options.get("known_only"))
+    changes = {k: v for k, v in fields.items() if k in values or not known_only}
+    return {**values, **changes}
+
+
 def new_number(now: datetime, prefix: str = "22001400") -> str:
     """A trade number as Alipay's: 28 digits beginning with the Beijing date."""
     day = now.astimezone(BEIJING).strftime("%Y%m%d")

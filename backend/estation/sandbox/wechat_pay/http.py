@@ -65,7 +65,7 @@ def endpoint(
             except PayError as refusal:
                 return _refused(request, hub, refusal)
             if fault is not None and fault.kind == "alter" and isinstance(body, dict):
-                body = notices.merged(body, fault.options.get("fields", {}))
+                body = notices.altered(body, fault)
             content = body if isinstance(body, bytes) else _json(body)
             headers = _signed(request, hub, content, fault) if signed else {}
             kind = "application/json; charset=utf-8" if signed else "text/plain"
@@ -78,8 +78,19 @@ def endpoint(
 
 
 def _fault(request: SandboxRequest, hub: Hub) -> Fault | None:
-    event = f"{request.method} {unquote(request.path)} {request.body.decode(errors='replace')}"
+    path, body = unquote(request.path), request.body.decode(errors="replace")
+    event = f"op:{_operation(request.method, path)} {request.method} {path} {body}"
     return hub.faults.take("answer", "wechat_pay", event)
+
+
+def _operation(method: str, path: str) -> str:
+    if "/refund/" in path:
+        return "refund" if method == "POST" else "find_refund"
+    if path.endswith("/close"):
+        return "close"
+    if "/bill" in path or path.endswith("/certificates"):
+        return path.rpartition("/")[2]
+    return "prepay" if method == "POST" else "query"
 
 
 def _check(request: SandboxRequest, hub: Hub) -> world.Merchant:

@@ -44,7 +44,7 @@ class WechatNotices:
     def compose(self, notice: Row, fault: Fault | None) -> Outgoing:
         plaintext = json.loads(notice["plaintext"])
         if fault is not None and fault.kind == "alter":
-            plaintext = merged(plaintext, fault.options.get("fields", {}))
+            plaintext = altered(plaintext, fault)
         body = self._body(notice, plaintext)
         headers = signature_headers(
             body,
@@ -98,16 +98,31 @@ def seal(key: bytes, content: dict[str, Any] | str, *, associated_data: str) -> 
     }
 
 
-def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def altered(values: dict[str, Any], fault: Fault) -> dict[str, Any]:
+    """A lie as ordered: `fields` laid over the truth; with `known_only` nothing new is added."""
+    return merged(
+        values,
+        fault.options.get("fields", {}),
+        known_only=bool(fault.options.get("known_only")),
+    )
+
+
+def merged(
+    values: dict[str, Any], changes: dict[str, Any], *, known_only: bool = False
+) -> dict[str, Any]:
     """`changes` laid over `values`, objects inside objects too, and over each object of a list
     of objects (the sub-orders of a combined order)."""
     result = dict(values)
     for name, change in changes.items():
         old = result.get(name)
+        if known_only and name not in result:
+            continue
         if isinstance(change, dict) and isinstance(old, dict):
-            result[name] = merged(old, change)
+            result[name] = merged(old, change, known_only=known_only)
         elif isinstance(change, dict) and isinstance(old, list):
-            result[name] = [merged(one, change) for one in old if isinstance(one, dict)]
+            result[name] = [
+                merged(one, change, known_only=known_only) for one in old if isinstance(one, dict)
+            ]
         else:
             result[name] = change
     return result
