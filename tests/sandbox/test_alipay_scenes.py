@@ -1,6 +1,8 @@
 """Alipay beyond a code and a phone: page.pay, trade.create, refunds under way, the far ends."""
 
+import io
 import json
+import zipfile
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -319,3 +321,44 @@ async def test_alipays_notices_can_be_late_and_out_of_order(
     told = [form["out_trade_no"][-1] for form in desk.forms()]
     assert told == ["2", "1", "0"]
     assert all(alipay.believes(form) for form in desk.forms())
+
+
+async def test_when_a_refund_was_done_is_told_to_who_asks(alipay: AlipayMerchant) -> None:
+    await alipay.sandbox.pay(await alipay.precreate(NUMBER))
+    await _refund(alipay, "100.00", "R1")
+    asked = {"out_trade_no": NUMBER, "out_request_no": "R1"}
+    method = "alipay.trade.fastpay.refund.query"
+
+    plain = await alipay.call(method, asked)
+    whole = await alipay.call(method, asked | {"query_options": ["gmt_refund_pay"]})
+
+    assert "gmt_refund_pay" not in plain
+    assert len(whole["gmt_refund_pay"]) == len("2026-03-01 10:00:00")
+
+
+async def test_a_refund_stands_in_the_bill_of_the_day_it_was_done(alipay: AlipayMerchant) -> None:
+    await alipay.sandbox.control("clock", set="2026-03-02T23:59:00+08:00")
+    await alipay.sandbox.pay(await alipay.precreate(NUMBER))
+    await alipay.sandbox.fault("processing", target="refund", channel="alipay", seconds=300)
+    await _refund(alipay, "100.00", "R1")
+    await alipay.sandbox.advance(301)
+
+    answers = {}
+    await alipay.sandbox.control("clock", set="2026-03-04T11:00:00+08:00")
+    for day in ("2026-03-02", "2026-03-03"):
+        told = await alipay.call(
+            "alipay.data.dataservice.bill.downloadurl.query",
+            {"bill_type": "trade", "bill_date": day},
+        )
+        async with alipay.sandbox.http.get(told["bill_download_url"]) as file:
+            answers[day] = await file.read()
+
+    details = {day: _detail(content) for day, content in answers.items()}
+    assert "R1" not in details["2026-03-02"]
+    assert "R1\t" in details["2026-03-03"]
+    assert "-100.00" in details["2026-03-03"]
+
+
+def _detail(packed: bytes) -> str:
+    with zipfile.ZipFile(io.BytesIO(packed)) as files:
+        return "".join(files.read(name).decode("gb18030") for name in files.namelist())

@@ -95,6 +95,12 @@ def _alipay_public_key(ring: KeyRing) -> str:
     return ring.public_pem(generation_name("alipay_key", ring.slot("alipay_key").newest))
 
 
+def _alipay_public_keys(ring: KeyRing) -> str:
+    """Nothing names Alipay's bare keys: while both sign, a merchant keeps both, newest first."""
+    alive = reversed(ring.slot("alipay_key").alive)
+    return "".join(ring.public_pem(generation_name("alipay_key", one)) for one in alive)
+
+
 def _alipay_certificate(ring: KeyRing, base_url: str) -> dict[str, str]:
     """The second application: the same words, certificates instead of Alipay's bare key."""
     app = world.CERTIFICATE_APP
@@ -131,7 +137,7 @@ def export_secrets(data: Path, secrets_dir: Path) -> None:
         "wechat_pay/api_v3.key": ring.api_v3_key(world.COLLECTING),
         "wechat_pay/platform_public_key.pem": _public_key(ring, 1).encode(),
         "alipay/merchant_key.pem": ring.private_pem(world.KEY_APP.key_name).encode(),
-        "alipay/alipay_public_key.pem": _alipay_public_key(ring).encode(),
+        "alipay/alipay_public_key.pem": _alipay_public_keys(ring).encode(),
         f"alipay/{app.app_id}/app_key.pem": ring.private_pem(app.key_name).encode(),
         f"alipay/{app.app_id}/app_cert.crt": ring.certificate_pem(app.key_name).encode(),
         f"alipay/{app.app_id}/alipay_cert.crt": _alipay_leaf(ring).encode(),

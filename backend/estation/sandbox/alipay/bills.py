@@ -32,10 +32,11 @@ def trade_bill(hub: Hub, day: date) -> bytes | None:
         "select * from ali_trade where paid_at >= ? and paid_at < ? order by paid_at", start, end
     )
     refunded = hub.store.rows(
-        "select t.*, r.out_request_no, r.amount_fen as refund_fen, r.created_at as refund_at"
+        "select t.*, r.out_request_no, r.amount_fen as refund_fen,"
+        " max(r.created_at, r.due_at) as refund_at"
         " from ali_refund r join ali_trade t using (trade_no)"
-        " where r.state = 'REFUND_SUCCESS' and r.created_at >= ? and r.created_at < ?"
-        " order by r.created_at",
+        " where r.state = 'REFUND_SUCCESS' and refund_at >= ? and refund_at < ?"
+        " order by refund_at",
         start,
         end,
     )

@@ -142,7 +142,7 @@ def _answer(trade: Row, call: Call, done: Row, *, changed: str) -> dict[str, Any
         "buyer_logon_id": trade["buyer_logon_id"],
         **trades.buyer(trade, call.app, id_name="buyer_user_id"),
         "fund_change": changed,
-        "gmt_refund_pay": plain(done["created_at"]),
+        "gmt_refund_pay": plain(trades.refunded_at(done)),
         "out_trade_no": trade["out_trade_no"],
         "refund_fee": yuan_from_fen(trade["refunded_fen"]),
         "send_back_fee": yuan_from_fen(done["amount_fen"]) if changed == "Y" else "0.00",
@@ -151,20 +151,24 @@ def _answer(trade: Row, call: Call, done: Row, *, changed: str) -> dict[str, Any
 
 
 def query(hub: Hub, biz: dict[str, Any]) -> dict[str, Any]:
-    """Without refund_status in the answer nothing was refunded under this number."""
+    """Without refund_status in the answer nothing was refunded under this number. When it was
+    is told only to who asks for it in query_options."""
     number = fields.text(biz, "out_request_no", 64, required=True)
     finish_due(hub)
     trade = trades.named(hub, biz)
     done = _find(hub, trade, number)
     if done is None:
         return {}
+    options = biz.get("query_options")
+    wants_moment = isinstance(options, list) and "gmt_refund_pay" in options
+    moment = {"gmt_refund_pay": plain(trades.refunded_at(done))} if wants_moment else {}
     return {
         "out_request_no": number,
         "out_trade_no": trade["out_trade_no"],
         "refund_amount": yuan_from_fen(done["amount_fen"]),
         "refund_reason": done["reason"],
         "refund_status": done["state"],
-        "gmt_refund_pay": plain(done["created_at"]),
+        **(moment if done["state"] == DONE else {}),
         "total_amount": yuan_from_fen(trade["amount_fen"]),
         "trade_no": trade["trade_no"],
     }

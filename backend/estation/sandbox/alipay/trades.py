@@ -285,6 +285,11 @@ def tell(hub: Hub, trade: Row, refund: Row | None = None) -> str | None:
     )
 
 
+def refunded_at(refund: Row) -> int:
+    """When the money went back: a refund under way goes back when it is due."""
+    return max(int(refund["created_at"]), int(refund["due_at"]))
+
+
 def _news(trade: Row, ticket: Row, refund: Row | None) -> dict[str, str]:
     yuan = yuan_from_fen(trade["amount_fen"])
     app = world.alipay_app(ticket["app_id"]) or world.KEY_APP
@@ -314,7 +319,8 @@ def _news(trade: Row, ticket: Row, refund: Row | None) -> dict[str, str]:
     }
     if refund is not None:
         news["refund_fee"] = yuan_from_fen(trade["refunded_fen"])
-        news["gmt_refund"] = f"{plain(refund['created_at'])}.{refund['created_at'] % 1000:03d}"
+        moment = refunded_at(refund)
+        news["gmt_refund"] = f"{plain(moment)}.{moment % 1000:03d}"
         news["out_biz_no"] = refund["out_request_no"]
     if trade["closed_at"] is not None:
         news["gmt_close"] = plain(trade["closed_at"])
