@@ -1,5 +1,6 @@
 """WeChat login and API tokens: errcode in HTTP 200, codes once, tokens stable."""
 
+import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -115,3 +116,36 @@ async def test_the_stable_token_is_stable(sandbox: RunningSandbox) -> None:
     assert forced["access_token"] != renewed["access_token"]
     assert min(first["expires_in"], again["expires_in"], renewed["expires_in"]) >= 300
     assert (await token(secret="x"))["errcode"] == 40125
+
+
+async def test_a_mini_program_login_gives_the_openid_of_its_own_appid(
+    sandbox: RunningSandbox,
+) -> None:
+    account = sandbox.credentials["wechat"]
+    code = (await sandbox.control("mini_login", persona="lin"))["js_code"]
+    query = {
+        "appid": account["mini_appid"],
+        "secret": account["mini_secret"],
+        "js_code": code,
+        "grant_type": "authorization_code",
+    }
+
+    async def login(**changes: str) -> dict[str, Any]:
+        async with sandbox.http.get(
+            f"{account['api_url']}/sns/jscode2session", params=query | changes
+        ) as answer:
+            assert answer.status == 200
+            told: dict[str, Any] = json.loads(await answer.text())
+            return told
+
+    wrong_app = await login(appid=account["appid"])
+    wrong_secret = await login(secret=account["secret"])
+    first = await login()
+    again = await login()
+    unknown = await login(js_code="nothing")
+
+    assert first["openid"] == "oMiniApp-LinXiaozhou00000001"
+    assert first["unionid"] == "uSandbox-LinXiaozhou00000001"
+    assert len(first["session_key"]) == 24
+    codes = [one["errcode"] for one in (wrong_app, wrong_secret, again, unknown)]
+    assert codes == [40013, 40125, 40163, 40029]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from sanic import Blueprint, HTTPResponse
 from sanic.response import json as json_answer
 
-from estation.sandbox import billing, listing, rotation, sms, wallet, world
+from estation.sandbox import billing, listing, rotation, sms, wallet, wechat_oauth, world
 from estation.sandbox.faults import UnknownFault
 from estation.sandbox.hub import Hub, SandboxRequest
 from estation.sandbox.wechat_pay import modes
@@ -100,6 +100,15 @@ async def rotate(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
         notices=body.get("notices"),
         old_for_seconds=body.get("old_for_seconds"),
     )
+
+
+@lever("/mini_login")
+async def mini_login(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"persona"}: what wx.login gives in the mini-program on this person's phone. → {"js_code"}"""
+    chosen = world.persona(str(body["persona"]))
+    if chosen is None:
+        raise ValueError("persona")
+    return {"js_code": wechat_oauth.mini_code(hub, chosen)}
 
 
 @lever("/clock")

@@ -37,6 +37,7 @@ def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
             "appid": world.APPID,
             "secret": ring.app_secret,
             "mini_appid": world.MINI_APPID,
+            "mini_secret": ring.mini_secret,
         },
         "sms": {"send_url": f"{base_url}/sms/send", "page_url": f"{base_url}/sms"},
         "control_url": f"{base_url}/control",
@@ -143,6 +144,7 @@ def export_secrets(data: Path, secrets_dir: Path) -> None:
         f"alipay/{app.app_id}/alipay_cert.crt": _alipay_leaf(ring).encode(),
         f"alipay/{app.app_id}/alipay_root.crt": ring.certificate_pem("alipay_root").encode(),
         "wechat/app_secret": ring.app_secret.encode(),
+        "wechat/mini_secret": ring.mini_secret.encode(),
     }
     for merchant in world.MERCHANTS:
         folder = f"wechat_pay/{merchant.mchid}"

@@ -34,7 +34,7 @@ _PRIVATE_KEYS = (
     *("alipay_root", "alipay_intermediate"),
     "stranger",  # signs what nobody may believe
 )
-_SECRETS = (*(merchant.api_v3_name for merchant in world.MERCHANTS), "app_secret")
+_SECRETS = (*(merchant.api_v3_name for merchant in world.MERCHANTS), "app_secret", "mini_secret")
 _ROOT_NAME = name_of("Sandbox Payment Root R1", unit="Root", organisation="Sandbox Financial")
 _INTERMEDIATE_NAME = name_of(
     "Sandbox Payment Class 1 R1", unit="Certification Authority", organisation="Sandbox Financial"
@@ -116,6 +116,10 @@ class KeyRing:
     @cached_property
     def app_secret(self) -> str:
         return (self.folder / "app_secret").read_text()
+
+    @cached_property
+    def mini_secret(self) -> str:
+        return (self.folder / "mini_secret").read_text()
 
     def certificate_pem(self, name: str) -> str:
         """May hold the issuer's certificate after the first one."""

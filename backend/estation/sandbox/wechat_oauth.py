@@ -1,5 +1,7 @@
-"""WeChat's official-account login and tokens: HTTP 200 always, the truth is in errcode."""
+"""WeChat's logins (official account, mini-program) and tokens: HTTP 200 always, the truth is in
+errcode."""
 
+import base64
 import secrets
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -11,6 +13,7 @@ from sanic.response import redirect
 from estation.sandbox import world
 from estation.sandbox.hub import Hub, SandboxRequest
 from estation.sandbox.showing import page
+from estation.sandbox.store import Row
 
 bp = Blueprint("wechat_oauth", url_prefix="/wechat")
 
@@ -18,6 +21,7 @@ CODE_SECONDS = 300
 TOKEN_SECONDS = 7200
 _EARLY = 300
 SCOPES = {"snsapi_base", "snsapi_userinfo"}
+MINI = "mini_program"
 
 
 @bp.get("/connect/oauth2/authorize")
@@ -36,7 +40,7 @@ async def authorize(request: SandboxRequest) -> HTTPResponse:
             personas=world.PERSONAS,
             query=request.query_string,
         )
-    code = _new_code(hub, chosen, asked["scope"])
+    code = new_code(hub, chosen.openid, chosen.unionid, asked["scope"])
     parts = urlsplit(asked["redirect_uri"])
     query = [*parse_qsl(parts.query), ("code", code), ("state", asked["state"])]
     return redirect(urlunsplit(parts._replace(query=urlencode(query))))
@@ -54,17 +58,37 @@ def _trouble(request: SandboxRequest, asked: dict[str, str]) -> str:
     return ""
 
 
-def _new_code(hub: Hub, chosen: world.Persona, scope: str) -> str:
+def new_code(hub: Hub, openid: str, unionid: str, scope: str) -> str:
+    """A login code, good once and for 5 minutes; `scope` also says which kind it is."""
     code = secrets.token_hex(16)
     hub.store.insert(
         "oauth_code",
         code=code,
-        openid=chosen.openid,
-        unionid=chosen.unionid,
+        openid=openid,
+        unionid=unionid,
         scope=scope,
         created_at=hub.now_ms(),
     )
     return code
+
+
+def mini_code(hub: Hub, chosen: world.Persona) -> str:
+    """What wx.login gives inside the mini-program, on this person's phone."""
+    return new_code(hub, chosen.mini_openid, chosen.unionid, MINI)
+
+
+@bp.get("/sns/jscode2session")
+async def jscode2session(request: SandboxRequest) -> HTTPResponse:
+    """A mini-program's login code becomes its openid and a session key."""
+    hub = request.app.ctx.hub
+    refusal = _wrong_app(hub, request.args.get("appid"), request.args.get("secret"), mini=True)
+    if refusal is None and request.args.get("grant_type") != "authorization_code":
+        refusal = _error(40002, "invalid grant_type")
+    row = refusal or _redeemed(hub, request.args.get("js_code", ""), mini=True)
+    if isinstance(row, HTTPResponse):
+        return row
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    return json_answer({"openid": row["openid"], "session_key": key, "unionid": row["unionid"]})
 
 
 @bp.get("/sns/oauth2/access_token")
@@ -76,18 +100,9 @@ async def access_token(request: SandboxRequest) -> HTTPResponse:
         refusal = _error(40002, "invalid grant_type")
     if refusal is not None:
         return refusal
-    code = request.args.get("code", "")
-    now = hub.now_ms()
-    row = hub.store.row("select * from oauth_code where code = ?", code)
-    if not code:
-        return _error(41008, "missing code")
-    if row is None:
-        return _error(40029, "invalid code")
-    if row["used_at"] is not None:
-        return _error(40163, "code been used")
-    if now > row["created_at"] + CODE_SECONDS * 1000:
-        return _error(42003, "code expired")
-    hub.store.run("update oauth_code set used_at = ? where code = ?", now, code)
+    row = _redeemed(hub, request.args.get("code", ""), mini=False)
+    if isinstance(row, HTTPResponse):
+        return row
     return json_answer(
         {
             "access_token": secrets.token_hex(48),
@@ -98,6 +113,22 @@ async def access_token(request: SandboxRequest) -> HTTPResponse:
             "unionid": row["unionid"],
         }
     )
+
+
+def _redeemed(hub: Hub, code: str, *, mini: bool) -> Row | HTTPResponse:
+    """The code's row, used up now, or why not. Codes of one kind are nothing to the other."""
+    now = hub.now_ms()
+    row = hub.store.row("select * from oauth_code where code = ?", code)
+    if not code:
+        return _error(41008, "missing code")
+    if row is None or (row["scope"] == MINI) != mini:
+        return _error(40029, "invalid code")
+    if row["used_at"] is not None:
+        return _error(40163, "code been used")
+    if now > row["created_at"] + CODE_SECONDS * 1000:
+        return _error(42003, "code expired")
+    hub.store.run("update oauth_code set used_at = ? where code = ?", now, code)
+    return row
 
 
 @bp.post("/cgi-bin/stable_token")
@@ -130,12 +161,11 @@ def _new_token(hub: Hub, now: int) -> str:
     return token
 
 
-def _wrong_app(hub: Hub, appid: Any, secret: Any) -> HTTPResponse | None:
-    if appid != world.APPID:
+def _wrong_app(hub: Hub, appid: Any, secret: Any, *, mini: bool = False) -> HTTPResponse | None:
+    if appid != (world.MINI_APPID if mini else world.APPID):
         return _error(40013, "invalid appid")
-    if not isinstance(secret, str) or not secrets.compare_digest(
-        secret.encode(), hub.keys.app_secret.encode()
-    ):
+    right = hub.keys.mini_secret if mini else hub.keys.app_secret
+    if not isinstance(secret, str) or not secrets.compare_digest(secret.encode(), right.encode()):
         return _error(40125, "invalid appsecret")
     return None
 
