@@ -197,9 +197,13 @@ async def set_bill_ready(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
 
 @lever("/modes")
 async def set_modes(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
-    """{"wechat_pay_keys": "public_key" | "certificate" | "mixed"}."""
-    modes.set_mode(hub.store, str(body["wechat_pay_keys"]))
-    return {"wechat_pay_keys": modes.mode(hub.store)}
+    """{"wechat_pay_keys"?: "public_key" | "certificate" | "mixed",
+    "wechat_pay_algorithm"?: "rsa" | "sm2"}: what notices are signed and sealed with."""
+    if "wechat_pay_algorithm" in body:
+        modes.set_algorithm(hub.store, str(body["wechat_pay_algorithm"]))
+    if "wechat_pay_keys" in body or "wechat_pay_algorithm" not in body:
+        modes.set_mode(hub.store, str(body["wechat_pay_keys"]))
+    return listing.modes(hub)
 
 
 @lever("/faults/<fault_id:int>/withdraw")
@@ -251,7 +255,7 @@ async def show_bills(request: SandboxRequest) -> HTTPResponse:
 
 @bp.get("/modes")
 async def show_modes(request: SandboxRequest) -> HTTPResponse:
-    return json_answer({"wechat_pay_keys": modes.mode(request.app.ctx.hub.store)})
+    return json_answer(listing.modes(request.app.ctx.hub))
 
 
 @bp.get("/keys")

@@ -4,15 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from estation.sandbox import certifying, world
+from estation.sandbox import certifying, shangmi, world
 from estation.sandbox.keys import (
     KeyRing,
     generation_name,
     make_keys,
     platform_serial,
     public_key_id,
-    write_secret,
 )
+from estation.sandbox.secret_files import write_secret
 
 
 def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
@@ -69,6 +69,22 @@ def _wechat_pay(ring: KeyRing, base_url: str, merchant: world.Merchant) -> dict[
             platform_serial(ring, one): _platform_certificate(ring, one)
             for one in certificates.alive
         },
+        **(_in_sm(ring, merchant) if shangmi.is_available() else {}),
+    }
+
+
+def _in_sm(ring: KeyRing, merchant: world.Merchant) -> dict[str, str]:
+    """The second set of keys, of the commercial cryptography."""
+    own, theirs = (
+        shangmi.merchant_key(ring.folder, merchant),
+        shangmi.platform_key(ring.folder),
+    )
+    return {
+        "sm_merchant_serial": own.serial,
+        "sm_merchant_private_key": own.private_pem,
+        "sm_merchant_certificate": own.certificate,
+        "sm_platform_certificate_serial": theirs.serial,
+        "sm_platform_certificate": theirs.certificate,
     }
 
 
@@ -150,6 +166,10 @@ def export_secrets(data: Path, secrets_dir: Path) -> None:
         folder = f"wechat_pay/{merchant.mchid}"
         files[f"{folder}/merchant_key.pem"] = ring.private_pem(merchant.key_name).encode()
         files[f"{folder}/api_v3.key"] = ring.api_v3_key(merchant)
+        if shangmi.is_available():
+            own = shangmi.merchant_key(ring.folder, merchant)
+            files[f"{folder}/sm_merchant_key.pem"] = own.private_pem.encode()
+            files[f"{folder}/sm_merchant_cert.pem"] = own.certificate.encode()
     for generation in ring.slot("wechat_public_key").alive:
         name = f"wechat_pay/public_keys/{public_key_id(generation)}.pem"
         files[name] = _public_key(ring, generation).encode()

@@ -1,11 +1,8 @@
 """The keys of everybody outside: made once, kept in a folder, renewed by rotation."""
 
-import fcntl
 import itertools
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from estation.sandbox import certifying, world
+from estation.sandbox import certifying, shangmi, world
 from estation.sandbox.certifying import name_of
+from estation.sandbox.secret_files import only_one, write_secret
 
 ROTATING = {
     "wechat_certificate": "wechat_certificate",  # the platform certificate (the old kind)
@@ -149,7 +147,7 @@ class KeyRing:
         slot = self._slots[what]
         newest = slot.newest + 1
         name = generation_name(what, newest)
-        with _only_one(self.folder / ".lock"):
+        with only_one(self.folder / ".lock"):
             write_secret(self.folder / f"{name}.pem", _new_private_pem())
             if what in {"wechat_certificate", "alipay_certificate"}:
                 _certify(self, what, name)
@@ -203,7 +201,7 @@ def make_keys(data: Path) -> KeyRing:
     """The key ring in `data/keys`, made at the first call; safe to call from two processes."""
     folder = data / "keys"
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(folder / ".lock"):
+    with only_one(folder / ".lock"):
         for name in _PRIVATE_KEYS:
             if not (folder / f"{name}.pem").exists():
                 write_secret(folder / f"{name}.pem", _new_private_pem())
@@ -212,6 +210,8 @@ def make_keys(data: Path) -> KeyRing:
                 write_secret(folder / name, secrets.token_hex(16).encode())
         ring = KeyRing(folder)
         _certify_all(ring)
+        if shangmi.is_available():
+            shangmi.make_keys(folder)
     return ring
 
 
@@ -288,18 +288,3 @@ def _new_private_pem() -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Whole or not at all, readable by its owner only."""
-    waiting = path.with_name(f".{path.name}.new")
-    waiting.write_bytes(content)
-    waiting.chmod(0o600)
-    waiting.replace(path)
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield

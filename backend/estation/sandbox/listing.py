@@ -7,6 +7,7 @@ from estation.sandbox import billing
 from estation.sandbox.clocks import rfc3339
 from estation.sandbox.hub import Hub
 from estation.sandbox.store import Row
+from estation.sandbox.wechat_pay import modes as wechat_modes
 from estation.shared.clock import BEIJING
 
 _STATES = {
@@ -28,6 +29,14 @@ def clock(hub: Hub) -> dict[str, Any]:
         "virtual": hub.clocks.now().astimezone(BEIJING).isoformat(timespec="seconds"),
         "real": hub.clocks.real().astimezone(BEIJING).isoformat(timespec="seconds"),
         "offset_seconds": hub.clocks.offset_seconds,
+    }
+
+
+def modes(hub: Hub) -> dict[str, Any]:
+    """wechat_pay_keys, wechat_pay_algorithm."""
+    return {
+        "wechat_pay_keys": wechat_modes.mode(hub.store),
+        "wechat_pay_algorithm": wechat_modes.algorithm(hub.store),
     }
 
 

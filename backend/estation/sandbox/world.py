@@ -29,6 +29,11 @@ class Merchant:
     api_v3_name: str
     may_combine: bool = False
 
+    @property
+    def sm_serial(self) -> str:
+        """Of its second API certificate, the one of the commercial cryptography."""
+        return f"7{self.serial[1:]}"
+
 
 def _payee(mchid: str, role: str, name: str, serial: str, *, may_combine: bool = False) -> Merchant:
     files = f"wechat_merchant_{mchid}", f"api_v3_{mchid}.key"

@@ -13,7 +13,7 @@ import structlog
 from sanic import Blueprint, HTTPResponse
 from sanic.response import raw
 
-from estation.sandbox import billing, world
+from estation.sandbox import billing, certifying, shangmi, world
 from estation.sandbox.clocks import rfc3339, to_ms
 from estation.sandbox.faults import Fault
 from estation.sandbox.hub import Hub, SandboxRequest, wire_target
@@ -133,8 +133,12 @@ def _signed(
 ) -> dict[str, str]:
     return protocol.signature_headers(
         content,
-        hub.keys,
-        modes.answer_signer(hub.store, hub.keys, request.headers.get("wechatpay-serial", "")),
+        modes.answer_signer(
+            hub.store,
+            hub.keys,
+            request.headers.get("wechatpay-serial", ""),
+            in_sm=protocol.is_in_sm(request.headers.get("authorization", "")),
+        ),
         real_seconds=int(hub.clocks.real().timestamp()),
         fault=fault,
     )
@@ -311,33 +315,43 @@ async def certificates(request: SandboxRequest, hub: Hub, merchant: world.Mercha
     kind = request.args.get("algorithm_type", "RSA")
     if kind not in {"RSA", "SM2", "ALL"}:
         raise bad_field("/algorithm_type", kind, "应为 RSA、SM2 或 ALL", "query")
-    if not modes.has_certificates(hub.store):
+    listed = []
+    if kind in {"SM2", "ALL"} and shangmi.is_available():
+        listed.append(_sm_certificate(hub, merchant))
+    if kind != "SM2" and modes.has_certificates(hub.store):
+        alive = modes.serials(hub.keys, "wechat_certificate")
+        listed += [_certificate(hub, merchant, *named) for named in alive.items()]
+    if not listed:
         raise PayError(
             404,
             "RESOURCE_NOT_EXISTS",
             "无可用的平台证书，请在商户平台-API安全申请使用微信支付公钥",
         )
-    alive = modes.serials(hub.keys, "wechat_certificate") if kind != "SM2" else {}
-    return 200, {
-        "data": [
-            _certificate(hub, merchant, serial, generation) for serial, generation in alive.items()
-        ]
-    }
+    return 200, {"data": listed}
 
 
 def _certificate(
     hub: Hub, merchant: world.Merchant, serial: str, generation: int
 ) -> dict[str, Any]:
-    name = generation_name("wechat_certificate", generation)
-    certificate = hub.keys.certificate(name)
+    pem = hub.keys.certificate_pem(generation_name("wechat_certificate", generation))
+    return _told_certificate(hub, merchant, serial, pem, in_sm=False)
+
+
+def _sm_certificate(hub: Hub, merchant: world.Merchant) -> dict[str, Any]:
+    key = shangmi.platform_key(hub.keys.folder)
+    return _told_certificate(hub, merchant, key.serial, key.certificate, in_sm=True)
+
+
+def _told_certificate(
+    hub: Hub, merchant: world.Merchant, serial: str, pem: str, *, in_sm: bool
+) -> dict[str, Any]:
+    certificate = certifying.first(pem)
     return {
         "serial_no": serial,
         "effective_time": rfc3339(to_ms(certificate.not_valid_before_utc)),
         "expire_time": rfc3339(to_ms(certificate.not_valid_after_utc)),
         "encrypt_certificate": notices.seal(
-            hub.keys.api_v3_key(merchant),
-            hub.keys.certificate_pem(name),
-            associated_data="certificate",
+            hub.keys.api_v3_key(merchant), pem, associated_data="certificate", in_sm=in_sm
         ),
     }
 

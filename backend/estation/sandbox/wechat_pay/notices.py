@@ -7,13 +7,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from estation.sandbox import world
+from estation.sandbox import shangmi, world
 from estation.sandbox.clocks import TwoClocks, rfc3339
 from estation.sandbox.faults import Fault
 from estation.sandbox.keys import KeyRing
 from estation.sandbox.notifier import Outgoing
 from estation.sandbox.store import Row, Store
-from estation.sandbox.wechat_pay.modes import notice_signer
+from estation.sandbox.wechat_pay.modes import algorithm, notice_signer
 from estation.sandbox.wechat_pay.protocol import signature_headers
 
 _MINUTE, _HOUR = 60, 3600
@@ -48,7 +48,6 @@ class WechatNotices:
         body = self._body(notice, plaintext)
         headers = signature_headers(
             body,
-            self._keys,
             notice_signer(self._store, self._keys, notice["id"]),
             real_seconds=int(self._clocks.real().timestamp()),
             fault=fault,
@@ -78,20 +77,29 @@ class WechatNotices:
                 "summary": _SUMMARIES.get(notice["event"], "通知"),
                 "resource": {
                     "original_type": kind,
-                    **seal(self._keys.api_v3_key(receiver), plaintext, associated_data=kind),
+                    **seal(
+                        self._keys.api_v3_key(receiver),
+                        plaintext,
+                        associated_data=kind,
+                        in_sm=algorithm(self._store) == "sm2",
+                    ),
                 },
             },
             ensure_ascii=False,
         ).encode()
 
 
-def seal(key: bytes, content: dict[str, Any] | str, *, associated_data: str) -> dict[str, str]:
-    """AEAD_AES_256_GCM as in notices and certificates: nonce of 12 characters, tag at the end."""
+def seal(
+    key: bytes, content: dict[str, Any] | str, *, associated_data: str, in_sm: bool = False
+) -> dict[str, str]:
+    """AEAD_AES_256_GCM (or SM4) as in notices and certificates: nonce of 12 characters, tag at
+    the end."""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     nonce = secrets.token_hex(6)
-    sealed = AESGCM(key).encrypt(nonce.encode(), text.encode(), associated_data.encode())
+    parts = nonce.encode(), text.encode(), associated_data.encode()
+    sealed = shangmi.sm4_seal(key, *parts) if in_sm else AESGCM(key).encrypt(*parts)
     return {
-        "algorithm": "AEAD_AES_256_GCM",
+        "algorithm": shangmi.SEALING if in_sm else "AEAD_AES_256_GCM",
         "ciphertext": base64.b64encode(sealed).decode(),
         "associated_data": associated_data,
         "nonce": nonce,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from estation.sandbox import world
+from estation.sandbox import shangmi, world
 from estation.sandbox.keys import KeyRing
 
 
@@ -21,14 +21,20 @@ def check_pay_sign(
     if merchant is None:
         raise ValueError("mchid")
     package = f"prepay_id={prepay_id}"
-    if given.get("signType") != "RSA" or given.get("appId") != appid:
+    in_sm = given.get("signType") == "SM2" and shangmi.is_available()
+    if not (in_sm or given.get("signType") == "RSA") or given.get("appId") != appid:
         raise ValueError("signType or appId")
     if given.get("package", package) != package:
         raise ValueError("package")
     lines = (given["appId"], given.get("timeStamp", ""), given.get("nonceStr", ""), package)
+    message = "".join(f"{line}\n" for line in lines).encode()
+    if in_sm:
+        if not shangmi.merchant_key(keys.folder, merchant).verified(message, given["paySign"]):
+            raise ValueError("paySign")
+        return
     keys.private(merchant.key_name).public_key().verify(
         base64.b64decode(given["paySign"], validate=True),
-        "".join(f"{line}\n" for line in lines).encode(),
+        message,
         padding.PKCS1v15(),
         hashes.SHA256(),
     )

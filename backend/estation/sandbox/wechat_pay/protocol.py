@@ -6,18 +6,18 @@ import json
 import re
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from estation.sandbox import world
+from estation.sandbox import shangmi, world
 from estation.sandbox.faults import Fault
 from estation.sandbox.keys import KeyRing
-from estation.sandbox.wechat_pay.modes import Signer
+from estation.sandbox.wechat_pay.modes import SCHEME, Signer
 
-SCHEME = "WECHATPAY2-SHA256-RSA2048"
 TOLERANCE_SECONDS = 300
 PREFIX = "/wechat-pay"
 """Stands for the host: a merchant's base address ends here, the signed path begins after it."""
@@ -66,13 +66,19 @@ _PART = re.compile(r'(\w+)="([^"]*)"')
 _PARTS = {"mchid", "nonce_str", "signature", "timestamp", "serial_no"}
 
 
+def is_in_sm(authorization: str) -> bool:
+    """Whether the commercial cryptography is asked for, and there is any."""
+    return authorization.startswith(f"{shangmi.SCHEME} ") and shangmi.is_available()
+
+
 def check_authorization(asked: Asked, keys: KeyRing, *, real_seconds: float) -> world.Merchant:
     """The merchant who signed exactly these bytes. Raises PayError 401 SIGN_ERROR."""
     parts = _parse(asked.authorization)
     merchant = world.merchant(parts["mchid"])
     if merchant is None:
         raise PayError(401, "SIGN_ERROR", "商户号与签名不匹配，请检查 mchid 与证书")
-    if parts["serial_no"] != merchant.serial:
+    in_sm = is_in_sm(asked.authorization)
+    if parts["serial_no"] != (merchant.sm_serial if in_sm else merchant.serial):
         raise PayError(401, "SIGN_ERROR", "商户证书序列号有误。请使用商户 API 证书的序列号")
     if not re.fullmatch(r"[1-9][0-9]{9}", parts["timestamp"]) or (
         abs(real_seconds - int(parts["timestamp"])) > TOLERANCE_SECONDS
@@ -80,11 +86,14 @@ def check_authorization(asked: Asked, keys: KeyRing, *, real_seconds: float) -> 
         raise PayError(
             401, "SIGN_ERROR", "Http头Authorization中的timestamp与发起请求的时间不得超过5分钟"
         )
-    public = keys.private(merchant.key_name).public_key()
+    if in_sm:
+        verified = shangmi.merchant_key(keys.folder, merchant).verified
+    else:
+        verified = partial(_verified, keys.private(merchant.key_name).public_key())
     messages = [
         _message(asked.method, target, parts, asked.body) for target in _targets(asked.target)
     ]
-    if not any(_verified(public, parts["signature"], message) for message in messages):
+    if not any(verified(message, parts["signature"]) for message in messages):
         raise _not_matching(asked, messages[-1])
     return merchant
 
@@ -93,7 +102,11 @@ def _parse(authorization: str) -> dict[str, str]:
     scheme, _, rest = authorization.partition(" ")
     found = _PART.findall(rest)
     parts = dict(found)
-    if scheme != SCHEME or len(found) != len(parts) or set(parts) != _PARTS:
+    if (
+        not (scheme == SCHEME or is_in_sm(authorization))
+        or len(found) != len(parts)
+        or set(parts) != _PARTS
+    ):
         raise PayError(
             401,
             "SIGN_ERROR",
@@ -114,7 +127,7 @@ def _message(method: str, target: str, parts: dict[str, str], body: bytes) -> by
     return head.encode("latin-1") + body + b"\n"
 
 
-def _verified(public: rsa.RSAPublicKey, signature: str, message: bytes) -> bool:
+def _verified(public: rsa.RSAPublicKey, message: bytes, signature: str) -> bool:
     try:
         raw = base64.b64decode(signature, validate=True)
         public.verify(raw, message, padding.PKCS1v15(), hashes.SHA256())
@@ -142,24 +155,20 @@ def _not_matching(asked: Asked, message: bytes) -> PayError:
     )
 
 
-def rsa_sign(key: rsa.RSAPrivateKey, message: bytes) -> str:
-    return base64.b64encode(key.sign(message, padding.PKCS1v15(), hashes.SHA256())).decode()
-
-
 def signature_headers(
-    body: bytes, keys: KeyRing, signer: Signer, *, real_seconds: int, fault: Fault | None
+    body: bytes, signer: Signer, *, real_seconds: int, fault: Fault | None
 ) -> dict[str, str]:
     """The four headers (five with the type) over `body`, true or spoilt as `fault` orders."""
     kind = fault.kind if fault else ""
-    serial, key = signer.serial, signer.key
+    serial, sign = signer.serial, signer.sign
     if kind in {"stale", "future"} and fault is not None:
         real_seconds += int(fault.seconds(400)) * (-1 if kind == "stale" else 1)
     if kind == "unknown_serial":
         serial = secrets.token_hex(20).upper() if signer.is_certificate else "PUB_KEY_ID_0199999999"
     if kind in {"unknown_serial", "other_key"}:
-        key = keys.private("stranger")
+        sign = signer.strange
     nonce = secrets.token_hex(16)
-    signature = rsa_sign(key, f"{real_seconds}\n{nonce}\n".encode() + body + b"\n")
+    signature = sign(f"{real_seconds}\n{nonce}\n".encode() + body + b"\n")
     if kind == "signtest":
         signature = _signtest()
     headers = {
@@ -167,7 +176,7 @@ def signature_headers(
         "Wechatpay-Nonce": nonce,
         "Wechatpay-Signature": signature,
         "Wechatpay-Serial": serial,
-        "Wechatpay-Signature-Type": SCHEME,
+        "Wechatpay-Signature-Type": signer.scheme,
     }
     if kind == "missing_signature":
         del headers["Wechatpay-Signature"]

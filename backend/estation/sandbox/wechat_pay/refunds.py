@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
-from estation.sandbox import world
+from estation.sandbox import shangmi, world
 from estation.sandbox.clocks import from_ms, rfc3339, to_ms
 from estation.sandbox.faults import Fault
 from estation.sandbox.hub import Hub
@@ -178,15 +178,24 @@ def apply_abnormal(
 
 
 def _unseal(hub: Hub, sealed: str, serial: str, pointer: str) -> None:
-    """RSA-OAEP with SHA-1, under the key the request names; the card itself is not kept."""
+    """RSA-OAEP with SHA-1 (or SM2), under the key the request names; the card is not kept."""
+    unreadable = bad_field(pointer, "", "敏感信息解密失败，请检查加密所用的公钥")
+    try:
+        raw = base64.b64decode(sealed, validate=True)
+    except ValueError:
+        raise unreadable from None
+    if shangmi.is_available() and (sm := shangmi.platform_key(hub.keys.folder)).serial == serial:
+        if not sm.opens(raw):
+            raise unreadable
+        return
     key = modes.decrypting_key(hub.keys, serial)
     if key is None:
         raise PayError(400, "PARAM_ERROR", "Http头Wechatpay-Serial不是有效的平台证书或公钥")
     oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303 -- theirs
     try:
-        key.decrypt(base64.b64decode(sealed, validate=True), oaep)
+        key.decrypt(raw, oaep)
     except ValueError:
-        raise bad_field(pointer, "", "敏感信息解密失败，请检查加密所用的公钥") from None
+        raise unreadable from None
 
 
 def finish_due(hub: Hub) -> None:
