@@ -10,6 +10,7 @@ from estation.sandbox.store import Row
 from estation.sandbox.wechat_pay import modes as wechat_modes
 from estation.shared.clock import BEIJING
 
+MOST_SUB_ORDERS = 50
 _STATES = {
     "NOTPAY": "待支付",
     "SUCCESS": "已支付",
@@ -111,3 +112,20 @@ def orders(hub: Hub, out_trade_no: str | None, *, limit: int) -> list[dict[str, 
         }
         for row in rows
     ]
+
+
+def payments(hub: Hub, *, limit: int) -> list[dict[str, Any]]:
+    """As `orders`, but a combined order once: `subs` says of how many, 0 for a single one."""
+    shown: dict[str, dict[str, Any]] = {}
+    for order in orders(hub, None, limit=MOST_SUB_ORDERS * limit):
+        whole = order["combine_out_trade_no"]
+        if whole in shown:
+            shown[whole]["amount_fen"] += order["amount_fen"]
+            shown[whole]["subs"] += 1
+        else:
+            shown[whole or order["code"]] = {
+                **order,
+                "out_trade_no": whole or order["out_trade_no"],
+                "subs": 1 if whole else 0,
+            }
+    return list(shown.values())[:limit]

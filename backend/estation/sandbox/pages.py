@@ -30,7 +30,7 @@ async def index(request: SandboxRequest) -> HTTPResponse:
     return page(
         "index.html",
         title="沙箱钱包",
-        orders=listing.orders(hub, None, limit=_RECENT),
+        orders=listing.payments(hub, limit=_RECENT),
         notices=listing.notices(hub, None, limit=_RECENT)[::-1],
         clock=listing.clock(hub),
         faults=hub.faults.waiting(),

@@ -70,7 +70,7 @@ async def show(request: SandboxRequest) -> HTTPResponse:
         operations=troubles.OPERATIONS,
         counts=troubles.COUNTS,
         waiting=_waiting(hub),
-        orders=_orders(hub),
+        orders=listing.payments(hub, limit=_RECENT_ORDERS),
         notices=listing.notices(hub, None, limit=_RECENT_NOTICES)[::-1],
         notice_words=troubles.NOTICE_WORDS,
         clock=listing.clock(hub),
@@ -109,23 +109,6 @@ def _waiting(hub: Hub) -> list[dict[str, Any]]:
 
 def _only_words(only: str) -> str:
     return troubles.OPERATIONS.get(only, only) if only else ""
-
-
-def _orders(hub: Hub) -> list[dict[str, Any]]:
-    """A combined order once, not once for each sub-order."""
-    shown: dict[str, dict[str, Any]] = {}
-    for order in listing.orders(hub, None, limit=4 * _RECENT_ORDERS):
-        whole = order["combine_out_trade_no"]
-        if whole in shown:
-            shown[whole]["amount_fen"] += order["amount_fen"]
-            shown[whole]["subs"] += 1
-        else:
-            shown[whole or order["code"]] = {
-                **order,
-                "out_trade_no": whole or order["out_trade_no"],
-                "subs": 1 if whole else 0,
-            }
-    return list(shown.values())[:_RECENT_ORDERS]
 
 
 @bp.post("/order")
