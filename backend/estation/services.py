@@ -14,7 +14,8 @@ from sanic.config import Config
 from estation.outside.pay_channels import PayChannel
 from estation.outside.pay_channels.building import channels_from_settings
 from estation.outside.sms import HttpSms, SmsSender
-from estation.outside.wechat import WechatPlatform
+from estation.outside.wechat import MiniProgramPlatform, WechatPlatform
+from estation.outside.wechat.mini_login import MiniLogin
 from estation.outside.wechat.web_login import WebLogin
 from estation.settings import Settings
 from estation.shared.clock import Clock
@@ -37,6 +38,7 @@ class Services:
     sms: SmsSender
     redis: Redis | None  # None or unreachable: slower, never wrong
     notice_desk: NoticeDesk | None = None
+    mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
 
     def collecting_channel(self, channel: str) -> PayChannel:
         """The city's collecting account at this channel (收款归集户)."""
@@ -66,6 +68,15 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                 wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
                 sms=HttpSms(session, settings.sms_url),
                 redis=redis,
+                mini_program=_mini_login(session, settings),
             )
         finally:
             await redis.aclose()
+
+
+def _mini_login(session: aiohttp.ClientSession, settings: Settings) -> MiniLogin | None:
+    if settings.mini_program is None:
+        return None
+    return MiniLogin.from_settings(
+        session, settings.mini_program, api_url=settings.wechat.api_url, secret=settings.secret
+    )

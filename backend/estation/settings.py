@@ -107,6 +107,13 @@ class Wechat(Strict):
     secret_file: str
 
 
+class MiniProgram(Strict):
+    """The city's mini-program (小程序); reached at the official account's `api_url`."""
+
+    appid: str
+    secret_file: str
+
+
 class Gate(Strict):
     """Folders and keys of this side; streams are named `<source>-<destination>`."""
 
@@ -168,6 +175,7 @@ class Settings(_FromToml):
     wechat_pay: list[WechatPayAccount]
     alipay: list[AlipayAccount]
     wechat: Wechat
+    mini_program: MiniProgram | None = None
     gate: Gate
 
     @classmethod

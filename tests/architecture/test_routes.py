@@ -17,6 +17,7 @@ PUBLIC = {
     "/api/login",
     "/api/login/code",
     "/api/login/person",
+    "/api/wechat/mini-login",
     "/healthz",
     "/ledger/heads",
     "/login",

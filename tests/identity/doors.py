@@ -42,6 +42,7 @@ class Doors:
     host: str
     sms: Sms
     clock: list[datetime]
+    services: SimpleNamespace
     written: list[str] = field(default_factory=list)
 
     def wait(self, pause: timedelta) -> None:
@@ -106,7 +107,7 @@ async def open_doors(*, public_url: str = "http://city.example") -> AsyncIterato
     host = f"127.0.0.1:{door.getsockname()[1]}"
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(f"http://{host}", cookie_jar=jar) as client:
-        yield Doors(client, host, sms, clock, written)
+        yield Doors(client, host, sms, clock, app.ctx, written)
     await server.close()
     await server.after_stop()
     Sanic._app_registry.pop(app.name, None)

@@ -1,4 +1,4 @@
-"""Web login inside WeChat, and the short-message sender beside it."""
+"""Logins by WeChat, on a page and in the mini-program, and the short-message sender beside."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,14 +9,16 @@ from aiohttp import web
 
 from estation.outside.sms import HttpSms, SmsFailed
 from estation.outside.wechat import WechatIdentity, WechatRefused, WechatUnavailable
+from estation.outside.wechat.mini_login import MiniLogin
 from estation.outside.wechat.web_login import WebLogin
-from estation.settings import Wechat
+from estation.settings import MiniProgram, Wechat
 from tests.outside.listening import Heard, Listener, Reply, calling, listening
 
 
 @dataclass
 class Desk:
     login: WebLogin
+    mini: MiniLogin
     sms: HttpSms
     there: Listener
 
@@ -34,7 +36,13 @@ async def desk() -> AsyncIterator[Desk]:
             secret_file="wechat/app_secret",
         )
         login = WebLogin.from_settings(session, settings, lambda _: b"s3cret&\n")
-        yield Desk(login, HttpSms(session, f"{there.base_url}/sms/send"), there)
+        mini = MiniLogin.from_settings(
+            session,
+            MiniProgram(appid="wx9999999999999999", secret_file="wechat/mini_secret"),
+            api_url=f"{there.base_url}/wechat/",
+            secret=lambda _: b"m1ni&\n",
+        )
+        yield Desk(login, mini, HttpSms(session, f"{there.base_url}/sms/send"), there)
 
 
 def said(text: str, status: int = 200) -> web.Response:
@@ -123,6 +131,48 @@ async def test_no_failure_tells_the_secret() -> None:
             await login.identity_from_code("c")
 
     assert "s3cret" not in f"{raised.value!r} {raised.value.__cause__!r}"
+
+
+async def test_a_mini_programs_code_becomes_an_openid_and_nothing_more(desk: Desk) -> None:
+    desk.say(said('{"openid":"oMini","session_key":"tiihtNczf5v6AKRyjwEUhQ==","unionid":"uLin"}'))
+
+    identity = await desk.mini.identity_from_mini_code("c+1")
+
+    assert identity == WechatIdentity("oMini", "uLin")
+    assert "tiih" not in repr(identity)
+    assert desk.there.heard[0].target == (
+        "/wechat/sns/jscode2session?appid=wx9999999999999999&secret=m1ni%26"
+        "&js_code=c%2B1&grant_type=authorization_code"
+    )
+
+
+@pytest.mark.parametrize("errcode", [40029, 40163, 40226, 45011])
+async def test_a_mini_programs_error_comes_with_status_200(desk: Desk, errcode: int) -> None:
+    desk.say(said(f'{{"errcode":{errcode},"errmsg":"invalid code, rid: x"}}'))
+
+    with pytest.raises(WechatRefused) as raised:
+        await desk.mini.identity_from_mini_code("c")
+
+    assert raised.value.errcode == errcode
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        said('{"errcode":-1,"errmsg":"system error"}'),
+        said('{"session_key":"x"}'),
+        said('{"openid":["o"],"session_key":"x"}'),
+        said("<html>"),
+        said("{}", 502),
+    ],
+)
+async def test_a_busy_or_unreadable_answer_is_no_mini_program_user(
+    desk: Desk, reply: web.Response
+) -> None:
+    desk.say(reply)
+
+    with pytest.raises(WechatUnavailable):
+        await desk.mini.identity_from_mini_code("c")
 
 
 async def test_a_message_is_posted_as_json(desk: Desk) -> None:

@@ -76,7 +76,12 @@ def _logged_in_as(city: City) -> Any:
     async def attach(request: OnlineRequest) -> HTTPResponse | None:
         request.ctx.has_bearer, request.ctx.csrf_token = True, ""
         request.ctx.viewer = SimpleNamespace(
-            person_id=city.person_id, name="林晓舟", session_id=uuid4(), openid="o-1", staff_id=None
+            person_id=city.person_id,
+            name="林晓舟",
+            session_id=uuid4(),
+            openid="o-1",
+            appid=None,
+            staff_id=None,
         )
         return None
 

@@ -4,6 +4,7 @@ from estation.identity.actions.citizens import (
     begin_wechat_login,
     choose_person,
     login_with_code,
+    login_with_mini_program,
     login_with_wechat,
     send_login_code,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "forget_expired",
     "login_staff",
     "login_with_code",
+    "login_with_mini_program",
     "login_with_wechat",
     "logout",
     "masked_parties",

@@ -39,6 +39,7 @@ class Citizen:
     name: str
     session_id: UUID
     openid: str | None
+    appid: str | None  # whose openid it is; None: the official account's
 
 
 async def attach_viewer(request: OnlineRequest) -> None:
@@ -113,7 +114,7 @@ def citizen(request: Request[Any, Any]) -> Citizen:
     viewer = _viewer(request)
     if viewer is None or viewer.person_id is None:
         raise LoginRequired
-    return Citizen(viewer.person_id, viewer.name, viewer.session_id, viewer.openid)
+    return Citizen(viewer.person_id, viewer.name, viewer.session_id, viewer.openid, viewer.appid)
 
 
 def set_session_cookie(

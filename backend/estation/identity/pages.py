@@ -96,6 +96,7 @@ async def prove_phone(request: OnlineRequest) -> HTTPResponse:
             session_id=begun.session_id if begun else None,
             # Only of a login that has begun: somebody else may sit at a citizen's browser.
             openid=begun.openid if begun and begun.person_id is None else None,
+            appid=begun.appid if begun and begun.person_id is None else None,
         )
     except (WrongCode, InvalidPhone) as refusal:
         field = "code" if isinstance(refusal, WrongCode) else "phone"

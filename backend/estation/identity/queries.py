@@ -11,8 +11,8 @@ from estation.identity.rules import Tier
 from estation.shared.crypto import Vault, token_digest
 
 _SESSION = """
-select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid, s.seen_at,
-       s.expires_at, p.name_sealed, u.name as staff_name, u.role, u.disabled_at
+select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid, s.appid,
+       s.seen_at, s.expires_at, p.name_sealed, u.name as staff_name, u.role, u.disabled_at
 from session s
 left join person p on p.id = s.person_id
 left join staff_user u on u.id = s.staff_id
@@ -31,6 +31,7 @@ class Viewer:
     role: str | None
     name: str
     openid: str | None
+    appid: str | None  # whose openid it is; None: the official account's
     phone_is_proven: bool
     seen_at: datetime
 
@@ -69,6 +70,7 @@ async def viewer_of(token: str, *, vault: Vault, now: datetime) -> Viewer | None
         role=row["role"],
         name=name,
         openid=row["openid"],
+        appid=row["appid"],
         phone_is_proven=row["phone_index"] is not None,
         seen_at=row["seen_at"],
     )

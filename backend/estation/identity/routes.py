@@ -4,13 +4,17 @@ Every answer that opens a session sets the cookie and names the token: whoever s
 `Authorization: Bearer` needs no form token.
 """
 
+from typing import Annotated
+
 import msgspec
 from sanic import Blueprint, HTTPResponse
 
 from estation.identity.actions.sessions import OpenedSession
 from estation.identity.api import (
+    Viewer,
     choose_person,
     login_with_code,
+    login_with_mini_program,
     public,
     send_login_code,
     set_session_cookie,
@@ -20,11 +24,17 @@ from estation.services import OnlineRequest
 from estation.shared.bodies import json_body
 from estation.shared.replies import json_reply
 
-bp = Blueprint("identity_api", url_prefix="/api/login")
+login_bp = Blueprint("identity_api", url_prefix="/api/login")
+wechat_bp = Blueprint("identity_wechat_api", url_prefix="/api/wechat")
+bp = Blueprint.group(login_bp, wechat_bp)
 
 
 class PhoneBody(msgspec.Struct, forbid_unknown_fields=True):
     phone: str
+
+
+class MiniLoginBody(msgspec.Struct, forbid_unknown_fields=True):
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class CodeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +46,7 @@ class PersonBody(msgspec.Struct, forbid_unknown_fields=True):
     id_tail: str
 
 
-@bp.post("/code")
+@login_bp.post("/code")
 @public
 async def code(request: OnlineRequest) -> HTTPResponse:
     """{"phone"} -> {"sent": true}, whether we know the phone or not."""
@@ -51,7 +61,7 @@ async def code(request: OnlineRequest) -> HTTPResponse:
     return json_reply({"sent": True})
 
 
-@bp.post("/")
+@login_bp.post("/")
 @public
 async def login(request: OnlineRequest) -> HTTPResponse:
     """{"phone","code"} -> {"token", "csrf_token", "needs_person"}."""
@@ -65,11 +75,12 @@ async def login(request: OnlineRequest) -> HTTPResponse:
         session_id=begun.session_id if begun else None,
         # Only of a login that has begun: somebody else may sit at a citizen's browser.
         openid=begun.openid if begun and begun.person_id is None else None,
+        appid=begun.appid if begun and begun.person_id is None else None,
     )
     return _opened(request, opened)
 
 
-@bp.post("/person")
+@login_bp.post("/person")
 @public
 async def person(request: OnlineRequest) -> HTTPResponse:
     """{"id_tail"} with the token of the step before -> a new token of the confirmed person."""
@@ -84,6 +95,28 @@ async def person(request: OnlineRequest) -> HTTPResponse:
         now=services.clock(),
     )
     return _opened(request, opened)
+
+
+@wechat_bp.post("/mini-login")
+@public
+async def mini_login(request: OnlineRequest) -> HTTPResponse:
+    """{"code"} of wx.login -> {"token", "csrf_token", "needs_person"}.
+
+    With `needs_person` phone and person follow by /api/login, under this token.
+    """
+    body, services, viewer = json_body(request, MiniLoginBody), request.app.ctx, request.ctx.viewer
+    opened = await login_with_mini_program(
+        # Only a login that has begun: another citizen's session is not ours to end.
+        session_id=viewer.session_id if viewer and _has_only_begun(viewer) else None,
+        code=body.code,
+        mini_program=services.mini_program,
+        now=services.clock(),
+    )
+    return _opened(request, opened)
+
+
+def _has_only_begun(viewer: Viewer) -> bool:
+    return viewer.person_id is None and viewer.staff_id is None
 
 
 def _opened(request: OnlineRequest, opened: OpenedSession) -> HTTPResponse:

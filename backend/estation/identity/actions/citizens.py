@@ -23,7 +23,12 @@ from estation.identity.errors import (
 )
 from estation.identity.models import LoginCode, Person, Session, WechatBinding
 from estation.outside.sms import SmsFailed, SmsSender
-from estation.outside.wechat import WechatPlatform, WechatRefused, WechatUnavailable
+from estation.outside.wechat import (
+    MiniProgramPlatform,
+    WechatPlatform,
+    WechatRefused,
+    WechatUnavailable,
+)
 from estation.shared import ids
 from estation.shared.crypto import Vault
 from estation.shared.transactions import in_transaction
@@ -79,10 +84,12 @@ async def login_with_code(
     now: datetime,
     session_id: UUID | None = None,
     openid: str | None = None,
+    appid: str | None = None,
 ) -> OpenedSession:
     """Prove the phone. The person is confirmed by `choose_person` next. Raises WrongCode.
 
-    `session_id` and `openid` are those of a login begun in WeChat, which this continues.
+    `session_id`, `openid` and its `appid` are those of a login begun in WeChat, which this
+    continues.
     """
     phone = rules.clean_phone(phone)
     phone_index = vault.index(f"phone:{phone}")
@@ -100,6 +107,7 @@ async def login_with_code(
                     replaces=session_id,
                     phone_index=phone_index,
                     openid=openid,
+                    appid=appid,
                 )
             await row.save(update_fields=["tries", "used_at"])
     # Refused only now: the try must stay counted.
@@ -113,7 +121,8 @@ async def choose_person(
 ) -> OpenedSession:
     """Confirm the person among those the counter registered with the proven phone.
 
-    Binds the WeChat openid of the login, if there is one. Raises WrongPerson; LoginDead with the
+    Binds the WeChat openid of the login, if there is one: under the appid the login remembers,
+    else under `appid`, the official account's. Raises WrongPerson; LoginDead with the
     fifth wrong answer, which ends the session; PersonTriesUsedUp after fifteen of a phone in a
     day; LoginRequired when no phone was proven.
     """
@@ -125,13 +134,14 @@ async def choose_person(
         person = None if refusal else await _person(session.phone_index, id_tail, vault)
         if person is not None:
             if session.openid is not None:
-                await _bind(db, appid, session.openid, person.id, now)
+                await _bind(db, session.appid or appid, session.openid, person.id, now)
             return await open_session(
                 now=now,
                 life=rules.CITIZEN_LIFE,
                 replaces=session.id,
                 person_id=person.id,
                 openid=session.openid,
+                appid=session.appid,
             )
         if refusal is None:
             refusal = await _count_wrong_person(db, session)
@@ -180,6 +190,39 @@ async def login_with_wechat(
             replaces=session.id,
             person_id=binding.person_id if binding else None,
             openid=identity.openid,
+        )
+
+
+async def login_with_mini_program(
+    *,
+    session_id: UUID | None,
+    code: str,
+    mini_program: MiniProgramPlatform | None,
+    now: datetime,
+) -> OpenedSession:
+    """Log in by the code of `wx.login`, which itself works once.
+
+    A bound openid is in; another must still prove phone and person (`needs_person`).
+    `session_id` is a login begun before, which this ends. Raises WechatLoginFailed.
+    """
+    if mini_program is None:
+        raise WechatLoginFailed
+    # WeChat may take seconds: no transaction is open meanwhile.
+    try:
+        identity = await mini_program.identity_from_mini_code(code)
+    except (WechatRefused, WechatUnavailable) as failure:
+        log.warning("mini_program_login_failed", kind=type(failure).__name__)
+        raise WechatLoginFailed from None
+    appid = mini_program.appid
+    async with in_transaction():
+        binding = await WechatBinding.get_or_none(appid=appid, openid=identity.openid)
+        return await open_session(
+            now=now,
+            life=rules.CITIZEN_LIFE if binding else rules.LOGIN_LIFE,
+            replaces=session_id,
+            person_id=binding.person_id if binding else None,
+            openid=identity.openid,
+            appid=appid,
         )
 
 

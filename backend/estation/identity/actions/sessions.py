@@ -49,9 +49,13 @@ async def open_session(
     staff_id: UUID | None = None,
     phone_index: str | None = None,
     openid: str | None = None,
+    appid: str | None = None,
     oauth_state: str | None = None,
 ) -> OpenedSession:
-    """Joins the caller's transaction. `replaces` ends the session before it: no fixation."""
+    """Joins the caller's transaction. `replaces` ends the session before it: no fixation.
+
+    `appid` says whose openid it is; None means the official account's.
+    """
     if replaces is not None:
         await Session.filter(id=replaces).delete()
     token, csrf_token = secrets.token_urlsafe(32), secrets.token_urlsafe(24)
@@ -63,6 +67,7 @@ async def open_session(
         staff_id=staff_id,
         phone_index=phone_index,
         openid=openid,
+        appid=appid,
         oauth_state=oauth_state,
         created_at=now,
         seen_at=now,

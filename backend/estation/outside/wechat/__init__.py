@@ -1,4 +1,4 @@
-"""WeChat's official account (公众号): web login now; tokens and messages later."""
+"""WeChat: web login of the official account (公众号), login of the mini-program (小程序)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,3 +32,10 @@ class WechatPlatform(Protocol):
     def authorize_url(self, *, redirect_uri: str, state: str) -> str: ...
 
     async def identity_from_code(self, code: str) -> WechatIdentity: ...
+
+
+class MiniProgramPlatform(Protocol):
+    @property
+    def appid(self) -> str: ...
+
+    async def identity_from_mini_code(self, js_code: str) -> WechatIdentity: ...

@@ -5,19 +5,14 @@ Source: WeChat official accounts, 网页授权.
 
 import re
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-import orjson
-from yarl import URL
 
-from estation.outside.wechat import WechatIdentity, WechatRefused, WechatUnavailable
+from estation.outside.wechat import WechatIdentity
+from estation.outside.wechat.calling import get_object, identity_in
 from estation.settings import Wechat
 
-_CALL_SECONDS = 5.0
-_ANSWER_BYTES = 64 * 1024
-_BUSY = -1
 _STATE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -80,55 +75,5 @@ class WebLogin:
             "grant_type": "authorization_code",
         }
         encoded = urlencode(query, quote_via=quote, safe="")
-        answer = await self._get(f"{self._api_url}/sns/oauth2/access_token?{encoded}")
-        openid = answer.get("openid")
-        unionid = answer.get("unionid")
-        if not isinstance(openid, str) or not 0 < len(openid) <= 128:
-            raise WechatUnavailable("no openid")
-        return WechatIdentity(
-            openid=openid,
-            unionid=unionid if isinstance(unionid, str) and unionid else None,
-            is_snapshot_user=answer.get("is_snapshotuser") == 1,
-        )
-
-    async def _get(self, url: str) -> dict[str, Any]:
-        """The JSON object without an error in it: errcode comes with HTTP 200."""
-        try:
-            async with self._session.get(
-                URL(url, encoded=True),
-                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS),
-                headers={"Accept-Encoding": "identity"},
-                allow_redirects=False,
-            ) as response:
-                status = response.status
-                body = await _read(response.content)
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            # The address holds the secret: only the failure's name may travel.
-            raise WechatUnavailable(type(failure).__name__) from None
-        if status != 200:
-            raise WechatUnavailable(f"status {status}")
-        return _checked(body)
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
-    async for chunk in content.iter_chunked(8 * 1024):
-        body += chunk
-        if len(body) > _ANSWER_BYTES:
-            raise WechatUnavailable("oversized answer")
-    return bytes(body)
-
-
-def _checked(body: bytes) -> dict[str, Any]:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise WechatUnavailable("unreadable answer") from None
-    if not isinstance(answer, dict):
-        raise WechatUnavailable("unreadable answer")
-    errcode = answer.get("errcode", 0)
-    if not isinstance(errcode, int) or errcode == _BUSY:
-        raise WechatUnavailable(f"errcode {errcode}")
-    if errcode != 0:
-        raise WechatRefused(errcode, str(answer.get("errmsg", ""))[:200])
-    return answer
+        address = f"{self._api_url}/sns/oauth2/access_token?{encoded}"
+        return identity_in(await get_object(self._session, address))
