@@ -12,7 +12,7 @@ from sanic import Request, Sanic
 from sanic.config import Config
 
 from estation.outside.pay_channels import PayChannel
-from estation.outside.pay_channels.building import channels_from_settings
+from estation.outside.pay_channels.building import channels_from_settings, fresh_certificates
 from estation.outside.sms import HttpSms, SmsSender
 from estation.outside.wechat import MiniProgramPlatform, WechatPlatform
 from estation.outside.wechat.mini_login import MiniLogin
@@ -60,16 +60,18 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         try:
-            yield Services(
-                settings=settings,
-                clock=clock,
-                vault=Vault(settings.secret(settings.data_key_file)),
-                channels=channels_from_settings(session, settings, clock),
-                wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
-                sms=HttpSms(session, settings.sms_url),
-                redis=redis,
-                mini_program=_mini_login(session, settings),
-            )
+            channels = channels_from_settings(session, settings, clock)
+            async with fresh_certificates(channels, settings):
+                yield Services(
+                    settings=settings,
+                    clock=clock,
+                    vault=Vault(settings.secret(settings.data_key_file)),
+                    channels=channels,
+                    wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
+                    sms=HttpSms(session, settings.sms_url),
+                    redis=redis,
+                    mini_program=_mini_login(session, settings),
+                )
         finally:
             await redis.aclose()
 

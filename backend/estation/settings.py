@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_settings import (
@@ -48,19 +48,50 @@ class Payee(Strict):
     receipt_title: str
 
 
-class WechatPayAccount(Strict):
-    """One merchant at WeChat Pay; file names are relative to secrets_dir."""
+class WechatPayMerchant(Strict):
+    """One merchant number at WeChat Pay; file names are relative to secrets_dir.
 
-    account_id: str  # "wechat_pay:<mchid>"
+    What signs for WeChat Pay: a public key (`public_key_id` with its file, and in `public_keys`
+    those to come or still in use: id -> file), platform certificates (`certificates`: fetched
+    at start and kept fresh), or both while WeChat moves the merchant from one to the other.
+    """
+
+    account_id: str
     name: str
     base_url: str
     mchid: str
     appid: str
-    merchant_serial: str
+    merchant_serial: str = ""
+    merchant_serial_file: str | None = None  # the serial, or apiclient_cert.pem which names it
     private_key_file: str
-    api_v3_key_file: str
-    public_key_id: str
-    public_key_file: str
+    api_v3_key_file: str  # one key, or while it is being changed several, newest first
+    public_key_id: str | None = None
+    public_key_file: str | None = None
+    public_keys: dict[str, str] = {}
+    certificates: bool = False
+    signature: Literal["rsa", "sm2"] = "rsa"
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if (self.public_key_id is None) != (self.public_key_file is None):
+            raise ValueError("public_key_id and public_key_file belong together")
+        if not (self.public_key_files or self.certificates):
+            raise ValueError("a public key or certificates = true must say who WeChat Pay is")
+        if bool(self.merchant_serial) == (self.merchant_serial_file is not None):
+            raise ValueError("give merchant_serial or merchant_serial_file")
+        return self
+
+    @property
+    def public_key_files(self) -> dict[str, str]:
+        """id -> file; the one we ask to be answered with stands first."""
+        first = {self.public_key_id: self.public_key_file}
+        return {k: v for k, v in first.items() if k and v} | self.public_keys
+
+
+class WechatPayAccount(WechatPayMerchant):
+    """One merchant at WeChat Pay, account_id "wechat_pay:<mchid>"."""
+
+    mini_appid: str | None = None  # the mini-program whose users may pay here
 
 
 class AlipayAccount(Strict):

@@ -29,6 +29,7 @@ API_V3_KEY = b"0123456789abcdef0123456789abcdef"
 PUBLIC_KEY_ID = "PUB_KEY_ID_0119000001092026"
 MCHID = "1900000109"
 APPID = "wx8888888888888888"
+MINI_APPID = "wx6666666666666666"
 APP_ID = "2021000000000109"
 SELLER_ID = "2088000000000109"
 
@@ -70,32 +71,44 @@ def verify(name: str, message: bytes, signature: str) -> None:
 
 # WeChat Pay
 
+_SECRETS = {
+    "merchant": lambda: private_pem("merchant"),
+    "api_v3": lambda: API_V3_KEY,
+    "platform": lambda: public_pem("platform"),
+    "platform-2": lambda: public_pem("platform-2"),
+}
+FILES = KeyFiles(lambda name: _SECRETS[name]())
+_MERCHANT: dict[str, Any] = {
+    "appid": APPID,
+    "merchant_serial": "4A0DE7F2C61B5D839E07A4C2F1B86D350E9C7A24",
+    "private_key_file": "merchant",
+    "api_v3_key_file": "api_v3",
+    "public_key_id": PUBLIC_KEY_ID,
+    "public_key_file": "platform",
+}
+
 
 def wechat_pay_channel(
     session: aiohttp.ClientSession | None = None,
     base_url: str = "http://127.0.0.1:9",
     now: datetime = NOW,
+    *,
+    files: KeyFiles | None = None,
+    **changes: Any,
 ) -> WechatPay:
+    """`changes` are the account's settings, where they differ from those of most tests."""
     account = WechatPayAccount(
-        account_id=f"wechat_pay:{MCHID}",
-        name="江城市政务缴费归集户",
-        base_url=base_url,
-        mchid=MCHID,
-        appid=APPID,
-        merchant_serial="4A0DE7F2C61B5D839E07A4C2F1B86D350E9C7A24",
-        private_key_file="merchant",
-        api_v3_key_file="api_v3",
-        public_key_id=PUBLIC_KEY_ID,
-        public_key_file="platform",
+        **{
+            "account_id": f"wechat_pay:{MCHID}",
+            "name": "江城市政务缴费归集户",
+            "base_url": base_url,
+            "mchid": MCHID,
+            "mini_appid": MINI_APPID,
+            **_MERCHANT,
+            **changes,
+        }
     )
-    secrets = {
-        "merchant": private_pem("merchant"),
-        "api_v3": API_V3_KEY,
-        "platform": public_pem("platform"),
-    }
-    return wechat_pay.from_settings(
-        session or _no_session(), account, secrets.__getitem__, lambda: now
-    )
+    return wechat_pay.from_settings(session or _no_session(), account, files or FILES, lambda: now)
 
 
 def transaction(**changes: Any) -> dict[str, Any]:
@@ -117,6 +130,22 @@ def transaction(**changes: Any) -> dict[str, Any]:
             "currency": "CNY",
             "payer_currency": "CNY",
         },
+        **changes,
+    }
+
+
+def refund(**changes: Any) -> dict[str, Any]:
+    """The plaintext of a refund of ¥81.75 that has arrived; a status of None is left out."""
+    return {
+        "mchid": MCHID,
+        "out_trade_no": "20260301ABCDEFGHJKMNPQRS",
+        "transaction_id": "4200002026030112345678901234",
+        "out_refund_no": "R20260301ABCDEFGHJKMNPQ-1",
+        "refund_id": "50000000382019052709732678859",
+        "refund_status": "SUCCESS",
+        "success_time": "2026-03-01T09:59:58+08:00",
+        "user_received_account": "招商银行信用卡0403",
+        "amount": {"total": 817524, "refund": 8175, "payer_total": 817524, "payer_refund": 8175},
         **changes,
     }
 

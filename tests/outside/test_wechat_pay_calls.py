@@ -4,9 +4,8 @@ import asyncio
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -21,24 +20,25 @@ from estation.outside.pay_channels import (
     CloseOutcome,
     NoBill,
     NoticeRejected,
+    PaymentPart,
     PaymentRequest,
     Scene,
 )
 from estation.outside.pay_channels.calling import CALL, Limits, exchange
-from estation.outside.pay_channels.wechat_pay import WechatPay
 from tests.outside.certificates import certificate_answer, serial_of
 from tests.outside.counterparts import (
     APPID,
     MCHID,
+    MINI_APPID,
     NOW,
     PUBLIC_KEY_ID,
     WechatNotice,
     transaction,
     verify,
     wechat_pay_channel,
-    wechat_signature,
 )
-from tests.outside.listening import Heard, Listener, Reply, calling, listening
+from tests.outside.listening import Heard, calling, listening
+from tests.outside.wechat_desk import Desk, check_authorization, right, wrong
 
 NUMBER = "20260301ABCDEFGHJKMNPQRS"
 REQUEST = PaymentRequest(
@@ -52,49 +52,10 @@ REQUEST = PaymentRequest(
 )
 
 
-@dataclass
-class Desk:
-    channel: WechatPay
-    there: Listener
-
-    def say(self, *replies: Reply) -> None:
-        self.there.say(*replies)
-
-    @property
-    def heard(self) -> list[Heard]:
-        return self.there.heard
-
-
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
     async with listening() as there, calling() as session:
         yield Desk(wechat_pay_channel(session, f"{there.base_url}/wechat-pay"), there)
-
-
-def right(content: Any, *, status: int = 200, **signature: str) -> web.Response:
-    body = b"" if content is None else json.dumps(content, ensure_ascii=False).encode()
-    headers = wechat_signature(body, **signature)
-    return web.Response(status=status, body=body, headers=headers)
-
-
-def wrong(status: int, code: str) -> web.Response:
-    """An error as WeChat Pay sends it: not signed."""
-    return web.json_response(
-        {"code": code, "message": "…"}, status=status, headers={"Request-ID": "08F78BB3CF06"}
-    )
-
-
-def check_authorization(heard: Heard) -> None:
-    scheme, _, rest = heard.headers["authorization"].partition(" ")
-    fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-    # The merchant's base address stands for the host: the signed path begins after it.
-    target = heard.target.removeprefix("/wechat-pay")
-    head = f"{heard.method}\n{target}\n{fields['timestamp']}\n{fields['nonce_str']}\n"
-    verify("merchant", head.encode() + heard.body + b"\n", fields["signature"])
-    assert scheme == "WECHATPAY2-SHA256-RSA2048"
-    assert fields["mchid"] == MCHID
-    assert fields["timestamp"] == str(int(NOW.timestamp()))
-    assert len(fields["nonce_str"]) == 32
 
 
 async def test_a_native_order_is_signed_exactly_as_sent(desk: Desk) -> None:
@@ -134,6 +95,96 @@ async def test_jsapi_parameters_are_named_and_signed_as_the_bridge_wants(desk: D
     lines = [parameters[name] for name in ("appId", "timeStamp", "nonceStr", "package")]
     verify("merchant", "".join(f"{line}\n" for line in lines).encode(), parameters["paySign"])
     assert json.loads(desk.heard[0].body)["payer"] == {"openid": REQUEST.payer_openid}
+
+
+async def test_a_mini_program_pays_under_its_own_appid(desk: Desk) -> None:
+    desk.say(right({"prepay_id": "wx201410272009395522657a690389285100"}))
+
+    ticket = await desk.channel.open_payment(Scene.MINI_PROGRAM, REQUEST)
+
+    (heard,) = desk.heard
+    assert heard.target == "/wechat-pay/v3/pay/transactions/jsapi"
+    assert json.loads(heard.body)["appid"] == MINI_APPID
+    assert json.loads(heard.body)["payer"] == {"openid": REQUEST.payer_openid}
+    parameters = ticket.jsapi_parameters
+    assert parameters is not None
+    assert parameters["appId"] == MINI_APPID
+    lines = [parameters[name] for name in ("appId", "timeStamp", "nonceStr", "package")]
+    verify("merchant", "".join(f"{line}\n" for line in lines).encode(), parameters["paySign"])
+
+
+async def test_a_mini_programs_payment_is_as_much_ours(desk: Desk) -> None:
+    desk.say(right(transaction(appid=MINI_APPID)))
+
+    assert (await desk.channel.query(NUMBER)).state is ChannelState.PAID
+    headers, body = WechatNotice(transaction(appid=MINI_APPID)).sent()
+    assert desk.channel.open_notice(headers, body, now=NOW).report is not None
+
+
+async def test_an_account_without_a_mini_program_opens_and_believes_none(desk: Desk) -> None:
+    async with calling() as session:
+        channel = wechat_pay_channel(session, desk.there.base_url, mini_appid=None)
+        with pytest.raises(ValueError, match="mini-program"):
+            await channel.open_payment(Scene.MINI_PROGRAM, REQUEST)
+    for appid in (MINI_APPID, None):
+        headers, body = WechatNotice(transaction(appid=appid)).sent()
+        with pytest.raises(NoticeRejected, match="wrong_addressee"):
+            channel.open_notice(headers, body, now=NOW)
+    assert desk.heard == []
+
+
+H5_URL = "https://wx.tenpay.com/cgi-bin/mmpayweb-bin/checkmweb?prepay_id=wx2016&package=1037"
+
+
+async def test_h5_sends_the_browser_there_and_back(desk: Desk) -> None:
+    desk.say(right({"h5_url": H5_URL}))
+    back = "https://e.example.cn/pay/return?order=1&x=2"
+
+    ticket = await desk.channel.open_payment(Scene.H5, replace(REQUEST, return_url=back))
+
+    assert ticket.redirect_url == (
+        f"{H5_URL}&redirect_url=https%3A%2F%2Fe.example.cn%2Fpay%2Freturn%3Forder%3D1%26x%3D2"
+    )
+    (heard,) = desk.heard
+    check_authorization(heard)
+    assert heard.target == "/wechat-pay/v3/pay/transactions/h5"
+    assert json.loads(heard.body)["scene_info"] == {
+        "payer_client_ip": "203.0.113.7",
+        "h5_info": {"type": "Wap"},
+    }
+    assert "payer" not in json.loads(heard.body)
+
+
+async def test_h5_without_a_way_back_is_the_bare_address(desk: Desk) -> None:
+    desk.say(right({"h5_url": H5_URL}))
+
+    assert (await desk.channel.open_payment(Scene.H5, REQUEST)).redirect_url == H5_URL
+
+
+@pytest.mark.parametrize("h5_url", ["javascript:alert(1)", "", None, "//wx.tenpay.com/"])
+async def test_h5_sends_nobody_to_what_is_no_web_address(desk: Desk, h5_url: object) -> None:
+    desk.say(right({"h5_url": h5_url}))
+
+    with pytest.raises(ChannelUnknown):
+        await desk.channel.open_payment(Scene.H5, REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("scene", "lacking"),
+    [
+        (Scene.H5, {"payer_ip": None}),
+        (Scene.JSAPI, {"payer_openid": None}),
+        (Scene.MINI_PROGRAM, {"payer_openid": None}),
+        (Scene.NATIVE, {"parts": (PaymentPart("wechat_pay:1", "1", 1, "x"),)}),
+    ],
+)
+async def test_a_request_that_lacks_what_its_scene_needs_is_not_sent(
+    desk: Desk, scene: Scene, lacking: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"needs|parts"):
+        await desk.channel.open_payment(scene, replace(REQUEST, **lacking))
+
+    assert desk.heard == []
 
 
 async def test_the_description_is_cut_between_characters(desk: Desk) -> None:

@@ -154,7 +154,7 @@ def _write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
     files = {
         account.private_key_file: merchant,
         account.api_v3_key_file: api_v3,
-        account.public_key_file: notices.public_pem(platform),
+        **dict.fromkeys(account.public_key_files.values(), notices.public_pem(platform)),
         "alipay/merchant_key.pem": merchant,
         "alipay/alipay_public_key.pem": notices.public_pem(platform),
         "wechat/app_secret": b"secret",

@@ -1,41 +1,67 @@
 """WeChat Pay APIv3."""
 
 from collections.abc import Callable
+from functools import partial
 
 import aiohttp
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from estation.outside.pay_channels.believing import load_private_key, load_public_key
+from estation.outside.pay_channels.believing import load_public_key
+from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay.client import WechatPay
-from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKey, PlatformKeys
-from estation.outside.pay_channels.wechat_pay.signing import Merchant
+from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys, PublicKey
+from estation.outside.pay_channels.wechat_pay.resources import ApiV3Cipher
+from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM, SM4_GCM
+from estation.outside.pay_channels.wechat_pay.signing import (
+    Merchant,
+    rsa_merchant_key,
+    sm2_merchant_key,
+)
+from estation.outside.pay_channels.wechat_pay.sm import load_sm2_public_key, require_sm2
 from estation.outside.pay_channels.wechat_pay.transport import Transport
-from estation.settings import WechatPayAccount
+from estation.settings import WechatPayAccount, WechatPayMerchant
 from estation.shared.clock import Clock
 
 __all__ = ["WechatPay", "from_settings"]
 
 
 def from_settings(
-    session: aiohttp.ClientSession,
-    account: WechatPayAccount,
-    secret: Callable[[str], bytes],
-    clock: Clock,
+    session: aiohttp.ClientSession, account: WechatPayAccount, files: KeyFiles, clock: Clock
 ) -> WechatPay:
-    """Reads the account's keys. Raises OSError naming a missing file, ValueError for a bad one."""
-    api_v3_key = secret(account.api_v3_key_file).strip()
-    if len(api_v3_key) != 32:
-        raise ValueError(f"{account.api_v3_key_file}: the APIv3 key must have 32 bytes")
+    """Reads the account's keys, now and whenever they change.
+
+    Raises OSError naming a missing file, ValueError for a bad one.
+    """
+    return WechatPay(_transport(session, account, files, clock, account.mini_appid))
+
+
+def _transport(
+    session: aiohttp.ClientSession,
+    account: WechatPayMerchant,
+    files: KeyFiles,
+    clock: Clock,
+    mini_appid: str | None,
+) -> Transport:
+    is_sm = account.signature == "sm2"
+    if is_sm:
+        require_sm2()
+    load_key = sm2_merchant_key if is_sm else rsa_merchant_key
+    if account.merchant_serial_file is None:
+        load_key = partial(load_key, named=account.merchant_serial.encode())
+        key = files.watch(account.private_key_file, parse=load_key)
+    else:
+        key = files.watch(account.private_key_file, account.merchant_serial_file, parse=load_key)
     merchant = Merchant(
         account_id=account.account_id,
         mchid=account.mchid,
         appid=account.appid,
-        serial=account.merchant_serial,
+        mini_appid=mini_appid,
         base_url=account.base_url.rstrip("/"),
-        public_key_id=account.public_key_id,
-        private_key=load_private_key(secret(account.private_key_file)),
-        cipher=AESGCM(api_v3_key),
+        key=key,
+        cipher=ApiV3Cipher(files, account.api_v3_key_file, SM4_GCM if is_sm else AES_GCM),
     )
-    public_key = load_public_key(secret(account.public_key_file))
-    keys = PlatformKeys({account.public_key_id: PlatformKey(public_key)})
-    return WechatPay(Transport(session, merchant, keys, clock))
+    load_theirs: Callable[[bytes], PublicKey] = load_sm2_public_key if is_sm else load_public_key
+    public_keys = {
+        key_id: files.watch(name, parse=load_theirs)
+        for key_id, name in account.public_key_files.items()
+    }
+    return Transport(session, merchant, PlatformKeys({}, public_keys), clock)

@@ -16,39 +16,36 @@ from estation.outside.pay_channels.believing import (
     unreadable_news,
     without_nul,
 )
-from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys
+from estation.outside.pay_channels.wechat_pay.refunds import refund_report_of
 from estation.outside.pay_channels.wechat_pay.resources import open_resource
 from estation.outside.pay_channels.wechat_pay.signing import Merchant, check_signature
-from estation.outside.pay_channels.wechat_pay.transactions import (
-    check_addressee,
-    report_of,
-    trade_number_of,
-)
+from estation.outside.pay_channels.wechat_pay.transactions import check_addressee, report_of
+from estation.outside.pay_channels.wechat_pay.transport import Transport
 
 _ACCEPTED = NoticeAnswer(
     200, "application/json", b'{"code":"SUCCESS","message":"\xe6\x88\x90\xe5\x8a\x9f"}'
 )
 
 
-def read_notice(
-    merchant: Merchant,
-    keys: PlatformKeys,
-    headers: Mapping[str, str],
-    body: bytes,
-    *,
-    now: datetime,
-) -> VerifiedNotice:
-    """Signature and age first, then encryption, then addressee, then money. Raises Disbelief.
+def open_envelope(
+    transport: Transport, headers: Mapping[str, str], body: bytes, *, now: datetime
+) -> tuple[str, dict[str, Any]]:
+    """Event type and plaintext: signature and age first, then encryption. Raises Disbelief.
 
-    Once the addressee is right nothing is lost: what cannot be read has kind UNREADABLE.
+    An unknown serial may start a certificate refresh in the background.
     """
     if len(body) > NOTICE_BYTES:
         raise Disbelief("malformed", "too long")
-    check_signature(keys, headers, body, now=now)
+    try:
+        check_signature(transport.keys, headers, body, now=now)
+    except Disbelief as disbelief:
+        if disbelief.reason == "unknown_serial":
+            transport.wish_certificates(headers["wechatpay-serial"], now=now)
+        raise
     envelope = _object(body)
     kind = text_of(envelope, "event_type", most=32)
-    plaintext_bytes = open_resource(merchant.cipher, envelope.get("resource"))
-    return _news(merchant, kind, _plaintext(plaintext_bytes))
+    cipher = transport.merchant.cipher
+    return kind, _plaintext(open_resource(cipher, envelope.get("resource"), cipher.algorithm))
 
 
 def answer(*, accepted: bool, status: int) -> NoticeAnswer:
@@ -59,11 +56,17 @@ def answer(*, accepted: bool, status: int) -> NoticeAnswer:
     return NoticeAnswer(status if status >= 400 else 500, "application/json", failure)
 
 
-def _news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
+def news_of(
+    merchant: Merchant, kind: str, plaintext: dict[str, Any], *, now: datetime
+) -> VerifiedNotice:
+    """News to one merchant: addressee first, then money. Raises Disbelief.
+
+    Once the addressee is right nothing is lost: what cannot be read has kind UNREADABLE.
+    """
     if "combine_out_trade_no" in plaintext:
         return _other_news(merchant, kind, plaintext, number_field="combine_out_trade_no")
     if kind.startswith("REFUND."):
-        return _refund_news(merchant, kind, plaintext)
+        return _refund_news(merchant, kind, plaintext, now)
     if kind.startswith("TRANSACTION."):
         return _transaction_news(merchant, kind, plaintext)
     return _other_news(merchant, kind, plaintext, number_field="out_trade_no")
@@ -86,20 +89,21 @@ def _transaction_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) 
     )
 
 
-def _refund_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
+def _refund_news(
+    merchant: Merchant, kind: str, plaintext: dict[str, Any], now: datetime
+) -> VerifiedNotice:
     check_addressee(merchant, plaintext, with_appid=False)
     try:
-        number = trade_number_of(plaintext)
-        refund_no = text_of(plaintext, "out_refund_no")
-        status = text_of(plaintext, "refund_status", most=32)
+        refund = refund_report_of(merchant, plaintext, status_field="refund_status", told_at=now)
     except Disbelief as disbelief:
         return unreadable_news(plaintext, plaintext.get("out_trade_no"), disbelief)
     return VerifiedNotice(
-        event_key=event_key("REFUND", refund_no, status),
+        event_key=event_key("REFUND", plaintext["out_refund_no"], plaintext["refund_status"]),
         kind=kind,
-        out_trade_no=number,
+        out_trade_no=plaintext["out_trade_no"],
         report=None,
         plaintext=plaintext,
+        refund=refund,
     )
 
 

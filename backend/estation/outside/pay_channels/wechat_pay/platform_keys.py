@@ -9,53 +9,78 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import orjson
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from estation.outside.pay_channels.believing import Disbelief
-from estation.outside.pay_channels.wechat_pay.resources import open_resource
+from estation.outside.pay_channels.key_files import WatchedKey
+from estation.outside.pay_channels.wechat_pay.resources import Cipher, open_resource
+from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM
+from estation.outside.pay_channels.wechat_pay.sm import Sm2PublicKey, sm2_public_key_in
 
 REFRESH_SECONDS = 60
 _CERTIFICATE_SERIAL = re.compile(r"[0-9A-Fa-f]{8,40}")
 log = structlog.get_logger()
 
 Fetch = Callable[[], Awaitable[Mapping[str, "PlatformKey"]]]
+PublicKey: TypeAlias = RSAPublicKey | Sm2PublicKey
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformKey:
-    """`expires_at` is None for the public key, which is changed by hand."""
+    """`expires_at` is None for a public key, which is changed by hand."""
 
-    key: RSAPublicKey
+    key: PublicKey
     expires_at: datetime | None = None
 
 
 class PlatformKeys:
     """Serial -> key. New certificates are added; the old ones stay until they expire.
 
-    An unknown serial may ask for a refresh: one at a time, at least REFRESH_SECONDS apart, so
-    that a flood of forged serials costs one call a minute and never empties the set.
+    `public_keys` are those of our own files, by their id. An unknown serial may ask for a
+    refresh: one at a time, at least REFRESH_SECONDS apart, so that a flood of forged serials
+    costs one call a minute and never empties the set.
     """
 
-    def __init__(self, known: Mapping[str, PlatformKey]) -> None:
+    def __init__(
+        self,
+        known: Mapping[str, PlatformKey],
+        public_keys: Mapping[str, WatchedKey[PublicKey]] = MappingProxyType({}),
+    ) -> None:
         self._keys = dict(known)
-        self._flight: asyncio.Task[None] | None = None
+        self._public_keys = dict(public_keys)
+        self._flight: asyncio.Task[bool] | None = None
         self._tried_at: datetime | None = None
 
-    def find(self, serial: str, now: datetime) -> RSAPublicKey | None:
+    def find(self, serial: str, now: datetime) -> PublicKey | None:
+        ours = self._public_keys.get(serial)
+        if ours is not None:
+            return ours.current()
         known = self._keys.get(serial)
         if known is None or (known.expires_at is not None and known.expires_at < now):
             return None
         return known.key
 
+    def preferred(self, now: datetime) -> str | None:
+        """The serial to be answered under: our first public key, else the newest certificate."""
+        if self._public_keys:
+            return next(iter(self._public_keys))
+        living = [
+            (known.expires_at, serial)
+            for serial, known in self._keys.items()
+            if known.expires_at is not None and known.expires_at >= now
+        ]
+        return max(living)[1] if living else None
+
     def joined_by(self, new: Mapping[str, PlatformKey]) -> "PlatformKeys":
         """These keys and the new ones, as a set of their own."""
-        return PlatformKeys({**self._keys, **new})
+        return PlatformKeys({**self._keys, **new}, self._public_keys)
 
     def wish(self, serial: str, fetch: Fetch, *, now: datetime) -> None:
         """Start a refresh in the background if this serial could be a new certificate's."""
@@ -65,9 +90,19 @@ class PlatformKeys:
     async def refresh(self, serial: str, fetch: Fetch, *, now: datetime) -> None:
         """As `wish`, and wait for it, or for the one already under way."""
         self.wish(serial, fetch, now=now)
-        if self._flight is not None:
-            # Shielded: one caller's time-out must not end the refresh others wait for.
-            await asyncio.shield(self._flight)
+        await self._landed()
+
+    async def renew(self, fetch: Fetch, *, now: datetime) -> bool:
+        """Refresh without being asked by a serial; whether WeChat Pay has answered."""
+        if self._may_start(now):
+            self._start(fetch, now)
+        return await self._landed()
+
+    async def _landed(self) -> bool:
+        if self._flight is None:
+            return False
+        # Shielded: one caller's time-out must not end the refresh others wait for.
+        return await asyncio.shield(self._flight)
 
     def _may_start(self, now: datetime) -> bool:
         if self._flight is not None:
@@ -82,34 +117,51 @@ class PlatformKeys:
         except RuntimeError:
             return  # Called outside a loop: nobody could wait for the answer.
         self._tried_at = now
-        self._flight = loop.create_task(self._fetch(fetch))
+        self._flight = loop.create_task(self._fetch(fetch, now))
 
-    async def _fetch(self, fetch: Fetch) -> None:
+    async def _fetch(self, fetch: Fetch, now: datetime) -> bool:
         try:
             new = await fetch()
-            self._keys = {**self._keys, **new}
+            self._keys = {**self._living(now), **new}
             log.info("wechat_pay_certificates_refreshed", serials=sorted(new))
+            return True
         except Exception as failure:
             log.warning("wechat_pay_certificates_not_refreshed", error=type(failure).__name__)
+            return False
         finally:
             self._flight = None
 
+    def _living(self, now: datetime) -> dict[str, PlatformKey]:
+        return {
+            serial: known
+            for serial, known in self._keys.items()
+            if known.expires_at is None or known.expires_at >= now
+        }
 
-def certificates_in(body: bytes, cipher: AESGCM) -> dict[str, PlatformKey]:
+
+def certificates_in(
+    body: bytes, cipher: Cipher, algorithm: str = AES_GCM
+) -> dict[str, PlatformKey]:
     """Decrypts the answer of GET /v3/certificates. Raises Disbelief when any part is not right."""
     try:
         answer = orjson.loads(body)
-        listed = [_certificate(item, cipher) for item in answer["data"]]
+        listed = [_certificate(item, cipher, algorithm) for item in answer["data"]]
     except (ValueError, KeyError, TypeError) as failure:
         raise Disbelief("malformed", "certificates") from failure
     return dict(listed)
 
 
-def _certificate(item: Any, cipher: AESGCM) -> tuple[str, PlatformKey]:
-    pem = open_resource(cipher, item["encrypt_certificate"])
+def _certificate(item: Any, cipher: Cipher, algorithm: str) -> tuple[str, PlatformKey]:
+    pem = open_resource(cipher, item["encrypt_certificate"], algorithm)
     certificate = x509.load_pem_x509_certificate(pem)
-    key = certificate.public_key()
+    key: object
+    if algorithm == AES_GCM:
+        key = certificate.public_key()
+    else:
+        key = sm2_public_key_in(certificate.public_bytes(Encoding.DER))
     serial = format(certificate.serial_number, "X")
-    if not isinstance(key, RSAPublicKey) or item["serial_no"].lstrip("0").upper() != serial:
+    if not isinstance(key, RSAPublicKey | Sm2PublicKey):
+        raise Disbelief("malformed", "certificate")
+    if item["serial_no"].lstrip("0").upper() != serial:
         raise Disbelief("malformed", "certificate")
     return item["serial_no"], PlatformKey(key, certificate.not_valid_after_utc)

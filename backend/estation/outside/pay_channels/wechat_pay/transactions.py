@@ -8,7 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState
-from estation.outside.pay_channels.believing import Disbelief, positive_fen, text_of
+from estation.outside.pay_channels.believing import (
+    Disbelief,
+    plain_words,
+    positive_fen,
+    text_of,
+)
 from estation.outside.pay_channels.wechat_pay.signing import Merchant
 
 STATES: Final = {
@@ -41,38 +46,50 @@ def report_of(merchant: Merchant, transaction: dict[str, Any]) -> ChannelReport 
         out_trade_no=out_trade_no,
         state=state,
         channel_trade_no=text_of(transaction, "transaction_id") if is_paid else None,
-        paid_fen=_total_fen(transaction) if is_paid else None,
-        paid_at=_moment(transaction.get("success_time")) if is_paid else None,
+        # The order's total: `payer_total` is less when the payer used a coupon.
+        paid_fen=positive_fen(amount_of(transaction).get("total")) if is_paid else None,
+        paid_at=moment_of(transaction.get("success_time")) if is_paid else None,
         raw=transaction,
     )
 
 
+def order_description(text: str) -> str:
+    """Fit for the order, the payer's bill and the comma-separated file."""
+    return plain_words(text, forbidden="`", characters=127, utf8_bytes=127)
+
+
 def check_addressee(merchant: Merchant, plaintext: dict[str, Any], *, with_appid: bool) -> None:
-    """Refund news names no appid. Raises Disbelief("wrong_addressee")."""
+    """Either of our appids may have opened the order; refund news names none.
+
+    Raises Disbelief("wrong_addressee").
+    """
     if plaintext.get("mchid") != merchant.mchid:
         raise Disbelief("wrong_addressee", "mchid")
-    if with_appid and plaintext.get("appid") != merchant.appid:
+    if not with_appid:
+        return
+    appid = plaintext.get("appid")
+    if appid != merchant.appid and (appid is None or appid != merchant.mini_appid):
         raise Disbelief("wrong_addressee", "appid")
 
 
-def trade_number_of(plaintext: dict[str, Any]) -> str:
-    number = text_of(plaintext, "out_trade_no", most=32)
+def trade_number_of(plaintext: dict[str, Any], name: str = "out_trade_no") -> str:
+    number = text_of(plaintext, name, most=32)
     if not _OUT_TRADE_NO.fullmatch(number):
-        raise Disbelief("malformed", "out_trade_no")
+        raise Disbelief("malformed", name)
     return number
 
 
-def _total_fen(transaction: dict[str, Any]) -> int:
-    """The order's total: `payer_total` is less when the payer used a coupon."""
-    amount = transaction.get("amount")
+def amount_of(source: dict[str, Any]) -> dict[str, Any]:
+    """The `amount` object of an order, sub-order or refund, its currency checked."""
+    amount = source.get("amount")
     if not isinstance(amount, dict):
         raise Disbelief("malformed", "amount")
     if amount.get("currency", "CNY") != "CNY":
         raise Disbelief("not_money", "currency")
-    return positive_fen(amount.get("total"))
+    return amount
 
 
-def _moment(text: Any) -> datetime | None:
+def moment_of(text: Any) -> datetime | None:
     if text is None:
         return None
     try:

@@ -16,6 +16,7 @@ from estation.outside.pay_channels.wechat_pay.platform_keys import (
     PlatformKeys,
     certificates_in,
 )
+from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM
 from estation.outside.pay_channels.wechat_pay.signing import (
     Merchant,
     authorization,
@@ -72,6 +73,10 @@ class Transport:
     def wish_certificates(self, serial: str, *, now: datetime) -> None:
         self.keys.wish(serial, self._certificates, now=now)
 
+    async def renew_certificates(self) -> bool:
+        """Ask for new certificates now; False when WeChat Pay did not answer."""
+        return await self.keys.renew(self._certificates, now=self.now())
+
     async def _is_believed(self, answer: Answer) -> bool:
         try:
             check_signature(self.keys, answer.headers, answer.body, now=self.now())
@@ -96,29 +101,38 @@ class Transport:
         """The key that signed this answer may be in it: decrypt first, then check.
 
         Decryption with our own APIv3 key already proves the sender; the signature must then
-        be by a key known before or by one of the new ones.
+        be by a key known before or by one of the new ones. A merchant of the public-key time has
+        no certificates: 404, 403 or an empty list, none of which is a failure.
         """
-        answer = await self._send("GET", "/v3/certificates", b"")
+        cipher = self.merchant.cipher
+        query = "" if cipher.algorithm == AES_GCM else "?algorithm_type=SM2"
+        answer = await self._send("GET", f"/v3/certificates{query}", b"")
+        if answer.status in (403, 404):
+            return {}
         if answer.status != 200:
             raise ErrorAnswer.of(answer).as_unknown()
-        new = certificates_in(answer.body, self.merchant.cipher)
+        new = certificates_in(answer.body, cipher, cipher.algorithm)
+        if not new:
+            return {}
         check_signature(self.keys.joined_by(new), answer.headers, answer.body, now=self.now())
         return new
 
     async def _send(self, method: str, target: str, body: bytes, limits: Limits = CALL) -> Answer:
+        now = self.now()
         headers = {
             "Accept": "application/json",
-            # Which of its keys WeChat Pay shall sign the answer with.
-            "Wechatpay-Serial": self.merchant.public_key_id,
             "Authorization": authorization(
                 self.merchant,
                 method=method,
                 target=target,
                 body=body,
-                timestamp=int(self.now().timestamp()),
+                timestamp=int(now.timestamp()),
                 nonce=nonce(),
             ),
         }
+        # Which of its keys WeChat Pay shall sign the answer with.
+        if serial := self.keys.preferred(now):
+            headers["Wechatpay-Serial"] = serial
         if body:
             headers["Content-Type"] = "application/json"
         url = f"{self.merchant.base_url}{target}"
