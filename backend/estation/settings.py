@@ -94,6 +94,13 @@ class WechatPayAccount(WechatPayMerchant):
     mini_appid: str | None = None  # the mini-program whose users may pay here
 
 
+class WechatCombineAccount(WechatPayMerchant):
+    """The merchant that opens combined orders (合单), account_id "wechat_combine:<mchid>".
+
+    Their sub-orders belong to merchants in `wechat_pay`.
+    """
+
+
 class AlipayAccount(Strict):
     """One merchant application at Alipay, in key mode (`alipay_public_key_file`) or in
     certificate mode (the three `…cert_file`)."""
@@ -204,6 +211,7 @@ class Settings(_FromToml):
     collecting_accounts: dict[str, str]  # channel -> account_id that collects city-wide
     payees: list[Payee]
     wechat_pay: list[WechatPayAccount]
+    wechat_combine: list[WechatCombineAccount] = []
     alipay: list[AlipayAccount]
     wechat: Wechat
     mini_program: MiniProgram | None = None

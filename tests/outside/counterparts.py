@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from estation.outside.pay_channels import alipay, wechat_pay
 from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.key_files import KeyFiles
-from estation.outside.pay_channels.wechat_pay import WechatPay
-from estation.settings import AlipayAccount, WechatPayAccount
+from estation.outside.pay_channels.wechat_pay import CombinedWechatPay, WechatPay
+from estation.settings import AlipayAccount, WechatCombineAccount, WechatPayAccount
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 """10:00 in Beijing."""
@@ -30,6 +30,9 @@ PUBLIC_KEY_ID = "PUB_KEY_ID_0119000001092026"
 MCHID = "1900000109"
 APPID = "wx8888888888888888"
 MINI_APPID = "wx6666666666666666"
+COMBINE_MCHID = "1900000100"
+PAYEES = {"1900000111": "wechat_pay:1900000111", "1900000112": "wechat_pay:1900000112"}
+"""mchid -> account_id of the merchants that sub-orders pay."""
 APP_ID = "2021000000000109"
 SELLER_ID = "2088000000000109"
 
@@ -111,6 +114,23 @@ def wechat_pay_channel(
     return wechat_pay.from_settings(session or _no_session(), account, files or FILES, lambda: now)
 
 
+def combined_channel(
+    session: aiohttp.ClientSession | None = None,
+    base_url: str = "http://127.0.0.1:9",
+    now: datetime = NOW,
+) -> CombinedWechatPay:
+    account = WechatCombineAccount(
+        account_id=f"wechat_combine:{COMBINE_MCHID}",
+        name="江城市政务缴费合单户",
+        base_url=base_url,
+        mchid=COMBINE_MCHID,
+        **_MERCHANT,
+    )
+    return wechat_pay.combined_from_settings(
+        session or _no_session(), account, PAYEES, FILES, lambda: now
+    )
+
+
 def transaction(**changes: Any) -> dict[str, Any]:
     """The plaintext of a successful payment of ¥8,175.24."""
     return {
@@ -146,6 +166,43 @@ def refund(**changes: Any) -> dict[str, Any]:
         "success_time": "2026-03-01T09:59:58+08:00",
         "user_received_account": "招商银行信用卡0403",
         "amount": {"total": 817524, "refund": 8175, "payer_total": 817524, "payer_refund": 8175},
+        **changes,
+    }
+
+
+def combined_order(**changes: Any) -> dict[str, Any]:
+    """The plaintext of a combined payment of ¥8,000.00 and ¥175.24."""
+    return {
+        "combine_appid": APPID,
+        "combine_mchid": COMBINE_MCHID,
+        "combine_out_trade_no": "20260301ABCDEFGHJKMNPQRS",
+        "combine_payer_info": {"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"},
+        "sub_orders": [
+            sub_order(),
+            sub_order(
+                mchid="1900000112",
+                out_trade_no="20260301ABCDEFGHJKMNPQRS-2",
+                transaction_id="4200002026030112345678901236",
+                success_time="2026-03-01T09:59:59.120+08:00",
+                amount={"total_amount": 17524, "currency": "CNY", "payer_amount": 17524},
+            ),
+        ],
+        **changes,
+    }
+
+
+def sub_order(**changes: Any) -> dict[str, Any]:
+    return {
+        "mchid": "1900000111",
+        "trade_type": "NATIVE",
+        "trade_state": "SUCCESS",
+        "bank_type": "CMB_DEBIT",
+        "attach": "20260301ABCDEFGHJKMNPQRS",
+        "success_time": "2026-03-01T09:59:58.120+08:00",
+        "transaction_id": "4200002026030112345678901235",
+        "out_trade_no": "20260301ABCDEFGHJKMNPQRS-1",
+        # The payer used a coupon: what was paid for is total_amount.
+        "amount": {"total_amount": 800000, "currency": "CNY", "payer_amount": 799000},
         **changes,
     }
 

@@ -236,7 +236,7 @@ async def test_the_program_fetches_certificates_at_its_start_for_accounts_that_h
         (tmp_path / name).write_bytes(content)
     without = settings.wechat_pay[0].model_copy(update={"base_url": there.base_url})
     having = without.model_copy(update={"account_id": "wechat_pay:2", "certificates": True})
-    settings = settings.model_copy(update={"wechat_pay": [without, having]})
+    settings = settings.model_copy(update={"wechat_pay": [without, having], "wechat_combine": []})
     there.say(certificate_answer("certificate"))
     async with calling() as session:
         channels = channels_from_settings(session, settings, lambda: NOW)

@@ -31,6 +31,11 @@ def channels_from_settings(
     channels: dict[str, PayChannel] = {}
     for account in settings.wechat_pay:
         channels[account.account_id] = wechat_pay.from_settings(session, account, files, clock)
+    payees = {account.mchid: account.account_id for account in settings.wechat_pay}
+    for combiner in settings.wechat_combine:
+        channels[combiner.account_id] = wechat_pay.combined_from_settings(
+            session, combiner, payees, files, clock
+        )
     for application in settings.alipay:
         channels[application.account_id] = alipay.from_settings(session, application, files, clock)
     return channels
@@ -46,11 +51,11 @@ async def fresh_certificates(
     """
     asking = [
         channel
-        for account in settings.wechat_pay
+        for account in (*settings.wechat_pay, *settings.wechat_combine)
         if account.certificates
         and isinstance(
             channel := channels[account.account_id],
-            wechat_pay.WechatPay,
+            wechat_pay.WechatPay | wechat_pay.CombinedWechatPay,
         )
     ]
     tasks = [asyncio.create_task(keep_renewing(channel)) for channel in asking]

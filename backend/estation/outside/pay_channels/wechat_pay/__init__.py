@@ -1,6 +1,6 @@
 """WeChat Pay APIv3."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import aiohttp
@@ -8,6 +8,7 @@ import aiohttp
 from estation.outside.pay_channels.believing import load_public_key
 from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay.client import WechatPay
+from estation.outside.pay_channels.wechat_pay.combined import CombinedWechatPay
 from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys, PublicKey
 from estation.outside.pay_channels.wechat_pay.resources import ApiV3Cipher
 from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM, SM4_GCM
@@ -18,10 +19,10 @@ from estation.outside.pay_channels.wechat_pay.signing import (
 )
 from estation.outside.pay_channels.wechat_pay.sm import load_sm2_public_key, require_sm2
 from estation.outside.pay_channels.wechat_pay.transport import Transport
-from estation.settings import WechatPayAccount, WechatPayMerchant
+from estation.settings import WechatCombineAccount, WechatPayAccount, WechatPayMerchant
 from estation.shared.clock import Clock
 
-__all__ = ["WechatPay", "from_settings"]
+__all__ = ["CombinedWechatPay", "WechatPay", "combined_from_settings", "from_settings"]
 
 
 def from_settings(
@@ -32,6 +33,17 @@ def from_settings(
     Raises OSError naming a missing file, ValueError for a bad one.
     """
     return WechatPay(_transport(session, account, files, clock, account.mini_appid))
+
+
+def combined_from_settings(
+    session: aiohttp.ClientSession,
+    account: WechatCombineAccount,
+    payees: Mapping[str, str],
+    files: KeyFiles,
+    clock: Clock,
+) -> CombinedWechatPay:
+    """As `from_settings`. `payees`: mchid -> account_id of our merchants."""
+    return CombinedWechatPay(_transport(session, account, files, clock, None), payees)
 
 
 def _transport(

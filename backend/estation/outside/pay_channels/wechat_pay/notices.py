@@ -16,6 +16,12 @@ from estation.outside.pay_channels.believing import (
     unreadable_news,
     without_nul,
 )
+from estation.outside.pay_channels.wechat_pay.combined_orders import (
+    NUMBER,
+    check_combiner,
+    combined_report_of,
+    sub_orders_of,
+)
 from estation.outside.pay_channels.wechat_pay.refunds import refund_report_of
 from estation.outside.pay_channels.wechat_pay.resources import open_resource
 from estation.outside.pay_channels.wechat_pay.signing import Merchant, check_signature
@@ -63,13 +69,34 @@ def news_of(
 
     Once the addressee is right nothing is lost: what cannot be read has kind UNREADABLE.
     """
-    if "combine_out_trade_no" in plaintext:
-        return _other_news(merchant, kind, plaintext, number_field="combine_out_trade_no")
+    if NUMBER in plaintext:
+        return _other_news(merchant, kind, plaintext, number_field=NUMBER)
     if kind.startswith("REFUND."):
         return _refund_news(merchant, kind, plaintext, now)
     if kind.startswith("TRANSACTION."):
         return _transaction_news(merchant, kind, plaintext)
     return _other_news(merchant, kind, plaintext, number_field="out_trade_no")
+
+
+def combined_news_of(
+    merchant: Merchant, payees: Mapping[str, str], kind: str, plaintext: dict[str, Any]
+) -> VerifiedNotice:
+    """News to a combining merchant, one for the whole order. As `news_of`."""
+    if NUMBER not in plaintext or not kind.startswith("TRANSACTION."):
+        return _other_news(merchant, kind, plaintext, number_field="out_trade_no")
+    check_combiner(merchant, plaintext)
+    try:
+        report = combined_report_of(merchant, payees, plaintext)
+        states = sorted(
+            f"{part['mchid']}/{part['out_trade_no']}/{part.get('transaction_id') or ''}"
+            f"/{part['trade_state']}"
+            for part in sub_orders_of(plaintext)
+        )
+    except Disbelief as disbelief:
+        return unreadable_news(plaintext, plaintext.get(NUMBER), disbelief)
+    number = plaintext[NUMBER]
+    digest = hashlib.sha256("\n".join(states).encode(errors="replace")).hexdigest()
+    return VerifiedNotice(event_key(kind, number, digest), kind, number, report, plaintext)
 
 
 def _transaction_news(merchant: Merchant, kind: str, plaintext: dict[str, Any]) -> VerifiedNotice:
