@@ -51,6 +51,28 @@ async def test_a_leg_without_bill_blocks_the_day_and_accuses_no_receipt(
     assert view.differences[0].our_fen == leg(view, WECHAT)["our_fen"]
 
 
+COMBINING = "wechat_pay:1900000100"
+
+
+@pytest.mark.parametrize(
+    "receipts", [[], [days.Receipt("X", 300, days.at(9), "TX", account_id=COMBINING)]]
+)
+async def test_a_combining_account_has_no_leg_and_hides_no_money(
+    database: str, receipts: list[days.Receipt]
+) -> None:
+    day = quiet_day()
+    day.raw[COMBINING, DAY] = ChannelRefused("NOT_OFFERED")
+    day.receipts.extend(receipts)
+    await days.post(day)
+
+    view = await reconcile_day(
+        DAY, services=days.services_for(day, WECHAT, ALIPAY, COMBINING), now=NOW
+    )
+
+    assert {one["account_id"] for one in view.legs} >= {WECHAT, ALIPAY}
+    assert view.counts == ({"unknown_merchant": 1} if receipts else {})
+
+
 async def test_a_day_without_trade_on_either_side_is_balanced(database: str) -> None:
     view = await run(Day())
 

@@ -59,21 +59,25 @@ class _Kept:
 
 
 async def fetch_day(day: date, *, services: Services, now: datetime) -> list[Leg]:
-    """One leg per configured merchant account, ordered by account; never raises for a channel.
+    """One leg per configured merchant account that has bills, ordered by account; never raises
+    for a channel. A combining account has none: its sub-orders stand in their merchants' bills.
 
     May be repeated at will: the same bytes are the same row.
     """
-    return [
+    legs = [
         await _fetch_leg(services.channels[account_id], day, now)
         for account_id in sorted(services.channels)
     ]
+    return [leg for leg in legs if leg is not None]
 
 
-async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg:
+async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg | None:
     try:
         # The channel may take seconds: no transaction is open while we wait.
         raw = await channel.download_bill(day)
     except ChannelError as trouble:
+        if trouble.code == "NOT_OFFERED":
+            return None
         leg = await _without_download(channel, day, trouble, now)
         log.warning("bill_not_fetched", account_id=leg.account_id, day=str(day), code=trouble.code)
         return leg

@@ -41,7 +41,7 @@ async def reconcile_day(
         await db.execute_query(
             "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"reconcile:{day}"]
         )
-        neighbours = await _match(db, day, legs, services)
+        neighbours = await _match(db, day, legs)
         sides = await findings.totals(db, day)
         findings.check_counts(legs, sides)
         await _write_run(db, run_id, day, legs, sides, services, now, started_by)
@@ -53,9 +53,7 @@ async def reconcile_day(
     return view
 
 
-async def _match(
-    db: BaseDBAsyncClient, day: date, legs: Sequence[Leg], services: Services
-) -> list[UUID]:
+async def _match(db: BaseDBAsyncClient, day: date, legs: Sequence[Leg]) -> list[UUID]:
     """Leave both sides decided in the temporary tables; the neighbouring days' files used."""
     usable = [leg.account_id for leg in legs if leg.state in rules.USABLE]
     own = [leg.file_id for leg in legs if leg.state is rules.LegState.PROVEN and leg.file_id]
@@ -63,7 +61,8 @@ async def _match(
     neighbours = await queries.newest_proven_files(usable, around)
     await matching.stage(db, day, file_ids=[*own, *neighbours], usable=usable)
     await matching.claim(db)
-    await matching.decide(db, configured=list(services.channels))
+    # Money booked at an account without bills is at no merchant that the channel accounts for.
+    await matching.decide(db, configured=[leg.account_id for leg in legs])
     unpaired = await matching.unpaired_at_channel(db, day)
     await matching.mark_status_conflicts(db, await ended_unpaid(unpaired))
     return neighbours
