@@ -158,6 +158,7 @@ def _write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
         "alipay/merchant_key.pem": merchant,
         "alipay/alipay_public_key.pem": notices.public_pem(platform),
         "wechat/app_secret": b"secret",
+        "wechat/mini_secret": b"secret",
     }
     for name, content in files.items():
         (places.secrets / name).parent.mkdir(exist_ok=True)
