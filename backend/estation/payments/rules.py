@@ -81,6 +81,11 @@ class IncidentKind(StrEnum):
     UNREADABLE_NEWS = "unreadable_news"  # Believed, but of a kind we cannot act on.
     UNSETTLED_NEWS = "unsettled_news"
     SILENT_ATTEMPT = "silent_attempt"  # No news: its channel gives no certain answer.
+    REFUND_CLOSED = "refund_closed"  # The channel will not give the money back.
+    REFUND_ABNORMAL = "refund_abnormal"  # The payer's account cannot take it.
+    REFUND_NOT_ENOUGH = "refund_not_enough"  # The merchant account is short of money.
+    REFUND_UNFINISHED = "refund_unfinished"  # No end after a day.
+    REFUND_ORDER_REFUSED = "refund_order_refused"  # The centre's order could not be followed.
 
 
 class CloseReason(StrEnum):
@@ -222,9 +227,11 @@ def bill_now(*, seen_version: int, version: int, state: str) -> BillNow:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Money of this channel trade number that is already in the ledger."""
+    """Money of this channel trade number that is already in the ledger; `refunds_fen` is what we
+    have asked the channel to give back of it."""
 
     amount_fen: int
+    refunds_fen: int = 0
 
 
 class Posting(StrEnum):
@@ -297,8 +304,8 @@ def judge(
 def judge_other_news(kind: str) -> Verdict:
     """News that is not about a payment's state, by the notice's kind.
 
-    We have not asked for any refund yet, so news of one is somebody else's doing. News of a kind
-    we cannot read may be about money, so a person looks at it.
+    News of a refund that names its number is judged by `refund_rules`; a refund without one, and
+    news of a kind we cannot read, may be about money: a person looks at it.
     """
     if kind.startswith(HARMLESS_NEWS):
         return NOTED
@@ -346,7 +353,7 @@ def _judge_known(
     if attempt is not None and order is not None and attempt.state is not AttemptState.PAID:
         # It came before we knew the number, and waits in suspense with its incident.
         return _set_aside(IncidentKind.UNKNOWN_ORDER, order, posting=None)
-    if report.refunded_fen:
+    if (report.refunded_fen or 0) > arrival.refunds_fen:
         return _only(IncidentKind.UNEXPECTED_REFUND)
     return REPEATED
 
