@@ -19,6 +19,7 @@ from tests.payments.fakes import NOW
 
 CLEARING = "channel_clearing:wechat_pay:1900000109"
 SUSPENSE = "suspense:wechat_pay:1900000109"
+IN_FLIGHT = "refund_in_flight:wechat_pay:1900000109"
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ async def test_money_for_a_changed_bill_waits_and_the_bill_is_not_blocked(
     assert after.paid_attempt is None, "its money waits; it paid nothing"
     assert await rows("select * from bill") == before
     assert await api.open_order_for_bill(city.person_id, bill.id) is None
-    assert await balance(SUSPENSE) == -TOTAL
+    assert (await balance(SUSPENSE), await balance(IN_FLIGHT)) == (0, -TOTAL), "it goes back"
     assert await count("outbox_message") == 0
 
 
@@ -280,7 +281,7 @@ async def test_money_after_the_end_of_its_order_waits_for_a_person(
 
 
 async def test_a_paid_order_shows_the_payment_that_was_applied(database: str, city: City) -> None:
-    """Not the first one made: its money came second and waits in suspense."""
+    """Not the first one made: its money came second and goes back."""
     order = await city.order(await make_bill(city.person_id))
     first = await city.attempt(order)
     second = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
@@ -310,7 +311,7 @@ async def test_a_second_trade_number_under_a_paid_number_is_a_double_payment(
     )
 
     assert outcome.incident == "double_payment"
-    assert await balance(SUSPENSE) == -TOTAL
+    assert (await balance(SUSPENSE), await balance(IN_FLIGHT)) == (0, -TOTAL), "it goes back"
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
 
 
@@ -459,7 +460,7 @@ async def test_a_bill_cannot_be_paid_by_two_orders_at_the_same_moment(
 
     assert sorted(a.kind for (a,) in answers) == ["applied", "incident"]
     assert await balance(CLEARING) == 2 * TOTAL
-    assert await balance(SUSPENSE) == -TOTAL
+    assert (await balance(SUSPENSE), await balance(IN_FLIGHT)) == (0, -TOTAL), "it goes back"
     assert await broken_invariants() == {}
 
 

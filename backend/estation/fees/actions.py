@@ -183,6 +183,19 @@ async def mark_paid(marks: Sequence[PaidMark]) -> None:
         raise RuntimeError("a bill was marked paid that was not payable in this version")
 
 
+async def mark_refunded(bills: Sequence[tuple[UUID, int]]) -> None:
+    """Paid -> refunded for locked bills that were paid in exactly these versions.
+
+    A bill that is not paid in that version any more stays as it is: it was issued anew, and
+    what came back belongs to its earlier life.
+    """
+    await Tortoise.get_connection("default").execute_query_dict(
+        """update bill b set state = 'refunded' from unnest($1::uuid[], $2::int[]) as t(id, version)
+           where b.id = t.id and b.state = 'paid' and b.paid_version = t.version""",
+        [[bill_id for bill_id, _ in bills], [version for _, version in bills]],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class IncomingBill:
     """A bill as it came through the gate, its payer found among the persons."""

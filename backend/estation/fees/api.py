@@ -1,6 +1,6 @@
 """What other contexts may ask of fees. Everything else here is private."""
 
-from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid
+from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid, mark_refunded
 from estation.fees.errors import BillChanged, BillNotFound, BillNotPayable
 from estation.fees.queries import BillView, ItemView, bill_of, bills_of, standing_of
 from estation.fees.rules import BillState
@@ -18,5 +18,6 @@ __all__ = [
     "bills_of",
     "lock_bills",
     "mark_paid",
+    "mark_refunded",
     "standing_of",
 ]

@@ -121,8 +121,8 @@ class Notice(Model):
     """The inbox: verified news from channels, stored with what was done about it.
 
     `handled_at` is set in the transaction of the effect. News that could not be settled waits
-    with its `report` (our reading of it) until `next_try_at`; null there means: given up, owned
-    by an incident.
+    with `report` and `refund` (our reading of it) until `next_try_at`; null there means: given
+    up, owned by an incident.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -136,6 +136,7 @@ class Notice(Model):
     handled_at: datetime | None = fields.DatetimeField(null=True)
     outcome = fields.CharField(max_length=48, default="")
     report = fields.JSONField[dict[str, Any]](null=True)
+    refund = fields.JSONField[dict[str, Any]](null=True)
     tries = fields.IntField(default=0)
     next_try_at: datetime | None = fields.DatetimeField(null=True)
     last_error = fields.CharField(max_length=200, default="")
@@ -227,6 +228,7 @@ class Refund(Model):
     tries = fields.IntField(default=0)
     next_try_at: datetime | None = fields.DatetimeField(null=True)
     last_error = fields.CharField(max_length=200, default="")
+    sent_at: datetime | None = fields.DatetimeField(null=True)  # first taken to the channel
     ended_at: datetime | None = fields.DatetimeField(null=True)
     version = fields.IntField(default=1)  # grows with each change told to the centre
 

@@ -10,7 +10,7 @@ import orjson
 import structlog
 from tortoise import Tortoise
 
-from estation.outside.pay_channels import Channel, ChannelReport, VerifiedNotice
+from estation.outside.pay_channels import Channel, ChannelReport, RefundReport, VerifiedNotice
 from estation.payments import rules
 from estation.payments.actions.settle import SettleItem, settle_reports
 from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
@@ -29,8 +29,8 @@ async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -
         return
     await Tortoise.get_connection("default").execute_query_dict(
         """insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,
-               plaintext, received_at, report, tries, next_try_at, last_error, outcome)
-           values ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, 0, $10, $11, '')
+               plaintext, received_at, report, refund, tries, next_try_at, last_error, outcome)
+           values ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10::jsonb, 0, $11, $12, '')
            on conflict (channel, account_id, event_key) do nothing""",
         [
             ids.row_id(now),
@@ -42,6 +42,7 @@ async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -
             jsonb_text(notice.plaintext),
             now,
             _report_json(item.report),
+            _report_json(item.refund),
             now + rules.inbox_pause(0),
             clean_text(repr(error), 200),
         ],
@@ -71,22 +72,24 @@ async def _claim(now: datetime, limit: int) -> Sequence[dict[str, Any]]:
                  order by next_try_at limit $2 for update skip locked) due
            where n.id = due.id
            returning n.id, n.channel, n.account_id, n.event_key, n.kind, n.out_trade_no,
-                     n.plaintext::text as plaintext, n.report::text as report, n.tries""",
+                     n.plaintext::text as plaintext, n.report::text as report,
+                     n.refund::text as refund, n.tries""",
         [now, limit],
     )
     return rows
 
 
 def _item(row: dict[str, Any]) -> SettleItem:
-    report = _report(row["report"])
+    report, refund = _report(row["report"]), _refund(row["refund"])
     notice = VerifiedNotice(
         event_key=row["event_key"],
         kind=row["kind"],
         out_trade_no=row["out_trade_no"],
         report=report,
         plaintext=orjson.loads(row["plaintext"]),
+        refund=refund,
     )
-    return SettleItem(Channel(row["channel"]), row["account_id"], report, notice)
+    return SettleItem(Channel(row["channel"]), row["account_id"], report, notice, refund)
 
 
 async def _note_failure(row: dict[str, Any], failure: Exception, now: datetime) -> None:
@@ -119,7 +122,7 @@ def _given_up(row: dict[str, Any], failure: Exception) -> IncidentNote:
     )
 
 
-def _report_json(report: ChannelReport | None) -> str | None:
+def _report_json(report: ChannelReport | RefundReport | None) -> str | None:
     """Without `raw`, which is the plaintext again."""
     if report is None:
         return None
@@ -128,3 +131,7 @@ def _report_json(report: ChannelReport | None) -> str | None:
 
 def _report(text: str | None) -> ChannelReport | None:
     return msgspec.json.decode(text, type=ChannelReport) if text else None
+
+
+def _refund(text: str | None) -> RefundReport | None:
+    return msgspec.json.decode(text, type=RefundReport) if text else None

@@ -12,6 +12,12 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.fees.api import LockedBill, lock_bills
 from estation.ledger.api import transfers_by_key
 from estation.outside.pay_channels import Channel
+from estation.payments.actions.refund_locking import (
+    LockedRefund,
+    asked_fen,
+    lock_orders_of_news,
+    lock_refunds,
+)
 from estation.payments.rules import (
     Arrival,
     AttemptNow,
@@ -19,6 +25,7 @@ from estation.payments.rules import (
     BillNow,
     OrderNow,
     OrderState,
+    arrival_key,
     bill_now,
 )
 
@@ -80,12 +87,23 @@ class Locked:
     attempts: dict[str, LockedAttempt]  # by out_trade_no
     bills: dict[str, LockedBill]  # by the id's text
     arrivals: dict[str, Arrival] = field(default_factory=dict)  # by ledger key
+    refunds: dict[str, LockedRefund] = field(default_factory=dict)  # by refund number
     just_paid: set[str] = field(default_factory=set)  # by earlier news of the same batch
 
     async def read_books(self, keys: Collection[str]) -> None:
         """Learn which of these arrivals the ledger has. Under the locks, or it would be late."""
         standing = await transfers_by_key(sorted(keys))
         self.arrivals = {key: Arrival(known.amount_fen) for key, known in standing.items()}
+
+    async def read_asked_refunds(
+        self, db: BaseDBAsyncClient, trades: Collection[tuple[str, str]]
+    ) -> None:
+        """Learn what we asked to be given back of these (account, trade number). Without locks:
+        a refund the channel knows was committed here before it was asked for."""
+        for (account_id, trade_no), fen in (await asked_fen(db, sorted(trades))).items():
+            known = self.arrivals.get(key := arrival_key(account_id, trade_no))
+            if known is not None:
+                self.arrivals[key] = Arrival(known.amount_fen, fen)
 
     def bills_now(self, order: LockedOrder) -> list[BillNow]:
         """The order's bills against the versions it was made with."""
@@ -101,18 +119,23 @@ class Locked:
         ]
 
 
-async def lock_for_news(db: BaseDBAsyncClient, out_trade_nos: Sequence[str]) -> Locked:
-    """Lock the attempts of these numbers, their orders and bills, in the fixed order."""
+async def lock_for_news(
+    db: BaseDBAsyncClient, out_trade_nos: Sequence[str], refund_nos: Sequence[str] = ()
+) -> Locked:
+    """Lock the attempts of these numbers, their orders and bills, in the fixed order; then the
+    arrivals of these refunds, with their bills taken in their place."""
+    more_bills = (
+        await lock_orders_of_news(db, out_trade_nos, refund_nos) if refund_nos else frozenset()
+    )
     _, rows = await db.execute_query(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
     orders: dict[UUID, LockedOrder] = {}
     attempts = {row["out_trade_no"]: _attempt(row, orders) for row in rows}
-    bill_ids = {bill.id for order in orders.values() for bill in order.bills}
-    bills = (
-        await lock_bills([UUID(bill_id) for bill_id in bill_ids], with_split=False)
-        if bill_ids
-        else []
-    )
-    return Locked(attempts, {str(bill.id): bill for bill in bills})
+    bill_ids = {UUID(bill.id) for order in orders.values() for bill in order.bills} | more_bills
+    bills = await lock_bills(list(bill_ids), with_split=False) if bill_ids else []
+    locked = Locked(attempts, {str(bill.id): bill for bill in bills})
+    if refund_nos:
+        locked.refunds = await lock_refunds(db, refund_nos)
+    return locked
 
 
 async def lock_order(db: BaseDBAsyncClient, order_id: UUID) -> dict[str, Any] | None:

@@ -14,8 +14,14 @@ from msgspec import Struct
 from prometheus_client import Counter
 
 from estation.ledger.api import LedgerConflict
-from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, VerifiedNotice
-from estation.payments import rules
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelReport,
+    ChannelState,
+    RefundReport,
+    VerifiedNotice,
+)
+from estation.payments import refund_rules, rules
 from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
 from estation.payments.actions.writing import Writing
 from estation.payments.rules import IncidentKind, OrderState, OutcomeKind, Posting, Verdict
@@ -27,12 +33,16 @@ SETTLED = Counter("estation_settled", "News from channels by what became of it",
 
 
 class SettleItem(Struct, frozen=True):
-    """One piece of news: a verified notice (with or without a report), or a report we asked for."""
+    """One piece of news: a verified notice (with or without a report), or a report we asked for.
+
+    `refund` is its word about one refund number; a notice may speak of a payment and a refund.
+    """
 
     channel: Channel
     account_id: str
     report: ChannelReport | None
     notice: VerifiedNotice | None = None
+    refund: RefundReport | None = None
 
 
 class Outcome(Struct, frozen=True):
@@ -45,11 +55,16 @@ class Outcome(Struct, frozen=True):
 
 
 def from_notice(notice: VerifiedNotice, *, channel: Channel, account_id: str) -> SettleItem:
-    return SettleItem(channel, account_id, notice.report, notice)
+    return SettleItem(channel, account_id, notice.report, notice, notice.refund)
 
 
 def from_report(report: ChannelReport) -> SettleItem:
     return SettleItem(report.channel, report.account_id, report)
+
+
+def from_refund(report: RefundReport) -> SettleItem:
+    """The channel's answer about a refund, asked for by us."""
+    return SettleItem(report.channel, report.account_id, None, refund=report)
 
 
 async def settle_batch(items: Sequence[SettleItem], *, now: datetime) -> list[Outcome]:
@@ -76,7 +91,9 @@ async def _settle_together(
     asking the ledger, whose unique key has the last word anyway."""
     async with in_transaction() as db:
         locked = await lock_for_news(
-            db, [item.report.out_trade_no for item in items if item.report]
+            db,
+            [item.report.out_trade_no for item in items if item.report],
+            [item.refund.refund_no for item in items if item.refund],
         )
         keys = {
             key
@@ -85,6 +102,13 @@ async def _settle_together(
         }
         if keys:
             await locked.read_books(keys)
+        partly_refunded = {
+            (item.account_id, item.report.channel_trade_no)
+            for item in items
+            if item.report and item.report.refunded_fen and item.report.channel_trade_no
+        }
+        if partly_refunded:
+            await locked.read_asked_refunds(db, partly_refunded)
         writing = Writing(now, locked, news=len(items))
         outcomes = [_settle_one(item, locked, writing) for item in items]
         await writing.write(db)
@@ -118,21 +142,51 @@ async def settle_reports(
 
 def _settle_one(item: SettleItem, locked: Locked, writing: Writing) -> Outcome:
     """Judge one item against the state left by those before it, and put down what it changes."""
+    if item.refund is not None:
+        return _settle_refund(item, item.refund, locked, writing)
+    return _settle_payment(item, locked, writing)
+
+
+def _settle_refund(
+    item: SettleItem, report: RefundReport, locked: Locked, writing: Writing
+) -> Outcome:
+    """As for a payment; a notice that says something of the payment, too, is heard on both."""
+    refund = locked.refunds.get(report.refund_no)
+    verdict = refund_rules.judge_refund(report, refund.now if refund else None)
+    transfer_id = None
+    if refund is not None and verdict.to is not None:
+        transfer_id = writing.refunds.follow(refund, report, verdict)
+    if verdict.incident is not None:
+        writing.open_refund_incident(verdict.incident, report, refund, item.notice)
+    if item.report is not None:
+        payment = _settle_payment(item, locked, writing)
+        if payment.kind is OutcomeKind.INCIDENT:
+            return payment
+    elif item.notice is not None:
+        writing.store(item.channel, item.account_id, item.notice, verdict)
+    order_id = refund.order_id if refund else None
+    return Outcome(verdict.outcome, verdict.incident, order_id, transfer_id)
+
+
+def _settle_payment(item: SettleItem, locked: Locked, writing: Writing) -> Outcome:
     attempt = locked.attempts.get(item.report.out_trade_no) if item.report else None
     verdict = _judge(item, attempt, locked)
-    transfer_id = None
+    arrival = None
     if item.report is not None and verdict.posting is not None:
-        transfer_id = writing.post(item.report, attempt, verdict.posting)
+        arrival = writing.post(item.report, attempt, verdict.posting)
     if item.report is not None and attempt is not None:
         _move(attempt, verdict, item.report, writing)
-        if verdict.posting is Posting.PAYMENT and transfer_id is not None:
-            writing.pay_bills(attempt, item.report, transfer_id)
+        if verdict.posting is Posting.PAYMENT and arrival is not None:
+            writing.pay_bills(attempt, item.report, arrival.id)
     if verdict.incident is not None:
-        writing.open_incident(item.account_id, item.channel, verdict.incident, item, attempt)
+        key = writing.open_incident(item.account_id, item.channel, verdict.incident, item, attempt)
+        cause = refund_rules.AUTOMATIC.get(verdict.incident)
+        if cause and arrival and attempt and item.report:
+            writing.give_back(attempt, item.report, arrival, cause, key)
     if item.notice is not None:
         writing.store(item.channel, item.account_id, item.notice, verdict)
     order_id = attempt.order.now.id if attempt else None
-    return Outcome(verdict.outcome, verdict.incident, order_id, transfer_id)
+    return Outcome(verdict.outcome, verdict.incident, order_id, arrival.id if arrival else None)
 
 
 def _move(
@@ -179,4 +233,5 @@ def _tell(outcomes: Sequence[Outcome]) -> None:
 
 
 def _number(item: SettleItem) -> str:
-    return item.report.out_trade_no if item.report else ""
+    said = item.report or item.refund
+    return said.out_trade_no if said else ""

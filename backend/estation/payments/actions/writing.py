@@ -19,11 +19,14 @@ from estation.ledger.api import (
     suspense,
 )
 from estation.outside.gate.rows import ReceiptRow, ReceiptSplitRow
-from estation.outside.pay_channels import Channel, ChannelReport, VerifiedNotice
+from estation.outside.pay_channels import Channel, ChannelReport, RefundReport, VerifiedNotice
 from estation.payments import rules
 from estation.payments.actions.locking import Locked, LockedAttempt, LockedOrder, SeenBill
+from estation.payments.actions.refund_locking import LockedRefund
+from estation.payments.actions.refund_writing import RefundWriting, automatic_refund
 from estation.payments.actions.statements import hurry_others, write_changes
 from estation.payments.actions.storing import IncidentNote, put_incidents
+from estation.payments.refund_rules import SYSTEM, RefundVerdict
 from estation.payments.rules import (
     AttemptNow,
     AttemptState,
@@ -31,12 +34,17 @@ from estation.payments.rules import (
     IncidentKind,
     OrderState,
     Posting,
+    RefundCause,
     Verdict,
 )
 from estation.shared import ids
 
 UNKNOWN_REGION = "000000"
 """Of money whose order we do not know: the whole city's finance looks after it."""
+
+
+OF_THE_REFUND = frozenset({IncidentKind.REFUND_CLOSED, IncidentKind.REFUND_ABNORMAL})
+"""One of these per refund, whatever else the channel says with it."""
 
 
 class News(Protocol):
@@ -65,8 +73,18 @@ class Writing:
         self._receipts: list[dict[str, Any]] = []
         self._incidents: list[IncidentNote] = []
         self._notices: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._refunds: RefundWriting | None = None
 
-    def post(self, report: ChannelReport, attempt: LockedAttempt | None, kind: Posting) -> str:
+    @property
+    def refunds(self) -> RefundWriting:
+        """What happens to refunds in this batch; most batches have none."""
+        if self._refunds is None:
+            self._refunds = RefundWriting(self._now, self._locked.bills)
+        return self._refunds
+
+    def post(
+        self, report: ChannelReport, attempt: LockedAttempt | None, kind: Posting
+    ) -> TransferInput:
         """Put down the transfer of one arrival; the caller has judged that it is new."""
         trade_no, amount, paid_at = _money(report)
         key = rules.arrival_key(report.account_id, trade_no)
@@ -88,7 +106,29 @@ class Writing:
         )
         self._transfers.append(transfer)
         self._locked.arrivals[key] = rules.Arrival(amount)
-        return transfer.id
+        return transfer
+
+    def give_back(
+        self,
+        attempt: LockedAttempt,
+        report: ChannelReport,
+        arrival: TransferInput,
+        cause: RefundCause,
+        incident_key: str,
+    ) -> None:
+        """Send an arrival that was set aside on its way back; it is this very batch's."""
+        refund = automatic_refund(
+            now=self._now,
+            cause=cause,
+            incident_key=incident_key,
+            transfer=arrival,
+            account_id=report.account_id,
+            channel=report.channel,
+            order_no=attempt.order.order_no,
+            amount_fen=_money(report)[1],
+        )
+        self._locked.refunds[refund.now.refund_no] = refund
+        self.refunds.add(refund, request_id=refund.now.id, asked_by=SYSTEM, decided_by=SYSTEM)
 
     def move_attempt(self, attempt: AttemptNow, to: AttemptState, report: ChannelReport) -> None:
         attempt.move(to)
@@ -134,25 +174,63 @@ class Writing:
         kind: IncidentKind,
         item: News,
         attempt: LockedAttempt | None,
-    ) -> None:
-        """One incident per arrival of money, whoever reports it and however often."""
+    ) -> str:
+        """One incident per arrival of money, whoever reports it and however often; its key."""
         report, notice = item.report, item.notice
+        note = IncidentNote(
+            kind=kind,
+            channel=channel,
+            account_id=account_id,
+            out_trade_no=report.out_trade_no if report else _number(notice),
+            channel_trade_no=report.channel_trade_no if report else None,
+            amount_fen=(report.paid_fen or 0) if report else 0,
+            order_id=attempt.order.now.id if attempt else None,
+            distinction=_distinction(kind, report, notice),
+            evidence=_evidence(report, notice, attempt),
+        )
+        self._incidents.append(note)
+        return note.dedupe_key
+
+    def open_refund_incident(
+        self,
+        kind: IncidentKind,
+        report: RefundReport,
+        refund: LockedRefund | None,
+        notice: VerifiedNotice | None,
+    ) -> None:
+        """One per refund number and what was said of it. A refund that closed needs none of its
+        own when an incident waits for it."""
+        if kind is IncidentKind.REFUND_CLOSED and refund is not None and refund.incident_key:
+            return
+        said = (report.status, report.amount_fen) if kind not in OF_THE_REFUND else ()
         self._incidents.append(
             IncidentNote(
                 kind=kind,
-                channel=channel,
-                account_id=account_id,
-                out_trade_no=report.out_trade_no if report else _number(notice),
-                channel_trade_no=report.channel_trade_no if report else None,
-                amount_fen=(report.paid_fen or 0) if report else 0,
-                order_id=attempt.order.now.id if attempt else None,
-                distinction=_distinction(kind, report, notice),
-                evidence=_evidence(report, notice, attempt),
+                channel=report.channel,
+                account_id=report.account_id,
+                out_trade_no=report.out_trade_no,
+                channel_trade_no=refund.channel_trade_no if refund else None,
+                amount_fen=report.amount_fen or (refund.now.amount_fen if refund else 0),
+                order_id=refund.order_id if refund else None,
+                distinction=":".join(str(part) for part in (report.refund_no, *said)),
+                evidence={
+                    "report": asdict(report),
+                    "refund_no": report.refund_no,
+                    "event_key": notice.event_key if notice else None,
+                    "plaintext": notice.plaintext if notice else None,
+                    "refund": {"state": refund.now.state, "amount_fen": refund.now.amount_fen}
+                    if refund
+                    else None,
+                },
             )
         )
 
     def store(
-        self, channel: Channel, account_id: str, notice: VerifiedNotice, verdict: Verdict
+        self,
+        channel: Channel,
+        account_id: str,
+        notice: VerifiedNotice,
+        verdict: Verdict | RefundVerdict,
     ) -> None:
         """Put the notice into the inbox as handled; of equal news the first has the outcome."""
         event_key = notice.event_key[:160]
@@ -170,10 +248,15 @@ class Writing:
 
     async def write(self, db: BaseDBAsyncClient) -> None:
         """A fixed order of tables, each sorted by key: two batches never wait for each other."""
+        if self._refunds is not None:
+            self._transfers += self._refunds.transfers
+            self._incidents += self._refunds.incidents
         await post_many(self._transfers, now=self._now, db=db)
         if self._marks:
             await mark_paid(self._marks)
         await put_incidents(db, self._incidents, now=self._now)
+        if self._refunds is not None:
+            await self._refunds.write(db)
         await write_changes(
             db,
             attempts=list(self._attempts.values()),

@@ -1,0 +1,141 @@
+"""The locks of refunds: of their orders and bills first, then of the arrivals they belong to."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from msgspec import Struct
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.outside.pay_channels import Channel
+from estation.payments.refund_rules import RefundNow, Share
+from estation.payments.rules import RefundCause, RefundSource, RefundState
+
+_LOCK_ORDERS = """
+select id from pay_order
+where id in (select order_id from pay_attempt where out_trade_no = any($1::text[])
+             union select order_id from pay_refund where refund_no = any($2::text[]))
+order by id for update
+"""
+
+LOCK_ARRIVALS = "select id from ledger_transfer where id = any($1::uuid[]) order by id for update"
+"""Refunds of an arrival are made and changed only under this lock."""
+
+_REFUNDS = """
+select r.*, o.order_no,
+       (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen)
+                        order by s.payee_code, s.bill_id)::text
+        from pay_refund_share s where s.refund_id = r.id) as shares
+from pay_refund r left join pay_order o on o.id = r.order_id
+"""
+
+
+class LockedRefund(Struct):
+    """A refund whose arrival is locked; `told` is the version the centre was last told."""
+
+    now: RefundNow
+    cause: RefundCause
+    taken_from: RefundSource
+    channel: Channel
+    channel_trade_no: str
+    arrival_id: UUID
+    order_id: UUID | None
+    order_no: str
+    region: str
+    total_fen: int
+    reason: str
+    incident_key: str
+    source: str
+    source_id: str
+    channel_refund_no: str | None
+    told: int
+    shares: list[Share]
+
+
+async def lock_orders_of_news(
+    db: BaseDBAsyncClient, out_trade_nos: Sequence[str], refund_nos: Sequence[str]
+) -> set[UUID]:
+    """Lock the orders of both kinds of news in one order of ids; the bills the refunds touch.
+
+    Without it two batches could each hold an order the other one's refund needs.
+    """
+    await db.execute_query_dict(_LOCK_ORDERS, [list(out_trade_nos), list(refund_nos)])
+    rows = await db.execute_query_dict(
+        """select distinct s.bill_id from pay_refund r join pay_refund_share s
+           on s.refund_id = r.id where r.refund_no = any($1::text[])""",
+        [list(refund_nos)],
+    )
+    return {row["bill_id"] for row in rows}
+
+
+async def lock_refunds(
+    db: BaseDBAsyncClient, refund_nos: Collection[str]
+) -> dict[str, LockedRefund]:
+    """Lock the arrivals of these refunds and read them; unknown numbers are not in the answer."""
+    wanted = sorted(set(refund_nos))
+    rows = await db.execute_query_dict(
+        "select distinct arrival_id from pay_refund where refund_no = any($1::text[])", [wanted]
+    )
+    await lock_arrivals(db, [row["arrival_id"] for row in rows])
+    found = await read_refunds(db, "r.refund_no = any($1::text[])", wanted)
+    return {refund.now.refund_no: refund for refund in found}
+
+
+async def lock_arrivals(db: BaseDBAsyncClient, arrival_ids: Sequence[UUID]) -> None:
+    await db.execute_query_dict(LOCK_ARRIVALS, [sorted(arrival_ids)])
+
+
+async def read_refunds(db: BaseDBAsyncClient, where: str, value: object) -> list[LockedRefund]:
+    """`where` is constant text over `r`; the oldest first. The caller holds the arrivals' locks."""
+    rows = await db.execute_query_dict(
+        f"{_REFUNDS} where {where} order by r.asked_at, r.id", [value]
+    )
+    return [_refund(row) for row in rows]
+
+
+async def asked_fen(
+    db: BaseDBAsyncClient, trades: Sequence[tuple[str, str]]
+) -> Mapping[tuple[str, str], int]:
+    """What we asked the channel to give back of each (account, channel trade number)."""
+    rows = await db.execute_query_dict(
+        """select r.account_id, r.channel_trade_no, sum(r.amount_fen)::bigint as fen
+           from pay_refund r join unnest($1::text[], $2::text[]) as t(account_id, trade_no)
+             on r.account_id = t.account_id and r.channel_trade_no = t.trade_no
+           where r.state in ('approved', 'processing', 'abnormal', 'succeeded')
+           group by r.account_id, r.channel_trade_no""",
+        [[account for account, _ in trades], [number for _, number in trades]],
+    )
+    return {(row["account_id"], row["channel_trade_no"]): row["fen"] for row in rows}
+
+
+def _refund(row: Mapping[str, Any]) -> LockedRefund:
+    return LockedRefund(
+        now=RefundNow(
+            id=row["id"],
+            refund_no=row["refund_no"],
+            account_id=row["account_id"],
+            out_trade_no=row["out_trade_no"],
+            amount_fen=row["amount_fen"],
+            state=RefundState(row["state"]),
+        ),
+        cause=RefundCause(row["cause"]),
+        taken_from=RefundSource(row["taken_from"]),
+        channel=Channel(row["channel"]),
+        channel_trade_no=row["channel_trade_no"],
+        arrival_id=row["arrival_id"],
+        order_id=row["order_id"],
+        order_no=row["order_no"] or "",
+        region=row["region"],
+        total_fen=row["total_fen"],
+        reason=row["reason"],
+        incident_key=row["incident_key"],
+        source=row["source"],
+        source_id=row["source_id"],
+        channel_refund_no=row["channel_refund_no"],
+        told=row["version"],
+        shares=[
+            Share(UUID(bill_id), payee, fen)
+            for bill_id, payee, fen in orjson.loads(row["shares"] or "[]")
+        ],
+    )
