@@ -77,6 +77,7 @@ def jobs(services: Services) -> list[Job]:
         Job("gate_in", 0.3, gate.receive),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
+        Job("refunds", 1, lambda now: payment_jobs.send_refunds(services, now=now)),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
@@ -129,6 +130,10 @@ def handlers(services: Services) -> dict[str, Handler]:
         row = rows.decode_row("receipt", body)
         await sending.put_rows(services.settings.gate.stream_out, "receipt", [row], now=now)
 
+    async def refund(body: dict[str, Any], now: datetime) -> None:
+        row = rows.decode_row("refund", body)
+        await sending.put_rows(services.settings.gate.stream_out, "refund", [row], now=now)
+
     async def bill_changed(body: dict[str, Any], now: datetime) -> None:
         """The centre revised or withdrew a bill that is paid here: a person must look."""
         await open_incident(
@@ -142,7 +147,7 @@ def handlers(services: Services) -> dict[str, Handler]:
             now=now,
         )
 
-    return {"receipt": receipt, "bill_changed_after_payment": bill_changed}
+    return {"receipt": receipt, "refund": refund, "bill_changed_after_payment": bill_changed}
 
 
 class _GateSide:

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import orjson
 
 from estation.outside.pay_channels import (
     Channel,
+    ChannelRefused,
     ChannelReport,
     ChannelState,
     ChannelUnknown,
@@ -18,6 +19,9 @@ from estation.outside.pay_channels import (
     ParsedBill,
     PaymentRequest,
     PayTicket,
+    RefundReport,
+    RefundRequest,
+    RefundStatus,
     Scene,
     VerifiedNotice,
 )
@@ -35,8 +39,20 @@ class Trade:
 
 
 @dataclass
+class FakeRefund:
+    request: RefundRequest
+    status: RefundStatus
+    channel_refund_no: str | None
+    asked_at: datetime
+    at: datetime | None = None
+
+
+@dataclass
 class FakeChannel:
-    """WeChat Pay makes the trade at once, Alipay when it is scanned (`knows_unscanned`)."""
+    """WeChat Pay makes the trade at once, Alipay when it is scanned (`knows_unscanned`).
+
+    WeChat Pay's refunds are processed until `finish`; Alipay's are done at once.
+    """
 
     channel: Channel = Channel.WECHAT_PAY
     account_id: str = "wechat_pay:1900000109"
@@ -46,6 +62,10 @@ class FakeChannel:
     trouble: dict[str, BaseException] = field(default_factory=dict)  # by verb, raised every time
     during: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
     busy: bool = False
+    refunds: dict[str, FakeRefund] = field(default_factory=dict)  # by our refund number
+    lost: dict[str, BaseException] = field(default_factory=dict)  # by verb, after it took effect
+    balance_fen: int | None = None  # of the merchant; None: never short
+    now: datetime = NOW
 
     async def open_payment(self, scene: Scene, request: PaymentRequest) -> PayTicket:
         await self._called("open", request.out_trade_no)
@@ -73,6 +93,95 @@ class FakeChannel:
             return CloseOutcome.TRY_LATER
         trade.state = ChannelState.CLOSED
         return CloseOutcome.CLOSED
+
+    async def refund(self, request: RefundRequest) -> RefundReport:
+        await self._called("refund", request.refund_no)
+        known = self.refunds.get(request.refund_no)
+        if known is None:
+            known = self.refunds[request.refund_no] = self._new_refund(request)
+        elif known.request != request:
+            raise ChannelRefused("INVALID_REQUEST", "other content under the same number")
+        if "refund" in self.lost:
+            raise self.lost["refund"]
+        return self.refund_report(request.refund_no)
+
+    async def query_refund(self, refund_no: str, *, out_trade_no: str) -> RefundReport:
+        await self._called("query_refund", refund_no)
+        if refund_no not in self.refunds:
+            return RefundReport(
+                self.channel, self.account_id, out_trade_no, refund_no, RefundStatus.NOT_FOUND
+            )
+        return self.refund_report(refund_no)
+
+    async def redirect_refund(self, refund_no: str, *, channel_refund_no: str) -> RefundReport:
+        await self._called("redirect_refund", refund_no)
+        refund = self.refunds[refund_no]
+        if self.channel is Channel.ALIPAY or refund.status is not RefundStatus.ABNORMAL:
+            raise ChannelRefused("INVALID_REQUEST", "not abnormal")
+        refund.status = RefundStatus.PROCESSING
+        return self.refund_report(refund_no)
+
+    def finish(
+        self, refund_no: str, status: RefundStatus = RefundStatus.SUCCESS, *, at: datetime = NOW
+    ) -> RefundReport:
+        """The channel is done with a refund: from now on it says so."""
+        refund = self.refunds[refund_no]
+        refund.status = status
+        refund.at = at if status is RefundStatus.SUCCESS else None
+        return self.refund_report(refund_no)
+
+    def refund_report(self, refund_no: str) -> RefundReport:
+        """What the channel says of it now."""
+        refund = self.refunds[refund_no]
+        done = refund.status is RefundStatus.SUCCESS
+        return RefundReport(
+            channel=self.channel,
+            account_id=self.account_id,
+            out_trade_no=refund.request.out_trade_no,
+            refund_no=refund_no,
+            status=refund.status,
+            channel_refund_no=refund.channel_refund_no,
+            amount_fen=refund.request.amount_fen,
+            at=refund.at,
+            received_account="招商银行信用卡0403" if done else "",
+        )
+
+    def refund_notice(self, report: RefundReport) -> VerifiedNotice:
+        """The news of a refund as a verified notice."""
+        return VerifiedNotice(
+            event_key=f"{report.refund_no}:{report.status}:{report.amount_fen}",
+            kind=f"REFUND.{report.status.upper()}",
+            out_trade_no=report.out_trade_no,
+            report=None,
+            plaintext={"out_refund_no": report.refund_no, "refund": report.amount_fen},
+            refund=report,
+        )
+
+    def _new_refund(self, request: RefundRequest) -> FakeRefund:
+        trade = self.trades.get(request.out_trade_no)
+        if trade is None or trade.state is not ChannelState.PAID or trade.paid_fen is None:
+            raise ChannelRefused("RESOURCE_NOT_EXISTS", "no such payment")
+        of_trade = [
+            one
+            for one in self.refunds.values()
+            if one.request.out_trade_no == request.out_trade_no
+            and one.status is not RefundStatus.CLOSED
+        ]
+        given = sum(one.request.amount_fen for one in of_trade)
+        if request.total_fen != trade.paid_fen or given + request.amount_fen > trade.paid_fen:
+            raise ChannelRefused("INVALID_REQUEST", "over what was paid")
+        if self.channel is Channel.WECHAT_PAY:
+            if len(of_trade) >= 50:
+                raise ChannelRefused("INVALID_REQUEST", "fifty refunds")
+            if any(self.now - one.asked_at < timedelta(minutes=1) for one in of_trade):
+                raise ChannelRefused("INVALID_REQUEST", "within a minute")
+        if self.balance_fen is not None and self.balance_fen < request.amount_fen:
+            is_alipay = self.channel is Channel.ALIPAY
+            raise ChannelRefused("ACQ.SELLER_BALANCE_NOT_ENOUGH" if is_alipay else "NOT_ENOUGH")
+        if self.channel is Channel.ALIPAY:
+            return FakeRefund(request, RefundStatus.SUCCESS, None, self.now, self.now)
+        number = f"5030{len(self.refunds):024d}"
+        return FakeRefund(request, RefundStatus.PROCESSING, number, self.now)
 
     def open_notice(self, headers: dict[str, str], body: bytes, *, now: datetime) -> VerifiedNotice:
         if headers.get("wechatpay-signature") != "good":
@@ -112,6 +221,17 @@ class FakeChannel:
             channel_trade_no=trade.trade_no,
             paid_fen=trade.paid_fen,
             paid_at=trade.paid_at,
+            refunded_fen=self._refunded_fen(out_trade_no),
+        )
+
+    def _refunded_fen(self, out_trade_no: str) -> int | None:
+        """Alipay tells how much it gave back so far; WeChat Pay does not."""
+        if self.channel is Channel.WECHAT_PAY:
+            return None
+        return sum(
+            one.request.amount_fen
+            for one in self.refunds.values()
+            if one.request.out_trade_no == out_trade_no and one.status is RefundStatus.SUCCESS
         )
 
     def notice(self, report: ChannelReport) -> VerifiedNotice:

@@ -1,4 +1,4 @@
-"""The janitor's rounds: silent attempts, orders that are over, notices that would not settle.
+"""The janitor's rounds: silent attempts, ended orders, notices that would not settle, refunds.
 
 Each is bounded per call, idempotent, and may run in several workers at once.
 """
@@ -13,6 +13,7 @@ from estation.payments import rules
 from estation.payments.actions import asking, inbox, orders
 from estation.payments.actions.asking import WatchedAttempt
 from estation.payments.actions.changes import changed_orders
+from estation.payments.actions.refunds import send
 from estation.payments.rules import CloseReason
 from estation.services import Services
 from estation.shared.transactions import in_transaction
@@ -102,6 +103,11 @@ async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -
     """Try again to settle notices that failed."""
     settled, failed = await inbox.redrive(now=now, limit=limit)
     return {"settled": settled, "failed": failed}
+
+
+async def send_refunds(services: Services, *, now: datetime, limit: int = 32) -> dict[str, int]:
+    """Bring due refunds to their channels, or ask about them."""
+    return await send.send_refunds(services, now=now, limit=limit)
 
 
 async def _claim_due(now: datetime, limit: int) -> list[WatchedAttempt]:

@@ -1,0 +1,1 @@
+"""Asking for refunds, deciding them, and taking them to the channels."""
