@@ -20,6 +20,7 @@ from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
 from estation.outside.gate import keys, receiving, rows, sending
 from estation.payments import jobs as payment_jobs
+from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
 from estation.services import Services, open_services
 from estation.settings import Settings
@@ -163,6 +164,7 @@ class _GateSide:
             "fee_bill": fee_packets.make_handler(
                 services.vault, payees={payee.code for payee in services.settings.payees}
             ),
+            "refund_order": payment_packets.make_handler(services.clock),
         }
 
     async def pack(self, now: datetime) -> None:

@@ -64,9 +64,12 @@ on conflict (source, source_id) do update set
     version = excluded.version, region = excluded.region, bill_no = excluded.bill_no,
     case_source_id = excluded.case_source_id, payer_id = excluded.payer_id,
     title = excluded.title, total_fen = excluded.total_fen, issued_at = excluded.issued_at,
-    due_on = excluded.due_on, data_as_of = excluded.data_as_of, state = excluded.state
+    due_on = excluded.due_on, data_as_of = excluded.data_as_of, state = excluded.state,
+    paid_at = null, paid_version = null
 where b.version < excluded.version and b.state <> 'paid'
 """
+
+# Of a refunded bill its payment is past: the newer version is due anew.
 
 _NOTE_AFTER_PAYMENT = """
 with news as (

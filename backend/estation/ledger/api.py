@@ -4,6 +4,12 @@ from estation.ledger.actions.posting import post_many
 from estation.ledger.actions.publishing import as_dict as head_as_dict
 from estation.ledger.actions.sealing import Sealed, seal
 from estation.ledger.actions.undoing import release_holds, reverse
+from estation.ledger.arrivals import (
+    ArrivedMoney,
+    arrival_by_key,
+    arrivals_by_id,
+    payments_of_order,
+)
 from estation.ledger.errors import (
     AlreadyReversed,
     LedgerConflict,
@@ -56,6 +62,7 @@ __all__ = [
     "NEGATIVE_ACCOUNTS",
     "AccountKind",
     "AlreadyReversed",
+    "ArrivedMoney",
     "ChannelReceipt",
     "HeadView",
     "LedgerConflict",
@@ -72,6 +79,8 @@ __all__ = [
     "UnreleasedHold",
     "Verification",
     "account_kind",
+    "arrival_by_key",
+    "arrivals_by_id",
     "balance",
     "bank",
     "channel_fee",
@@ -85,6 +94,7 @@ __all__ = [
     "newest_blocks",
     "payee_payable",
     "payment_of",
+    "payments_of_order",
     "post_many",
     "published_heads",
     "refund_in_flight",

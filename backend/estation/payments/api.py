@@ -1,12 +1,18 @@
 """What other contexts and the pages may use of payments."""
 
 from estation.payments.actions.attempts import open_attempt
-from estation.payments.actions.incidents import open_incident, resolve_incident
+from estation.payments.actions.incidents import open_incident, resolve_incident, take_incident
 from estation.payments.actions.orders import (
     BillChoice,
     cancel_order,
     refresh_order,
     start_order,
+)
+from estation.payments.actions.refunds.ask import ask_refund
+from estation.payments.actions.refunds.decide import (
+    approve_refund,
+    redirect_abnormal,
+    reject_refund,
 )
 from estation.payments.actions.settle import (
     Outcome,
@@ -36,6 +42,19 @@ from estation.payments.queries import (
     orders_of,
     paid_order_for_bill,
 )
+from estation.payments.refund_queries import (
+    CitizenRefund,
+    RefundableView,
+    RefundPage,
+    RefundView,
+    list_refunds,
+    refund_view,
+    refundable_of,
+    refunds_of_arrival,
+    refunds_of_order,
+    refunds_of_request,
+)
+from estation.payments.refund_rules import Deed, Share, legal_deeds
 from estation.payments.rules import (
     AttemptState,
     CloseReason,
@@ -43,6 +62,8 @@ from estation.payments.rules import (
     IncidentState,
     OrderState,
     OutcomeKind,
+    RefundCause,
+    RefundState,
 )
 from estation.payments.staff_queries import incidents_about
 from estation.payments.staff_words import incident_name
@@ -51,7 +72,9 @@ __all__ = [
     "AttemptState",
     "AttemptView",
     "BillChoice",
+    "CitizenRefund",
     "CloseReason",
+    "Deed",
     "IncidentKind",
     "IncidentNote",
     "IncidentState",
@@ -62,8 +85,16 @@ __all__ = [
     "OrderView",
     "Outcome",
     "OutcomeKind",
+    "RefundCause",
+    "RefundPage",
+    "RefundState",
+    "RefundView",
+    "RefundableView",
     "SettleItem",
+    "Share",
     "SplitView",
+    "approve_refund",
+    "ask_refund",
     "attempts_of_order",
     "cancel_order",
     "ended_unpaid",
@@ -73,7 +104,9 @@ __all__ = [
     "incident",
     "incident_name",
     "incidents_about",
+    "legal_deeds",
     "list_incidents",
+    "list_refunds",
     "notices_about",
     "open_attempt",
     "open_incident",
@@ -83,9 +116,17 @@ __all__ = [
     "orders_of",
     "paid_order_for_bill",
     "put_incidents",
+    "redirect_abnormal",
     "refresh_order",
+    "refund_view",
+    "refundable_of",
+    "refunds_of_arrival",
+    "refunds_of_order",
+    "refunds_of_request",
+    "reject_refund",
     "resolve_incident",
     "settle_batch",
     "settle_reports",
     "start_order",
+    "take_incident",
 ]

@@ -67,3 +67,77 @@ class IncidentAlreadyResolved(Refused):
     code = "incident_already_resolved"
     http_status = 409
     message = "这条异常已处理完毕。"
+
+
+class ArrivalNotFound(NotFound):
+    """No money arrived under this number, or none that could be given back."""
+
+    code = "arrival_not_found"
+    message = "没有找到这笔收款，无法退款。"
+
+
+class RefundNotFound(NotFound):
+    code = "refund_not_found"
+    message = "没有找到这笔退款。"
+
+
+class RefundableChanged(Refused):
+    """The asker believed another refundable sum; `refundable_fen` is the present one."""
+
+    code = "refundable_changed"
+    http_status = 412
+    message = "可退金额已变化，请核对新的可退金额后再提交。"
+
+
+class RefundTooMuch(Refused):
+    """More than is left; `refundable_fen` is what can be given back, of one payee perhaps less."""
+
+    code = "refund_too_much"
+    http_status = 409
+    message = "退款金额超过可退金额，请核对后重新提交。"
+
+
+class RefundNotPossible(Refused):
+    """The channel would never take it; `why` is a refund_rules.Hindrance."""
+
+    code = "refund_not_possible"
+    http_status = 409
+    message = "支付渠道不再受理这笔收款的退款（超过期限或次数），请线下办理。"
+
+
+class RefundAlreadyDecided(Refused):
+    """`state` says how it stands."""
+
+    code = "refund_already_decided"
+    http_status = 409
+    message = "这笔退款已由他人处理。"
+
+
+class SecondPersonNeeded(Refused):
+    """Who asked may not decide: 经办与复核不得为同一人."""
+
+    code = "second_person_needed"
+    http_status = 403
+    message = "经办人不能复核自己提交的申请，请由另一人复核。"
+
+
+class RefundNotAbnormal(Refused):
+    code = "refund_not_abnormal"
+    http_status = 409
+    message = "这笔退款不是异常状态，不能改退。"
+
+
+class RedirectRefused(Refused):
+    """The channel has no such way, or would not take it now; `reason` is its code."""
+
+    code = "redirect_refused"
+    http_status = 409
+    message = "支付渠道没有受理改退，请稍后再试或线下办理。"
+
+
+class NothingToApply(Refused):
+    """`why`: not_this_kind, no_order, wrong_amount, bill_changed, refunded, applied, not_asked."""
+
+    code = "nothing_to_apply"
+    http_status = 409
+    message = "这笔挂账不能入账到原缴费单，请核对后改用退款。"

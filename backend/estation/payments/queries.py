@@ -91,6 +91,7 @@ class IncidentView:
     resolved_at: datetime | None
     resolved_by: str
     resolution: str
+    assigned_to: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +134,10 @@ async def orders_of(person_id: UUID, *, limit: int = 50) -> list[OrderView]:
 
 
 async def paid_order_for_bill(person_id: UUID, bill_id: UUID) -> OrderView | None:
-    """The asker's order that paid this bill, if any."""
+    """The asker's order that paid this bill last, if any; also when it was given back since."""
     link = (
         await PayOrderBill.filter(bill_id=bill_id, order__state=OrderState.PAID)
+        .order_by("-bill_version")
         .prefetch_related("order")
         .first()
     )
@@ -278,4 +280,5 @@ def incident_view(row: Incident) -> IncidentView:
         resolved_at=row.resolved_at,
         resolved_by=row.resolved_by,
         resolution=row.resolution,
+        assigned_to=row.assigned_to,
     )

@@ -7,11 +7,13 @@ from uuid import UUID
 from tortoise import Tortoise
 
 from estation.payments import queries
-from estation.payments.actions.storing import FINANCE, IncidentNote, put_incidents
+from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
 from estation.payments.errors import IncidentAlreadyResolved
 from estation.payments.queries import IncidentView
+from estation.payments.refund_rules import Deed
 from estation.shared.errors import InvalidInput
 from estation.shared.jsonb import clean_text
+from estation.shared.transactions import in_transaction
 
 
 async def open_incident(
@@ -56,11 +58,31 @@ async def resolve_incident(
     if not words or len(resolution) > 2000:
         raise InvalidInput(field="resolution")
     await queries.incident(incident_id)
-    rows = await Tortoise.get_connection("default").execute_query_dict(
-        """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
-           resolution = $3 where id = $4 and state = 'open' returning id""",
-        [now, clean_text(by, 64), words, incident_id],
-    )
-    if not rows:
-        raise IncidentAlreadyResolved(incident_id=str(incident_id))
+    async with in_transaction() as db:
+        rows = await db.execute_query_dict(
+            """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
+               resolution = $3 where id = $4 and state = 'open' returning dedupe_key""",
+            [now, clean_text(by, 64), words, incident_id],
+        )
+        if not rows:
+            raise IncidentAlreadyResolved(incident_id=str(incident_id))
+        await note_deed(db, rows[0]["dedupe_key"], deed=Deed.RESOLVE, by=by, note=words, now=now)
+    return await queries.incident(incident_id)
+
+
+async def take_incident(*, incident_id: UUID, by: str, now: datetime) -> IncidentView:
+    """An officer takes an open incident on, also from a colleague; the history says so.
+
+    Refuses IncidentNotFound, IncidentAlreadyResolved.
+    """
+    await queries.incident(incident_id)
+    async with in_transaction() as db:
+        rows = await db.execute_query_dict(
+            """update incident set assigned_to = $1 where id = $2 and state = 'open'
+               returning dedupe_key""",
+            [clean_text(by, 64), incident_id],
+        )
+        if not rows:
+            raise IncidentAlreadyResolved(incident_id=str(incident_id))
+        await note_deed(db, rows[0]["dedupe_key"], deed=Deed.TAKE, by=by, now=now)
     return await queries.incident(incident_id)

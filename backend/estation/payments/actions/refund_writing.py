@@ -18,6 +18,7 @@ from estation.ledger.api import (
     TransferInput,
     clearing,
     payee_payable,
+    post_many,
     refund_in_flight,
     suspense,
 )
@@ -25,7 +26,7 @@ from estation.outside.gate.rows import RefundRow, RefundShareRow
 from estation.outside.pay_channels import Channel, RefundReport
 from estation.payments import refund_rules
 from estation.payments.actions.refund_locking import LockedRefund
-from estation.payments.actions.storing import IncidentNote
+from estation.payments.actions.storing import IncidentNote, put_incidents
 from estation.payments.refund_rules import RefundNow, RefundVerdict, Share
 from estation.payments.rules import (
     IncidentKind,
@@ -280,6 +281,12 @@ class RefundWriting:
         self._note(refund, report, "refund_closed", transfer_id)
         self._tell(refund, at=self._now)
         return transfer_id
+
+    async def post_and_write(self, db: BaseDBAsyncClient) -> None:
+        """For callers that have nothing else to post."""
+        await post_many(self.transfers, now=self._now, db=db)
+        await put_incidents(db, self.incidents, now=self._now)
+        await self.write(db)
 
     async def write(self, db: BaseDBAsyncClient) -> None:
         """After the transfers and the incidents; a fixed order of tables."""

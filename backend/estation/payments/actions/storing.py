@@ -10,7 +10,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.payments import rules
 from estation.shared import ids
-from estation.shared.jsonb import jsonb_text
+from estation.shared.jsonb import clean_text, jsonb_text
 
 FINANCE = "finance"
 OPERATOR = "operator"
@@ -77,3 +77,33 @@ def _row(note: IncidentNote, entry_id: str) -> dict[str, Any]:
         "order_id": note.order_id,
         "evidence": note.evidence,
     }
+
+
+async def note_deed(
+    db: BaseDBAsyncClient,
+    incident_key: str,
+    *,
+    deed: str,
+    by: str,
+    now: datetime,
+    note: str = "",
+    refund_id: UUID | None = None,
+    transfer_id: UUID | None = None,
+) -> None:
+    """What somebody did, in the history of the incident of this key; nothing when there is none."""
+    await db.execute_query_dict(
+        """insert into incident_action (id, incident_id, action, by, at, note, refund_id,
+               transfer_id)
+           select $1::uuid, id, $2, $3, $4::timestamptz, $5, $6::uuid, $7::uuid
+           from incident where dedupe_key = $8""",
+        [
+            ids.row_id(now),
+            deed,
+            clean_text(by, 64),
+            now,
+            clean_text(note, 2000),
+            refund_id,
+            transfer_id,
+            incident_key,
+        ],
+    )

@@ -1,0 +1,36 @@
+"""What arrives through the gate about payments: the centre's refund orders."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.rows import RefundOrderRow
+from estation.payments.actions.refunds.centre import follow_orders
+from estation.shared.clock import Clock
+
+log = structlog.get_logger()
+
+
+def make_handler(clock: Clock) -> Handler:
+    """The handler of topic `refund_order`. Raises RowRefused for another source's order; one
+    that cannot be followed is answered, not refused: the stream goes on.
+
+    The channels' limits count from now, not from when the centre sealed the file.
+    """
+
+    async def apply_refund_orders(rows: Sequence[Struct], arrival: Arrival) -> None:
+        orders = [cast("RefundOrderRow", row) for row in rows]
+        for order in orders:
+            if not arrival.is_from(order.source):
+                raise RowRefused(f"refund_order {order.source_id} v{order.version}: source")
+        await follow_orders(Tortoise.get_connection("default"), orders, now=clock())
+        log.info(
+            "refund_orders_applied", stream=arrival.stream, seq=arrival.seq, orders=len(orders)
+        )
+
+    return apply_refund_orders
