@@ -550,3 +550,39 @@ async def test_refund_news_that_would_not_settle_is_tried_again(
     assert await state_of(refund_no) == "succeeded"
     (kept,) = await rows("select outcome from pay_notice where handled_at is not null")
     assert kept["outcome"] == "applied"
+
+
+async def test_a_notice_that_only_says_something_happened_has_the_number_queried(
+    database: str, city: City
+) -> None:
+    """Alipay's: it repeats the payment, names the refund, and not the refund's own amount."""
+    _, number, refund_no = await paid_twice(city)
+    await send(city, later(seconds=31))
+    done = city.wechat.finish(refund_no)
+    vague = dataclasses.replace(done, status=RefundStatus.PROCESSING, amount_fen=None, at=None)
+    notice = dataclasses.replace(
+        city.wechat.refund_notice(vague),
+        report=dataclasses.replace(city.wechat.report(number), refunded_fen=TOTAL),
+    )
+
+    (outcome,) = await api.settle_batch(
+        [api.from_notice(notice, channel=Channel.WECHAT_PAY, account_id=city.wechat.account_id)],
+        now=later(seconds=33),
+    )
+    counts = await send(city, later(seconds=33))
+
+    assert outcome.kind is OutcomeKind.REPEATED
+    assert counts == {"asked": 1, "answered": 1}
+    assert await state_of(refund_no) == "succeeded"
+
+
+async def test_alipays_own_words_for_short_of_money_are_understood(
+    database: str, city: City
+) -> None:
+    _, _, refund_no = await paid_twice(city)
+    city.wechat.trouble["refund"] = ChannelUnknown("NOT_ENOUGH", "filled up later")
+
+    await send(city, later(seconds=31))
+
+    assert await state_of(refund_no) == "approved"
+    assert "refund_not_enough" in await incidents()

@@ -163,6 +163,7 @@ class RefundWriting:
         self._new: list[dict[str, Any]] = []
         self._shares: list[dict[str, Any]] = []
         self._moves: dict[UUID, dict[str, Any]] = {}
+        self._hurried: set[UUID] = set()
         self._given_back: set[UUID] = set()  # orders
         self._proofs: list[dict[str, Any]] = []
         self._notes: list[dict[str, Any]] = []
@@ -234,6 +235,11 @@ class RefundWriting:
             self._note_progress(refund, report, verdict.to)
         return None
 
+    def hurry(self, refund: LockedRefund) -> None:
+        """The channel says that something happened, but not what: ask it without delay."""
+        if refund.now.state in refund_rules.IN_FLIGHT:
+            self._hurried.add(refund.now.id)
+
     def _note_progress(self, refund: LockedRefund, report: RefundReport, to: RefundState) -> None:
         """Processing or abnormal: nothing moves in the books."""
         self._move(refund, to, report)
@@ -303,6 +309,12 @@ class RefundWriting:
                 await db.execute_query_dict(
                     sql, values if sql is _PUT_SHARES else [*values, self._now]
                 )
+        if self._hurried:
+            await db.execute_query_dict(
+                "update pay_refund set next_try_at = $1"
+                " where id = any($2::uuid[]) and next_try_at is not null",
+                [self._now, sorted(self._hurried)],
+            )
         if self._given_back:
             rows = await db.execute_query_dict(_GIVEN_BACK, [sorted(self._given_back)])
             await mark_refunded([(row["bill_id"], row["bill_version"]) for row in rows])

@@ -19,6 +19,7 @@ from estation.outside.pay_channels import (
     ChannelReport,
     ChannelState,
     RefundReport,
+    RefundStatus,
     VerifiedNotice,
 )
 from estation.payments import refund_rules, rules
@@ -156,6 +157,9 @@ def _settle_refund(
     transfer_id = None
     if refund is not None and verdict.to is not None:
         transfer_id = writing.refunds.follow(refund, report, verdict)
+    if refund is not None and item.notice and report.status is RefundStatus.PROCESSING:
+        # Alipay tells of a refund without its own amount: the query has the last word.
+        writing.refunds.hurry(refund)
     if verdict.incident is not None:
         writing.open_refund_incident(verdict.incident, report, refund, item.notice)
     if item.report is not None:

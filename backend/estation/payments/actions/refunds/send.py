@@ -191,7 +191,7 @@ async def _refused(refund: DueRefund, channel: PayChannel, refusal: ChannelRefus
 
 async def _note_trouble(refund: DueRefund, trouble: Exception, now: datetime) -> None:
     """Without a certain answer it may be under way. Short of money it is certainly not."""
-    short = isinstance(trouble, ChannelRefused) and refund_rules.is_short_of_money(trouble.code)
+    short = isinstance(trouble, ChannelError) and refund_rules.is_short_of_money(trouble.code)
     async with in_transaction() as db:
         await lock_arrivals(db, [refund.arrival_id])
         await db.execute_query_dict(
