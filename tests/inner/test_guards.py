@@ -16,6 +16,7 @@ FEE_CLERK_ONLY = {
     "/cases/<case_no:str>/bills/new",
     "/bills/<bill_no:str>/revise",
     "/bills/<bill_no:str>/withdraw",
+    "/bills/<bill_no:str>/refunds",
     "/receipts/<receipt_id:uuid>/handled",
 }
 REGISTRAR_ONLY = {"/cases/new", "/cases/<case_no:str>/stages"}

@@ -7,6 +7,7 @@ import pytest
 from estation.inner import rules
 from estation.inner.errors import (
     AmountOutOfRange,
+    BillNotPaid,
     BillPaid,
     BillWithdrawn,
     NothingDue,
@@ -50,12 +51,21 @@ def test_an_issued_bill_may_move(state: BillState, move: BillMove, after: BillSt
     assert rules.state_after(state, move) is after
 
 
-@pytest.mark.parametrize("move", BillMove)
+@pytest.mark.parametrize("move", set(BillMove) - {BillMove.REFUND})
 def test_a_paid_or_withdrawn_bill_moves_no_more(move: BillMove) -> None:
     with pytest.raises(BillPaid):
         rules.state_after(BillState.PAID, move)
     with pytest.raises(BillWithdrawn):
         rules.state_after(BillState.WITHDRAWN, move)
+
+
+def test_only_a_paid_bill_is_refunded_and_a_refunded_one_may_be_issued_anew() -> None:
+    assert rules.state_after(BillState.PAID, BillMove.REFUND) is BillState.REFUNDED
+    assert rules.state_after(BillState.REFUNDED, BillMove.REVISE) is BillState.ISSUED
+    assert rules.state_after(BillState.REFUNDED, BillMove.WITHDRAW) is BillState.WITHDRAWN
+    for state in (BillState.ISSUED, BillState.REFUNDED):
+        with pytest.raises(BillNotPaid):
+            rules.state_after(state, BillMove.REFUND)
 
 
 def test_the_total_is_the_exact_sum() -> None:

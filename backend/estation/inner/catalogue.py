@@ -89,7 +89,35 @@ STAGE_STATES = {
     "not_required": "不需要",
     "returned": "已退回",
 }
-BILL_STATES = {"issued": "待缴", "paid": "已缴", "withdrawn": "已撤回"}
+BILL_STATES = {
+    "issued": "待缴",
+    "paid": "已缴",
+    "withdrawn": "已撤回",
+    "refunded": "已全额退款",
+}
+REFUND_STATES = {
+    "asked": "待复核",
+    "rejected": "复核未通过",
+    "ordered": "已下达",
+    "refunding": "退款中",
+    "refunded": "已退款",
+    "not_refunded": "未能退款",
+    "refused": "线上未受理",
+}
+REFUND_ATTENTION = {
+    "refunded_bill": "缴费单已全额退款，又收到缴款",
+    "unknown_payment": "找不到对应的缴款",
+    "contradicted": "同一版本两次内容不一致",
+    "more_than_paid": "退款合计超过缴款金额",
+}
+REFUND_WHY_NOT = {
+    "refundable_changed": "线上可退金额与下达时不同，请核对后重新申请",
+    "refund_too_much": "超过线上可退金额",
+    "refund_not_possible": "支付渠道不再受理（超过期限或次数），请线下办理",
+    "arrival_not_found": "线上没有这笔缴款",
+    "second_person_needed": "经办与复核为同一人",
+    "invalid_input": "指令内容有误",
+}
 CHANNELS = {"wechat_pay": "微信支付", "alipay": "支付宝"}
 ATTENTION = {
     "unknown_bill": "没有这张缴费单",

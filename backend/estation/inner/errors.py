@@ -174,3 +174,42 @@ class BadIdentifier(InvalidInput):
 class ReceiptAlreadyHandled(Refused):
     code = "receipt_already_handled"
     message = "这条回执已由他人处理。"
+
+
+class BillNotPaid(Refused):
+    """Only a payment that came back by a receipt can be given back."""
+
+    code = "bill_not_paid"
+    message = "缴费单没有可退的缴款。"
+
+
+class RefundNotFound(NotFound):
+    code = "refund_not_found"
+    message = "没有这条退款申请。"
+
+
+class RefundableChanged(Refused):
+    """`details["refundable_fen"]` is the present sum."""
+
+    code = "refundable_changed"
+    http_status = 412
+    message = "可退金额已变化，请核对新的可退金额后重新提交。"
+
+
+class RefundTooMuch(Refused):
+    code = "refund_too_much"
+    http_status = 422
+    message = "退款金额必须大于零，且不能超过可退金额。"
+
+
+class RefundAlreadyDecided(Refused):
+    code = "refund_already_decided"
+    message = "这条退款申请已由他人处理。"
+
+
+class SecondPersonNeeded(Refused):
+    """经办与复核不得为同一人."""
+
+    code = "second_person_needed"
+    http_status = 403
+    message = "经办人不能复核自己提交的退款申请，请由另一人复核。"

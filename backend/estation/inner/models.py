@@ -7,7 +7,7 @@ from uuid import UUID
 from tortoise import fields
 from tortoise.models import Model
 
-from estation.inner.rules import BillState, CaseState, Role, StageState
+from estation.inner.rules import BillState, CaseState, RefundState, Role, StageState
 from estation.shared.fields import FenField
 
 
@@ -224,6 +224,72 @@ class FeeReceipt(Model):
         table = "fee_receipt"
         unique_together = (("source", "source_id", "order_no"),)
         indexes = (("bill_id",), ("received_at", "id"))
+
+
+class RefundOrder(Model):
+    """What the centre wants given back of one payment of a bill (退款指令).
+
+    Asked by one person, decided by another, then followed by the online side; `state` after that
+    is what it told.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    refund_no = fields.CharField(max_length=32, unique=True)
+    bill: fields.ForeignKeyRelation[FeeBill] = fields.ForeignKeyField(
+        "inner.FeeBill", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    bill_id: UUID
+    order_no = fields.CharField(max_length=32)  # the payment's, from its receipt
+    amount_fen = FenField()
+    believed_refundable_fen = FenField()
+    shares = fields.JSONField[list[dict[str, Any]]]()  # empty: in the platform's order
+    reason = fields.CharField(max_length=80)
+    state = fields.CharEnumField(RefundState, max_length=16)
+    asked_by = fields.CharField(max_length=32)
+    asked_at: datetime = fields.DatetimeField()
+    decided_by = fields.CharField(max_length=32, default="")
+    decided_at: datetime | None = fields.DatetimeField(null=True)
+    decision_note = fields.CharField(max_length=256, default="")
+    why_not = fields.CharField(max_length=64, default="")
+    changed_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "fee_refund_order"
+
+
+class RefundNews(Model):
+    """How a refund stands on the online side, in the newest version that came.
+
+    `bill` is null when no payment of ours is meant; `attention` says why a person must look.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    refund_no = fields.CharField(max_length=32)
+    order_source_id = fields.CharField(max_length=64)
+    bill: fields.ForeignKeyNullableRelation[FeeBill] = fields.ForeignKeyField(
+        "inner.FeeBill", related_name=False, on_delete=fields.RESTRICT, null=True, db_index=True
+    )
+    bill_id: UUID | None
+    order_no = fields.CharField(max_length=32)
+    version = fields.IntField()
+    state = fields.CharField(max_length=16)
+    amount_fen = FenField()
+    shares = fields.JSONField[list[dict[str, Any]]]()
+    channel = fields.CharField(max_length=32)
+    channel_refund_no = fields.CharField(max_length=64)
+    transfer_id = fields.CharField(max_length=64)
+    reason = fields.CharField(max_length=80)
+    why_not = fields.CharField(max_length=64)
+    at: datetime = fields.DatetimeField()
+    packet_seq = fields.BigIntField()
+    received_at: datetime = fields.DatetimeField()
+    attention = fields.CharField(max_length=32)
+
+    class Meta:
+        table = "fee_refund_news"
+        unique_together = (("source", "source_id", "refund_no", "order_source_id"),)
 
 
 class NumberSeries(Model):

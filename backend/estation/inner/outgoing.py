@@ -11,8 +11,17 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
+from estation.inner.models import RefundOrder
 from estation.outside.gate import sending
-from estation.outside.gate.rows import CaseRow, FeeBillRow, FeeItemRow, PartyRow, StageRow
+from estation.outside.gate.rows import (
+    CaseRow,
+    FeeBillRow,
+    FeeItemRow,
+    PartyRow,
+    RefundOrderRow,
+    RefundShareRow,
+    StageRow,
+)
 from estation.settings import InnerSettings
 
 
@@ -26,6 +35,28 @@ async def send_bills(bill_ids: Sequence[UUID], *, settings: InnerSettings, now: 
     """Put the newest version of these bills into the outgoing stream, in the given order."""
     rows = await bill_rows(bill_ids, source=settings.source)
     await sending.put_rows(settings.gate.stream_out, "fee_bill", rows, now=now)
+
+
+async def send_refund_order(
+    order: RefundOrder, *, bill_no: str, region: str, settings: InnerSettings, now: datetime
+) -> None:
+    """Put an approved refund order into the outgoing stream."""
+    row = RefundOrderRow(
+        source=settings.source,
+        source_id=order.refund_no,
+        version=1,
+        region=region,
+        bill_source_id=bill_no,
+        order_no=order.order_no,
+        amount_fen=order.amount_fen,
+        believed_refundable_fen=order.believed_refundable_fen,
+        shares=[RefundShareRow(**share) for share in order.shares],
+        reason=order.reason,
+        asked_by=order.asked_by,
+        approved_by=order.decided_by,
+        approved_at=now,
+    )
+    await sending.put_rows(settings.gate.stream_out, "refund_order", [row], now=now)
 
 
 async def case_rows(case_ids: Sequence[UUID], *, source: str) -> list[CaseRow]:

@@ -1,4 +1,4 @@
-"""What arrives through the gate: receipts of payments.
+"""What arrives through the gate: receipts of payments, and how refunds stand.
 
 What the other side has received of ours (`received_up_to`) is kept by the gate itself.
 """
@@ -8,9 +8,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from estation.inner.actions import receipts
+from estation.inner.actions import receipts, refunds
 from estation.outside.gate.receiving import Arrival, Handler
-from estation.outside.gate.rows import ReceiptRow
+from estation.outside.gate.rows import ReceiptRow, RefundRow
 
 
 def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
@@ -24,4 +24,12 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             now=now,
         )
 
-    return {"receipt": receipt}
+    async def refund(rows: Sequence[Struct], arrival: Arrival) -> None:
+        await refunds.keep_refunds(
+            [row for row in rows if isinstance(row, RefundRow)],
+            source=source,
+            packet_seq=arrival.seq,
+            now=now,
+        )
+
+    return {"receipt": receipt, "refund": refund}

@@ -8,7 +8,7 @@ from tortoise import Tortoise
 
 from estation.inner.errors import BillNotFound, CaseNotFound
 from estation.inner.models import FeeBillItem
-from estation.inner.rules import BillState, CaseState, Item, Stage, StageState
+from estation.inner.rules import BillState, CaseState, Item, RefundState, Stage, StageState
 from estation.inner.views import (
     PAGE_SIZE,
     BillLine,
@@ -18,6 +18,8 @@ from estation.inner.views import (
     Page,
     PartyView,
     ReceiptView,
+    RefundNewsView,
+    RefundOrderView,
     StageView,
     VersionView,
 )
@@ -120,7 +122,43 @@ async def bill_view(bill_no: str) -> BillView:
         paid_version=facts["paid_version"],
         versions=await _versions(facts["bill_id"]),
         receipts=[_receipt(row) for row in receipts],
+        refund_orders=await _refund_orders("r.bill_id = $1", facts["bill_id"]),
+        refund_news=await _refund_news(facts["bill_id"]),
     )
+
+
+async def refunds_to_decide(*, limit: int = 100) -> list[RefundOrderView]:
+    """Refund orders that wait for a second person, the oldest first."""
+    return await _refund_orders("r.state = $1", RefundState.ASKED.value, limit=limit)
+
+
+async def _refund_orders(where: str, value: Any, *, limit: int = 50) -> list[RefundOrderView]:
+    rows = await _query(
+        f"""select r.refund_no, b.bill_no, r.order_no, r.amount_fen, r.shares::text as shares,
+              r.reason, r.state, r.asked_by, r.asked_at, r.decided_by, r.decided_at,
+              r.decision_note, r.why_not, r.changed_at
+            from fee_refund_order r join fee_bill b on b.id = r.bill_id
+            where {where} order by r.asked_at, r.refund_no limit $2""",  # noqa: S608 - constant text
+        value,
+        limit,
+    )
+    return [
+        RefundOrderView(
+            **{**row, "state": RefundState(row["state"]), "shares": json.loads(row["shares"])}
+        )
+        for row in rows
+    ]
+
+
+async def _refund_news(bill_id: UUID) -> list[RefundNewsView]:
+    rows = await _query(
+        """select refund_no, order_source_id, state, amount_fen, shares::text as shares, channel,
+             channel_refund_no, at, reason, attention
+           from fee_refund_news where bill_id = $1 and state <> 'refused'
+           order by at, refund_no limit 100""",
+        bill_id,
+    )
+    return [RefundNewsView(**{**row, "shares": json.loads(row["shares"])}) for row in rows]
 
 
 async def receipt_list(*, only_attention: bool, page: int) -> Page:

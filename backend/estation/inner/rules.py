@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from estation.inner.errors import (
     AmountOutOfRange,
+    BillNotPaid,
     BillPaid,
     BillWithdrawn,
     NothingDue,
@@ -74,18 +75,27 @@ class BillState(StrEnum):
     ISSUED = "issued"  # 待缴
     PAID = "paid"  # 已缴
     WITHDRAWN = "withdrawn"  # 已撤回
+    REFUNDED = "refunded"  # 已全额退款: due again once it is revised
 
 
 class BillMove(StrEnum):
     REVISE = "revise"
     WITHDRAW = "withdraw"
     PAYMENT = "payment"  # a receipt for exactly this version came back
+    REFUND = "refund"  # all of its payment was given back
 
 
 BILL_MOVES: dict[tuple[BillState, BillMove], BillState | type[Refused]] = {
     (BillState.ISSUED, BillMove.REVISE): BillState.ISSUED,
     (BillState.ISSUED, BillMove.WITHDRAW): BillState.WITHDRAWN,
     (BillState.ISSUED, BillMove.PAYMENT): BillState.PAID,
+    (BillState.ISSUED, BillMove.REFUND): BillNotPaid,
+    (BillState.PAID, BillMove.REFUND): BillState.REFUNDED,
+    (BillState.WITHDRAWN, BillMove.REFUND): BillWithdrawn,
+    (BillState.REFUNDED, BillMove.REVISE): BillState.ISSUED,
+    (BillState.REFUNDED, BillMove.WITHDRAW): BillState.WITHDRAWN,
+    (BillState.REFUNDED, BillMove.PAYMENT): BillPaid,
+    (BillState.REFUNDED, BillMove.REFUND): BillNotPaid,
     (BillState.PAID, BillMove.REVISE): BillPaid,
     (BillState.PAID, BillMove.WITHDRAW): BillPaid,
     (BillState.PAID, BillMove.PAYMENT): BillPaid,
@@ -104,6 +114,7 @@ class Attention(StrEnum):
     OTHER_VERSION = "other_version"
     OTHER_AMOUNT = "other_amount"
     ALREADY_PAID = "already_paid"
+    REFUNDED_BILL = "refunded_bill"
     CONTRADICTED = "contradicted"  # the same receipt came again with other content
 
 
@@ -202,6 +213,8 @@ def attention_of(bill: BillFacts | None, *, version: int, amount_fen: int) -> At
         return Attention.WITHDRAWN_BILL
     if bill.state is BillState.PAID:
         return Attention.ALREADY_PAID
+    if bill.state is BillState.REFUNDED:
+        return Attention.REFUNDED_BILL
     if version != bill.version:
         return Attention.OTHER_VERSION
     if amount_fen != bill.versions[version]:
@@ -242,3 +255,62 @@ def case_state_after(stages: Mapping[Stage, StageState]) -> CaseState:
 def lock_after_failure(failed_logins: int, *, now: datetime) -> datetime | None:
     """Until when an account is locked after this many wrong passwords in a row."""
     return now + LOCK if failed_logins >= MAX_FAILED_LOGINS else None
+
+
+class RefundState(StrEnum):
+    """A refund order (退款指令) of the centre, from the clerk's wish to the online side's end."""
+
+    ASKED = "asked"  # 待复核
+    REJECTED = "rejected"  # 复核未通过
+    ORDERED = "ordered"  # 已下达, nothing heard yet
+    REFUNDING = "refunding"  # 退款中
+    REFUNDED = "refunded"  # 已退款
+    NOT_REFUNDED = "not_refunded"  # 未能退款
+    REFUSED = "refused"  # 线上未受理
+
+
+class Decision(StrEnum):
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+DECISIONS: dict[tuple[RefundState, Decision], RefundState] = {
+    (RefundState.ASKED, Decision.APPROVE): RefundState.ORDERED,
+    (RefundState.ASKED, Decision.REJECT): RefundState.REJECTED,
+}
+"""Every other pair is refused: somebody decided already."""
+
+HOLDS = frozenset({RefundState.ASKED, RefundState.ORDERED})
+"""Orders in these states hold their sum, though the online side has told nothing of it yet."""
+
+NEWS_HOLDS = frozenset({"refunding", "refunded"})
+"""What the online side says of a refund while its sum is not to be had any more."""
+
+
+class RefundAttention(StrEnum):
+    """Why a person has to look at news of a refund; empty when it fits."""
+
+    NONE = ""
+    UNKNOWN_PAYMENT = "unknown_payment"
+    CONTRADICTED = "contradicted"  # the same version came again with other content
+    MORE_THAN_PAID = "more_than_paid"
+
+
+def refundable_fen(
+    paid_fen: int, *, told: Sequence[tuple[str, int]], ordered: Sequence[tuple[RefundState, int]]
+) -> int:
+    """What of a payment can still be ordered back: less what the online side told of refunds,
+    less our own orders it has told nothing of. Never below zero."""
+    gone = sum(fen for state, fen in told if state in NEWS_HOLDS)
+    held = sum(fen for state, fen in ordered if state in HOLDS)
+    return max(0, paid_fen - gone - held)
+
+
+def state_of_order(amount_fen: int, told: Sequence[tuple[str, int]]) -> RefundState:
+    """How an order stands when the online side told this of its refunds (one per account)."""
+    states = {state for state, _ in told}
+    if "refused" in states:
+        return RefundState.REFUSED
+    if sum(fen for state, fen in told if state == "refunded") == amount_fen:
+        return RefundState.REFUNDED
+    return RefundState.REFUNDING if "refunding" in states else RefundState.NOT_REFUNDED

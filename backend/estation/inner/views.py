@@ -6,7 +6,15 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from estation.inner.rules import BillState, CaseState, Item, Role, Stage, StageState
+from estation.inner.rules import (
+    BillState,
+    CaseState,
+    Item,
+    RefundState,
+    Role,
+    Stage,
+    StageState,
+)
 
 PAGE_SIZE = 25
 
@@ -140,6 +148,42 @@ class ReceiptView:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundOrderView:
+    """A refund order of ours; `shares` empty: the platform takes it in its order."""
+
+    refund_no: str
+    bill_no: str
+    order_no: str
+    amount_fen: int
+    shares: list[dict[str, Any]]
+    reason: str
+    state: RefundState
+    asked_by: str
+    asked_at: datetime
+    decided_by: str
+    decided_at: datetime | None
+    decision_note: str
+    why_not: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RefundNewsView:
+    """How a refund stands on the online side, whoever started it."""
+
+    refund_no: str
+    order_source_id: str
+    state: str
+    amount_fen: int
+    shares: list[dict[str, Any]]
+    channel: str
+    channel_refund_no: str
+    at: datetime
+    reason: str
+    attention: str
+
+
+@dataclass(frozen=True, slots=True)
 class BillView:
     """A bill with all its versions, newest first, and what came back for it."""
 
@@ -149,3 +193,5 @@ class BillView:
     paid_version: int | None
     versions: list[VersionView]
     receipts: list[ReceiptView]
+    refund_orders: list[RefundOrderView]
+    refund_news: list[RefundNewsView]

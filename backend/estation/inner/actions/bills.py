@@ -124,6 +124,7 @@ async def revise_bill(
     async with in_transaction():
         bill = await _lock_bill(bill_no, BillMove.REVISE, expected_version)
         bill.version += 1
+        bill.state, bill.paid_at, bill.paid_version = BillState.ISSUED, None, None
         bill.title, bill.due_on, bill.total_fen = title, due_on, total
         bill.issued_at = bill.changed_at = now
         await bill.save()
@@ -152,7 +153,7 @@ async def withdraw_bill(
         bill = await _lock_bill(bill_no, BillMove.WITHDRAW, expected_version)
         items = await queries.items_of(bill.id, bill.version)
         bill.version += 1
-        bill.state = BillState.WITHDRAWN
+        bill.state, bill.paid_at, bill.paid_version = BillState.WITHDRAWN, None, None
         bill.changed_at = now
         await bill.save()
         await _write_versions([bill], reason=reason, made_by=made_by, now=now)

@@ -229,7 +229,8 @@ async def _stages_of(case_id: UUID) -> dict[Stage, StageState]:
 
 async def _unpaid_bills(case_id: UUID) -> int:
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        "select count(*) as unpaid from fee_bill where case_id = $1 and state = 'issued'",
+        """select count(*) as unpaid from fee_bill
+           where case_id = $1 and state in ('issued', 'refunded')""",
         [case_id],
     )
     unpaid: int = rows[0]["unpaid"]

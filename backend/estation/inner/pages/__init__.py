@@ -3,7 +3,7 @@
 from sanic import Blueprint
 
 from estation.inner.guards import Handler
-from estation.inner.pages import bills, cases, logins, receipts
+from estation.inner.pages import bills, cases, logins, receipts, refunds
 
 bp = Blueprint("inner_pages")
 
@@ -23,6 +23,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/bills/<bill_no:str>/revise", bills.show_revision),
     ("POST", "/bills/<bill_no:str>/revise", bills.revise_bill),
     ("POST", "/bills/<bill_no:str>/withdraw", bills.withdraw_bill),
+    ("POST", "/bills/<bill_no:str>/refunds", refunds.ask_refund),
+    ("GET", "/refunds", refunds.show_refunds),
+    ("POST", "/refunds/<refund_no:str>/decision", refunds.decide_refund),
     ("GET", "/receipts", receipts.show_receipts),
     ("POST", "/receipts/<receipt_id:uuid>/handled", receipts.mark_handled),
 )

@@ -17,6 +17,7 @@ from estation.inner.guards import (
     staff_only,
 )
 from estation.inner.pages.common import number_of, show
+from estation.inner.pages.refunds import bill_page
 from estation.inner.rules import BillMove, Role, state_after
 from estation.inner.views import CaseView, PartyView
 from estation.shared.errors import Refused
@@ -66,7 +67,7 @@ async def issue_bill(request: DeskRequest, case_no: str) -> HTTPResponse:
 
 @staff_only()
 async def show_bill(request: DeskRequest, bill_no: str) -> HTTPResponse:
-    return await _bill_page(request, bill_no)
+    return await bill_page(request, bill_no)
 
 
 @staff_only(Role.FEE_CLERK)
@@ -126,7 +127,7 @@ async def withdraw_bill(request: DeskRequest, bill_no: str) -> HTTPResponse:
             now=now_of(request),
         )
     except Refused as refusal:
-        return await _bill_page(
+        return await bill_page(
             request, bill_no, status=refusal.http_status, reason=reason, error=refusal.message
         )
     return redirect(f"/bills/{bill_no}", status=303)
@@ -167,13 +168,4 @@ async def _revise_page(
         bill=bill,
         form=form,
         payer=bill.payer,
-    )
-
-
-async def _bill_page(
-    request: DeskRequest, bill_no: str, *, status: int = 200, reason: str = "", error: str = ""
-) -> HTTPResponse:
-    bill = await queries.bill_view(bill_no)
-    return await show(
-        request, "inner/bill.html", status=status, bill=bill, reason=reason, error=error
     )
