@@ -5,6 +5,7 @@ from estation.ledger.actions.publishing import as_dict as head_as_dict
 from estation.ledger.actions.sealing import Sealed, seal
 from estation.ledger.actions.undoing import release_holds, reverse
 from estation.ledger.arrivals import (
+    REFUND_BY_NUMBER,
     ArrivedMoney,
     arrival_by_key,
     arrivals_by_id,
@@ -60,6 +61,7 @@ __all__ = [
     "ACCOUNT_KINDS",
     "CHANNEL_RECEIPTS",
     "NEGATIVE_ACCOUNTS",
+    "REFUND_BY_NUMBER",
     "AccountKind",
     "AlreadyReversed",
     "ArrivedMoney",

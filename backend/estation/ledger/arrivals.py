@@ -24,6 +24,20 @@ from ledger_transfer t join ledger_entry e on e.transfer_id = t.id and e.debit_f
 where t.kind in ('payment', 'suspense')
 """  # noqa: S608  (our own constants)
 
+REFUND_BY_NUMBER = f"""
+select t.idempotency_key, substr(e.account, {len(rules.REFUND_IN_FLIGHT) + 2}) as account_id,
+       e.credit_fen as amount_fen,
+       exists (select from ledger_transfer d
+               where d.idempotency_key = replace(t.idempotency_key, 'refund_start:', 'refund:'))
+           as is_done,
+       exists (select from ledger_transfer r where r.idempotency_key =
+               replace(t.idempotency_key, 'refund_start:', 'refund_reversal:')) as is_reversed
+from ledger_transfer t join ledger_entry e on e.transfer_id = t.id and e.credit_fen > 0
+where t.kind = 'refund_start'
+"""  # noqa: S608
+"""What the books say of the refund started under a key, as a query to join laterally with: for
+whose account, how much, and how it ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArrivedMoney:

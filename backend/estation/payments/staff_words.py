@@ -27,6 +27,7 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "amount_differs": ("对账：金额不符", "渠道账单与我方总账的金额不同。"),
     "trade_no_differs": ("对账：流水号不符", "订单号和金额相同，渠道流水号不同。"),
     "duplicate_in_bill": ("对账：渠道账单重复", "渠道账单中同一订单号多于一笔，可能重复扣款。"),
+    "refund_differs": ("对账：退款不符", "渠道账单中我方退款的金额、商户号或结果与总账不同。"),
     "refund_not_in_ledger": ("对账：渠道有退款", "渠道账单出现退款，我方总账没有退款记录。"),
 }
 """Kind -> short name, and what happened. A new kind is shown by its code until named here."""

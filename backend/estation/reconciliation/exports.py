@@ -47,9 +47,10 @@ class Export:
         self.their_fen += one.their_fen or 0
         theirs, ours = one.theirs or {}, one.ours or {}
         day = str(self._run.day)
-        if theirs.get("kind") == "refund" or theirs.get("day", day) != day:
+        is_refund = theirs.get("kind") == "refund"
+        if is_refund or theirs.get("day", day) != day:
             self.their_outside_fen += one.their_fen or 0
-        if one.kind is Kind.UNKNOWN_MERCHANT or ours.get("day", day) != day:
+        if is_refund or one.kind is Kind.UNKNOWN_MERCHANT or ours.get("day", day) != day:
             self.our_outside_fen += one.our_fen or 0
         meaning = KINDS[one.kind]
         texts = (meaning.label, meaning.cause, one.channel, one.account_id, one.out_trade_no)

@@ -22,7 +22,7 @@ from estation.reconciliation.api import reconcile_day
 from estation.reconciliation.errors import RunNotFound
 from estation.reconciliation.exports import Export
 from estation.reconciliation.queries import DifferenceView, RunView
-from estation.reconciliation.rules import BLOCKED, KINDS, MATCHED, Kind
+from estation.reconciliation.rules import BLOCKED, KINDS, MATCHED, REFUND_FATES, Kind
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput
@@ -38,7 +38,7 @@ BOARD_ROWS = 10
 EXPORT_ROWS = 2000
 SHOWN = sorted(KINDS, key=lambda kind: not KINDS[kind].blocks)
 """What blocks the day stands first."""
-FATES = (MATCHED, *(kind for kind in KINDS if kind is not Kind.REFUND_NOT_IN_LEDGER), BLOCKED)
+FATES = (MATCHED, *(kind for kind in KINDS if kind not in REFUND_FATES), BLOCKED)
 
 
 @bp.get("/staff")

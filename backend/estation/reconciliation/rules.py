@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from estation.shared.clock import BEIJING
 
-RULES_VERSION = "2026.1"
+RULES_VERSION = "2026.2"
 """Part of the result digest: change it with the meaning of any kind or pass."""
 
 
@@ -44,6 +44,7 @@ class Kind(StrEnum):
     DUPLICATE_IN_LEDGER = "duplicate_in_ledger"
     DAY_BOUNDARY = "day_boundary"
     REFUND_NOT_IN_LEDGER = "refund_not_in_ledger"
+    REFUND_DIFFERS = "refund_differs"
     UNKNOWN_MERCHANT = "unknown_merchant"
     IN_SUSPENSE = "in_suspense"
     LEG_MISSING = "leg_missing"
@@ -51,8 +52,16 @@ class Kind(StrEnum):
 
 
 MATCHED = "matched"
+REFUND_MATCHED = "refund_matched"
 BLOCKED = "blocked"
-"""Beside the kinds, what can become of a row: it agrees; its account has no usable bill."""
+"""Beside the kinds, what can become of a row: it agrees; it is a refund of ours, done or under
+way; its account has no usable bill."""
+
+REFUND_FATES = frozenset({REFUND_MATCHED, Kind.REFUND_NOT_IN_LEDGER, Kind.REFUND_DIFFERS})
+"""What becomes of the refund lines of a bill; they never count as money that came."""
+
+FAILED_REFUND_STATES = ("FAIL", "CLOSED", "REFUND_CLOSED")
+"""The channels' words in a bill for a refund that did not happen."""
 
 
 class Severity(StrEnum):
@@ -147,6 +156,14 @@ KINDS: dict[Kind, Meaning] = {
         label="渠道有退款、我方无",
         cause="渠道账单出现退款，我方总账没有退款记录：可能在商户平台上手工退款。",
         next_actions=("核实由谁在渠道商户平台发起退款", KEEP_EVIDENCE),
+        opens_incident=True,
+    ),
+    Kind.REFUND_DIFFERS: Meaning(
+        Severity.ERROR,
+        blocks=False,
+        label="退款不符",
+        cause="退款单号是我方的，但账单中的金额、商户号或结果与我方总账不同，或同一单号多于一行。",
+        next_actions=("向渠道查询该笔退款的当前状态", KEEP_EVIDENCE),
         opens_incident=True,
     ),
     Kind.UNKNOWN_MERCHANT: Meaning(

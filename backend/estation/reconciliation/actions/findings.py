@@ -12,7 +12,15 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.reconciliation.actions.fetch import Leg
 from estation.reconciliation.errors import RunDoesNotTie
-from estation.reconciliation.rules import BLOCKED, LEG_FINDING, MATCHED, Kind, LegState
+from estation.reconciliation.rules import (
+    BLOCKED,
+    LEG_FINDING,
+    MATCHED,
+    REFUND_FATES,
+    REFUND_MATCHED,
+    Kind,
+    LegState,
+)
 
 _MOMENT = """to_char({} at time zone 'Asia/Shanghai', 'YYYY-MM-DD"T"HH24:MI:SS.US"+08:00"')"""
 
@@ -28,7 +36,7 @@ _OURS = f"""jsonb_build_object('day', o.day, 'transfer_id', o.transfer_id, 'kind
 _WRITE = f"""
 with found as (
     select t.line_id, c.transfer_id, t.fate from theirs t left join claim c using (line_id)
-    where t.day = $2 and t.fate <> '{MATCHED}'
+    where t.day = $2 and t.fate not in ('{MATCHED}', '{REFUND_MATCHED}')
     union
     select c.line_id, o.transfer_id, o.fate from ours o left join claim c using (transfer_id)
     where o.day = $2 and o.fate not in ('{MATCHED}', '{BLOCKED}', '{Kind.UNKNOWN_MERCHANT}')
@@ -38,7 +46,7 @@ insert into reconciliation_difference
 select gen_random_uuid(), $1, f.fate,
        split_part(coalesce(t.account_id, o.account_id), ':', 1),
        coalesce(t.account_id, o.account_id), coalesce(t.out_trade_no, o.out_trade_no),
-       o.amount_fen, t.amount_fen,
+       coalesce(o.amount_fen, t.our_refund_fen), t.amount_fen,
        jsonb_build_object('theirs', case when t.line_id is not null then {_THEIRS} end,
                           'ours', case when o.transfer_id is not null then {_OURS} end)
 from found f left join theirs t on t.line_id = f.line_id
@@ -59,8 +67,7 @@ class Side:
     @property
     def fen(self) -> int:
         """Payments only: a refund never cancels a payment out."""
-        refund = Kind.REFUND_NOT_IN_LEDGER
-        return sum(fen for fate, (_, fen) in self.fates.items() if fate != refund)
+        return sum(fen for fate, (_, fen) in self.fates.items() if fate not in REFUND_FATES)
 
     def part(self, fate: str) -> list[int]:
         return self.fates.get(fate, [0, 0])

@@ -12,8 +12,14 @@ from uuid import UUID
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.ledger.api import CHANNEL_RECEIPTS
-from estation.reconciliation.rules import BLOCKED, MATCHED, Kind
+from estation.ledger.api import CHANNEL_RECEIPTS, REFUND_BY_NUMBER
+from estation.reconciliation.rules import (
+    BLOCKED,
+    FAILED_REFUND_STATES,
+    MATCHED,
+    REFUND_MATCHED,
+    Kind,
+)
 from estation.shared.clock import day_bounds
 
 _TABLES = """
@@ -21,7 +27,7 @@ create temp table theirs (line_id bigint primary key, account_id text not null,
     channel text not null, day date not null, line_no int not null, kind text not null,
     out_trade_no text not null, channel_trade_no text not null, refund_no text,
     amount_fen bigint not null, fee_fen_e3 bigint not null, at timestamptz not null,
-    state text not null, fate text) on commit drop;
+    state text not null, our_refund_fen bigint, fate text) on commit drop;
 create temp table ours (transfer_id uuid primary key, account_id text not null,
     day date not null, kind text not null, order_id uuid, out_trade_no text not null,
     channel_trade_no text not null, amount_fen bigint not null,
@@ -64,7 +70,8 @@ async def stage(
     """
     await db.execute_script(_TABLES)
     await db.execute_query(
-        """insert into theirs
+        """insert into theirs (line_id, account_id, channel, day, line_no, kind, out_trade_no,
+               channel_trade_no, refund_no, amount_fen, fee_fen_e3, at, state)
            select l.id, f.account_id, f.channel, f.day, l.line_no, l.kind, l.out_trade_no,
                   l.channel_trade_no, l.refund_no, l.amount_fen, l.fee_fen_e3, l.at, l.state
            from channel_bill_line l join channel_bill_file f on f.id = l.bill_file_id
@@ -136,12 +143,29 @@ async def decide(db: BaseDBAsyncClient, *, configured: Sequence[str]) -> None:
         f"update ours set fate = '{Kind.UNKNOWN_MERCHANT}' where not account_id = any($1::text[])",  # noqa: S608
         [list(configured)],
     )
-    await db.execute_query(
-        f"update theirs set fate = '{Kind.REFUND_NOT_IN_LEDGER}' where kind = 'refund'"  # noqa: S608
-    )
+    await db.execute_query(_REFUNDS, [list(FAILED_REFUND_STATES)])
     await db.execute_query(_LEFT_AT_CHANNEL)
     await db.execute_query(_LEFT_IN_LEDGER)
 
+
+_REFUNDS = f"""
+update theirs t set our_refund_fen = m.our_fen, fate = case
+    when m.our_fen is null then '{Kind.REFUND_NOT_IN_LEDGER}'
+    when m.turn > 1 or m.our_account <> t.account_id or m.our_fen <> t.amount_fen
+        or m.is_ended_otherwise then '{Kind.REFUND_DIFFERS}'
+    else '{REFUND_MATCHED}' end
+from (select x.line_id, r.account_id as our_account, r.amount_fen as our_fen,
+             row_number() over (partition by x.account_id, x.refund_no
+                 order by x.day, x.amount_fen, x.channel_trade_no, x.at, x.line_no) as turn,
+             case when x.state = any($1::text[]) then r.is_done
+                  else r.is_reversed and not r.is_done end as is_ended_otherwise
+      from theirs x left join lateral (
+          {REFUND_BY_NUMBER} and t.idempotency_key = 'refund_start:' || x.refund_no) r on true
+      where x.kind = 'refund') m
+where m.line_id = t.line_id
+"""  # noqa: S608  (our own constants)
+# By number on whatever day: a channel's bill has a refund on the day it was accepted, our ledger
+# on the day it arrived; until then it stands in flight.
 
 _LEFT_AT_CHANNEL = f"""
 update theirs t set fate = case when s.paired > 0 or s.turn > 1
