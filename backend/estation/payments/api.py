@@ -8,6 +8,11 @@ from estation.payments.actions.orders import (
     refresh_order,
     start_order,
 )
+from estation.payments.actions.refunds.apply import (
+    approve_applying,
+    ask_to_apply,
+    reject_applying,
+)
 from estation.payments.actions.refunds.ask import ask_refund
 from estation.payments.actions.refunds.decide import (
     approve_refund,
@@ -93,8 +98,10 @@ __all__ = [
     "SettleItem",
     "Share",
     "SplitView",
+    "approve_applying",
     "approve_refund",
     "ask_refund",
+    "ask_to_apply",
     "attempts_of_order",
     "cancel_order",
     "ended_unpaid",
@@ -123,6 +130,7 @@ __all__ = [
     "refunds_of_arrival",
     "refunds_of_order",
     "refunds_of_request",
+    "reject_applying",
     "reject_refund",
     "resolve_incident",
     "settle_batch",

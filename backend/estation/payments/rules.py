@@ -123,7 +123,8 @@ REFUND_MOVES: Mapping[RefundState, frozenset[RefundState]] = {
 ORDER_MOVES: Mapping[OrderState, frozenset[OrderState]] = {
     OrderState.OPEN: frozenset({OrderState.PAID, OrderState.CLOSED}),
     OrderState.PAID: frozenset(),
-    OrderState.CLOSED: frozenset(),
+    # Only by two persons, who apply money that came late to a bill that is still as it was.
+    OrderState.CLOSED: frozenset({OrderState.PAID}),
 }
 
 ATTEMPT_MOVES: Mapping[AttemptState, frozenset[AttemptState]] = {
@@ -392,6 +393,21 @@ def is_complete(report: ChannelReport) -> bool:
     return bool(report.channel_trade_no and report.paid_fen and report.paid_fen > 0) and (
         report.paid_at is not None
     )
+
+
+def why_not_apply(
+    *, attempt: AttemptNow, order: OrderNow, bills: list[BillNow], trade_no: str, amount_fen: int
+) -> str:
+    """Why late money in suspense may not pay its closed order after all; "" when it may."""
+    if order.state is not OrderState.CLOSED:
+        return "not_closed"
+    if (attempt.state, attempt.channel_trade_no) != (AttemptState.PAID, trade_no):
+        return "other_payment"
+    if not attempt.amount_fen == attempt.paid_fen == amount_fen:
+        return "wrong_amount"
+    if any(bill is not BillNow.AS_SEEN for bill in bills):
+        return "bill_changed"
+    return ""
 
 
 def arrival_key(account_id: str, channel_trade_no: str) -> str:

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 from prometheus_client import Counter
+from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.ledger.api import LedgerConflict
 from estation.outside.pay_channels import (
@@ -25,6 +26,7 @@ from estation.outside.pay_channels import (
 from estation.payments import refund_rules, rules
 from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
 from estation.payments.actions.writing import Writing
+from estation.payments.errors import NothingToApply
 from estation.payments.rules import IncidentKind, OrderState, OutcomeKind, Posting, Verdict
 from estation.shared.transactions import in_transaction
 
@@ -114,6 +116,34 @@ async def _settle_together(
         outcomes = [_settle_one(item, locked, writing) for item in items]
         await writing.write(db)
     return outcomes
+
+
+async def apply_from_suspense(
+    db: BaseDBAsyncClient,
+    locked: Locked,
+    attempt: LockedAttempt,
+    money: ChannelReport,
+    now: datetime,
+) -> str:
+    """Late money pays its closed order after all: suspense to payees, bills, receipts; the
+    transfer's id. Joins the caller's transaction, which holds the locks and has two persons' word
+    for it.
+
+    Raises NothingToApply when the order, the amount or a bill stands in the way.
+    """
+    why = rules.why_not_apply(
+        attempt=attempt.now,
+        order=attempt.order.now,
+        bills=locked.bills_now(attempt.order),
+        trade_no=money.channel_trade_no or "",
+        amount_fen=money.paid_fen or 0,
+    )
+    if why:
+        raise NothingToApply(why=why)
+    writing = Writing(now, locked, news=1)
+    transfer_id = writing.apply(attempt, money, to=OrderState.PAID)
+    await writing.write(db)
+    return transfer_id
 
 
 def _looks_new(item: SettleItem, locked: Locked) -> bool:

@@ -108,6 +108,35 @@ class Writing:
         self._locked.arrivals[key] = rules.Arrival(amount)
         return transfer
 
+    def apply(self, attempt: LockedAttempt, report: ChannelReport, *, to: OrderState) -> str:
+        """Put down that money which waited in suspense pays its order after all; the transfer's
+        id. The caller has judged that it may, and that nothing of it is on its way back."""
+        trade_no, amount, paid_at = _money(report)
+        transfer = TransferInput(
+            id=self._new_id(),
+            idempotency_key=f"applied:{rules.arrival_key(report.account_id, trade_no)}",
+            kind=Posting.PAYMENT,
+            region=attempt.order.region,
+            order_id=attempt.order.now.id,
+            our_no=report.out_trade_no,
+            channel_no=trade_no,
+            occurred_at=paid_at,
+            legs=[
+                Leg(suspense(report.account_id), debit_fen=amount),
+                *_payee_legs(attempt.order),
+            ],
+        )
+        self._transfers.append(transfer)
+        attempt.order.now.move(to)
+        self._orders[attempt.order.now.id] = {
+            "id": attempt.order.now.id,
+            "state": to,
+            "reason": "",
+            "paid_at": paid_at,
+        }
+        self.pay_bills(attempt, report, transfer.id)
+        return transfer.id
+
     def give_back(
         self,
         attempt: LockedAttempt,
