@@ -259,7 +259,7 @@ async def test_more_than_is_left_is_refused(database: str, city: City) -> None:
 async def test_a_part_is_taken_from_the_payees_in_the_defined_order(
     database: str, city: City
 ) -> None:
-    """Decision 19: the registration fee first, the treasury last."""
+    """Decision 20: the registration fee first, the treasury last."""
     _, order, _ = await paid(city)
 
     await approve(await ask(order, 8_100))

@@ -22,6 +22,11 @@ SEEDS = int(os.environ.get("HISTORY_SEEDS", "20"))
 class World:
     """One citizen clicking, two channels, lost and doubled callbacks, a janitor."""
 
+    verbs: tuple[str, ...] = (
+        "order", "attempt", "attempt", "pay", "pay", "callback", "callback", "callback",
+        "query", "close", "cancel", "refresh", "revise", "trouble", "wait",
+    )  # fmt: skip
+
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311 - a story, not a secret
         self.city = City()
@@ -31,10 +36,7 @@ class World:
         self.orders: list[UUID] = []
 
     async def step(self) -> None:
-        verb = self.chance.choice(
-            ["order", "attempt", "attempt", "pay", "pay", "callback", "callback", "callback",
-             "query", "close", "cancel", "refresh", "revise", "trouble", "wait"]
-        )  # fmt: skip
+        verb = self.chance.choice(self.verbs)
         self.story.append(f"{self.minutes:.1f} {verb}")
         try:
             await getattr(self, verb)()

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     trade, and a number that was sent once is asked about before it is sent again. And what a
     notice that waits to be settled said about a refund."""
 
-    dependencies = [("estation", "0003_payments")]
+    dependencies = [("estation", "0004_ledger_blocks")]
 
     initial = False
 

@@ -51,7 +51,7 @@ IN_FLIGHT = frozenset({RefundState.APPROVED, RefundState.PROCESSING, RefundState
 UNFINISHED = IN_FLIGHT | {RefundState.ASKED}
 
 TAKING_ORDER = ("non_tax", "maintenance_fund", "treasury")
-"""From whom a part is taken first when nobody says otherwise (decision 19). Payees that are not
+"""From whom a part is taken first when nobody says otherwise (decision 20). Payees that are not
 named stand before the last."""
 
 REFUND_UNFINISHED_AFTER = timedelta(hours=24)
