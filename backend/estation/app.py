@@ -24,6 +24,7 @@ from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, public
 from estation.ledger import metrics as ledger_metrics
 from estation.ledger import routes as ledger_routes
+from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, limit_viewer
 from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
 from estation.payments import staff_pages as payment_staff_pages
@@ -37,8 +38,8 @@ from estation.shared.replies import json_reply, render_refusal
 
 log = structlog.get_logger()
 
-MAX_BODY_BYTES = 256 * 1024
-"""Nothing a citizen or a channel sends us is larger; uploads will get their own limit."""
+MAX_BODY_BYTES = NOTICE_BODY_BYTES
+"""Nothing a citizen or a channel sends us is larger; most routes have less (limits.py)."""
 
 BLUEPRINTS = (
     identity_pages.bp,
@@ -80,7 +81,12 @@ WORDS = {
 def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) -> OnlineApp:
     """The program; services and database open with each worker and close with it."""
     # The services need a running loop: they take this place before the first request.
-    app: OnlineApp = Sanic(name, ctx=cast("Services", SimpleNamespace()), configure_logging=False)
+    app: OnlineApp = Sanic(
+        name,
+        ctx=cast("Services", SimpleNamespace()),
+        request_class=BoundedRequest,
+        configure_logging=False,
+    )
     app.config.REQUEST_MAX_SIZE = MAX_BODY_BYTES
     app.config.REQUEST_TIMEOUT = 15
     app.config.RESPONSE_TIMEOUT = 30
@@ -92,7 +98,9 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.blueprint(_static_files())
     app.add_route(healthz, "/healthz")
     app.add_route(metrics, "/metrics")
+    app.on_request(limit_address)
     app.on_request(attach_viewer)
+    app.on_request(limit_viewer)
     app.error_handler.add(Refused, render_refusal)
     app.error_handler.add(SanicException, _render_http_error)
     for lost in DATABASE_LOST:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from estation.outside.wechat.web_login import WebLogin
 from estation.settings import Settings
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
+from estation.shared.limiting import FloodBound, Limiter
 
 
 class NoticeDesk(Protocol):
@@ -39,6 +40,8 @@ class Services:
     redis: Redis | None  # None or unreachable: slower, never wrong
     notice_desk: NoticeDesk | None = None
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
+    limiter: Limiter = field(default_factory=lambda: Limiter(None))
+    unbelieved: FloodBound = field(default_factory=FloodBound)  # senders of forged notices
 
     def collecting_channel(self, channel: str) -> PayChannel:
         """The city's collecting account at this channel (收款归集户)."""
@@ -71,6 +74,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                     sms=HttpSms(session, settings.sms_url),
                     redis=redis,
                     mini_program=_mini_login(session, settings),
+                    limiter=Limiter(redis),
                 )
         finally:
             await redis.aclose()

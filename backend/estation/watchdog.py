@@ -13,6 +13,8 @@ import structlog
 from sanic import Sanic
 from sanic.worker.loader import AppLoader
 
+from estation.shared.arriving import PromptHttp
+
 log = structlog.get_logger()
 
 LOOK_SECONDS = 0.5
@@ -23,12 +25,17 @@ def serve(factory: Callable[[], Sanic[Any, Any]], *, host: str, port: int, worke
     """Serve until SIGTERM. One worker runs in this very process."""
     if workers == 1:
         app = factory()
-        app.prepare(host=host, port=port, single_process=True, motd=False, access_log=False)
+        app.prepare(
+            host=host, port=port, single_process=True, motd=False, access_log=False,
+            protocol=PromptHttp,
+        )  # fmt: skip
         Sanic.serve_single(primary=app)
         return
     loader = AppLoader(factory=lambda: _watched(factory()))
     app = loader.load()
-    app.prepare(host=host, port=port, workers=workers, motd=False, access_log=False)
+    app.prepare(
+        host=host, port=port, workers=workers, motd=False, access_log=False, protocol=PromptHttp
+    )
     Sanic.serve(primary=app, app_loader=loader)
 
 

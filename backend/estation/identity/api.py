@@ -14,6 +14,7 @@ from estation.identity.actions.staff import ensure_staff, login_staff
 from estation.identity.errors import BadPerson, LoginRequired
 from estation.identity.guards import (
     Citizen,
+    address_of,
     attach_viewer,
     citizen,
     citizen_only,
@@ -23,7 +24,7 @@ from estation.identity.guards import (
     staff_only,
 )
 from estation.identity.queries import MaskedParty, Viewer, masked_parties
-from estation.identity.rules import Tier, safe_next
+from estation.identity.rules import Tier, address_key, safe_next
 
 __all__ = [
     "BadPerson",
@@ -33,6 +34,8 @@ __all__ = [
     "OpenedSession",
     "Tier",
     "Viewer",
+    "address_key",
+    "address_of",
     "attach_viewer",
     "begin_wechat_login",
     "choose_person",

@@ -117,6 +117,11 @@ def citizen(request: Request[Any, Any]) -> Citizen:
     return Citizen(viewer.person_id, viewer.name, viewer.session_id, viewer.openid, viewer.appid)
 
 
+def address_of(request: Request[Any, Any]) -> str:
+    """Whose connection it is, by the word of the proxies we trust; an IPv6 one without brackets."""
+    return (request.remote_addr or request.ip).strip("[]")
+
+
 def set_session_cookie(
     request: OnlineRequest, response: HTTPResponse, opened: OpenedSession
 ) -> None:

@@ -9,6 +9,7 @@ from sanic.response import redirect
 from estation.identity.actions.sessions import OpenedSession
 from estation.identity.api import (
     Tier,
+    address_of,
     begin_wechat_login,
     choose_person,
     clear_session_cookie,
@@ -56,7 +57,7 @@ async def send_code(request: OnlineRequest) -> HTTPResponse:
     try:
         await send_login_code(
             phone=phone,
-            address=request.remote_addr or request.ip,
+            address=address_of(request),
             vault=services.vault,
             sms=services.sms,
             now=services.clock(),

@@ -12,6 +12,7 @@ from sanic import Blueprint, HTTPResponse
 from estation.identity.actions.sessions import OpenedSession
 from estation.identity.api import (
     Viewer,
+    address_of,
     choose_person,
     login_with_code,
     login_with_mini_program,
@@ -53,7 +54,7 @@ async def code(request: OnlineRequest) -> HTTPResponse:
     services = request.app.ctx
     await send_login_code(
         phone=json_body(request, PhoneBody).phone,
-        address=request.remote_addr or request.ip,
+        address=address_of(request),
         vault=services.vault,
         sms=services.sms,
         now=services.clock(),

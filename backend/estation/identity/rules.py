@@ -70,7 +70,7 @@ def id_tail(text: str) -> str | None:
 def address_key(address: str) -> str:
     """What counts as one sender: an IPv4 address, or the /64 that an IPv6 user owns."""
     try:
-        parsed = ip_address(address)
+        parsed = ip_address(address.strip("[]"))  # Sanic brackets what a proxy told it
     except ValueError:
         return address
     if not isinstance(parsed, IPv6Address):

@@ -15,8 +15,8 @@ from prometheus_client import Counter
 from sanic import Blueprint, HTTPResponse
 from sanic.response import empty, raw
 
-from estation.identity.api import citizen, citizen_only, public
-from estation.outside.pay_channels import Channel, NoticeRejected, PayChannel, Scene
+from estation.identity.api import address_key, address_of, citizen, citizen_only, public
+from estation.outside.pay_channels import Channel, NoticeRejected, PayChannel, Scene, VerifiedNotice
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import (
     BillChoice,
@@ -34,6 +34,7 @@ from estation.shared.bodies import json_body
 from estation.shared.errors import NotFound
 from estation.shared.fields import MAX_FEN
 from estation.shared.gather import Gatherer, Overloaded
+from estation.shared.limiting import FloodBound
 from estation.shared.replies import json_reply
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ log = structlog.get_logger()
 bp = Blueprint("payments_api")
 
 MAX_NOTICE_BYTES = 64 * 1024
+SIGNED_BY = ("wechatpay-", "content-type")
 
 REFUSED_NOTICES = Counter(
     "estation_notices_refused", "Notices we did not believe", ["channel", "reason"]
@@ -133,7 +135,7 @@ async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         channel=body.channel,
         scene=body.scene,
         services=services,
-        payer_ip=request.remote_addr or request.ip,
+        payer_ip=address_of(request),
         openid=viewer.openid,
         now=services.clock(),
     )
@@ -164,6 +166,7 @@ def start_notice_desk(app: OnlineApp) -> None:
     desk: Gatherer[SettleItem, Outcome] = Gatherer(flush)
     desk.start()
     services.notice_desk = desk
+    services.unbelieved = FloodBound()
     _calm_the_collector()
 
 
@@ -188,19 +191,40 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
     channel = services.channels.get(account_id)
     if channel is None:
         raise NotFound
-    if len(request.body) > MAX_NOTICE_BYTES:
-        return _answer(channel, 413)
-    if request.content_type.partition(";")[0].strip().lower() != content_type:
-        return _answer(channel, 415)
-    now = services.clock()
+    sender, now = address_key(address_of(request)), services.clock()
+    if services.unbelieved.is_flooding(sender, now=now):
+        REFUSED_NOTICES.labels(channel.channel, "flood").inc()
+        return _answer(channel, 429)
     try:
-        notice = channel.open_notice(dict(request.headers.items()), request.body, now=now)
+        notice = _opened(request, channel, content_type, now)
     except NoticeRejected as rejected:
+        services.unbelieved.note_refused(sender, now=now)
         REFUSED_NOTICES.labels(channel.channel, rejected.reason).inc()
         log.warning("notice_refused", account_id=account_id, reason=rejected.reason)
         return _answer(channel, rejected.status)
+    services.unbelieved.note_believed(sender, now=now)
     item = from_notice(notice, channel=channel.channel, account_id=account_id)
     return await _settle(item, channel, services, now)
+
+
+def _opened(
+    request: OnlineRequest, channel: PayChannel, content_type: str, now: datetime
+) -> VerifiedNotice:
+    """Raises NoticeRejected for whatever is no notice of this channel to us."""
+    if len(request.body) > MAX_NOTICE_BYTES:
+        raise NoticeRejected("malformed", status=413)
+    if request.content_type.partition(";")[0].strip().lower() != content_type:
+        raise NoticeRejected("malformed", status=415)
+    headers = dict(request.headers.items())
+    if len(headers) != len(request.headers) and _is_ambiguous(request):
+        raise NoticeRejected("malformed", status=400)
+    return channel.open_notice(headers, request.body, now=now)
+
+
+def _is_ambiguous(request: OnlineRequest) -> bool:
+    """A header that speaks of the signature stands twice: two readers could believe two things."""
+    names = [name for name, _ in request.headers.items() if name.startswith(SIGNED_BY)]
+    return len(names) != len(set(names))
 
 
 async def _settle(

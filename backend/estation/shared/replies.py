@@ -30,7 +30,7 @@ def _plain(value: Any) -> str:
 async def render_refusal(request: Request[Any, Any], refusal: Refused) -> HTTPResponse:
     """The stable code and the citizen's sentence, in the form the asker reads."""
     if wants_page(request):
-        return render(
+        response = render(
             request,
             "shared/refusal.html",
             status=refusal.http_status,
@@ -38,7 +38,11 @@ async def render_refusal(request: Request[Any, Any], refusal: Refused) -> HTTPRe
             message=refusal.message,
             code=refusal.code,
         )
-    return json_reply(
-        {"code": refusal.code, "message": refusal.message, "details": refusal.details},
-        status=refusal.http_status,
-    )
+    else:
+        response = json_reply(
+            {"code": refusal.code, "message": refusal.message, "details": refusal.details},
+            status=refusal.http_status,
+        )
+    if (seconds := refusal.details.get("retry_after_seconds")) is not None:
+        response.headers["retry-after"] = str(seconds)
+    return response

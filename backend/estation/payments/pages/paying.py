@@ -7,7 +7,7 @@ from uuid import UUID
 from sanic import HTTPResponse
 from sanic.response import empty, raw, redirect
 
-from estation.identity.api import citizen, citizen_only
+from estation.identity.api import address_of, citizen, citizen_only
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.api import (
     AttemptView,
@@ -61,7 +61,7 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
             channel=channel,
             scene=scene,
             services=services,
-            payer_ip=request.remote_addr or request.ip,
+            payer_ip=address_of(request),
             openid=viewer.openid,
             now=services.clock(),
         )

@@ -1,0 +1,128 @@
+"""Who may ask how often and how much: one table for every route of the online program.
+
+A citizen has fingers, an address may be a whole hall's Wi-Fi or a mobile operator's exit: the
+first bound is for one person, the second for a flood.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sanic import Request, Sanic
+from sanic.config import Config
+
+from estation.identity.api import Viewer, address_key, address_of
+from estation.services import OnlineRequest
+from estation.shared.bodies import MAX_JSON_BYTES
+from estation.shared.errors import TooManyRequests
+
+
+class Allowance(NamedTuple):
+    """Askings in a sliding minute. `viewer`: of one person or officer, over all sessions."""
+
+    viewer: int
+    address: int
+
+
+ALLOWANCES: Final[Mapping[str, Allowance]] = {
+    "order": Allowance(viewer=20, address=300),
+    "attempt": Allowance(viewer=20, address=300),  # each asks a channel
+    "cancel": Allowance(viewer=20, address=300),  # each asks a channel
+    "look": Allowance(viewer=120, address=3000),  # an open page asks every few seconds
+    "receipt": Allowance(viewer=40, address=600),  # each draws a PDF
+    "login": Allowance(viewer=30, address=300),  # beside identity's own counts of guesses
+    "preference": Allowance(viewer=60, address=600),
+    "staff": Allowance(viewer=60, address=600),
+}
+
+GROUPS: Final[Mapping[tuple[str, str], str]] = {
+    ("POST", "/api/orders"): "order",
+    ("POST", "/fees/<bill_id:uuid>/pay"): "order",
+    ("POST", "/api/orders/<order_id:uuid>/attempts"): "attempt",
+    ("POST", "/pay/<order_id:uuid>/attempts"): "attempt",
+    ("POST", "/api/orders/<order_id:uuid>/cancel"): "cancel",
+    ("POST", "/pay/<order_id:uuid>/cancel"): "cancel",
+    ("GET", "/api/orders/<order_id:uuid>"): "look",
+    ("GET", "/api/bills"): "look",
+    ("GET", "/api/bills/<bill_id:uuid>"): "look",
+    ("GET", "/pay/<order_id:uuid>"): "look",
+    ("GET", "/pay/<order_id:uuid>/status"): "look",
+    ("GET", "/pay/<order_id:uuid>/qr.svg"): "look",
+    ("GET", "/pay/return/alipay"): "look",
+    ("GET", "/receipts/<order_id:uuid>"): "receipt",
+    ("GET", "/receipts/<order_id:uuid>/<file_name:str>"): "receipt",
+    ("POST", "/api/login"): "login",
+    ("POST", "/api/login/code"): "login",
+    ("POST", "/api/login/person"): "login",
+    ("POST", "/login"): "login",
+    ("POST", "/login/code"): "login",
+    ("POST", "/login/person"): "login",
+    ("GET", "/wechat/login"): "login",
+    ("GET", "/wechat/callback"): "login",
+    ("POST", "/staff/login"): "login",
+    ("POST", "/preferences/large-print"): "preference",
+    ("POST", "/staff/incidents/<incident_id:uuid>"): "staff",
+    ("POST", "/staff/reconciliation"): "staff",
+}
+"""Method and address of a route -> its group in ALLOWANCES."""
+
+WITHOUT_LIMIT: Final[Mapping[tuple[str, str], str]] = {
+    ("POST", "/logout"): "leaving must always work, and costs one delete by key",
+    ("POST", "/staff/logout"): "leaving must always work, and costs one delete by key",
+    ("POST", "/notices/wechat-pay/<account:str>"): "payments.refusing bounds what is not believed",
+    ("POST", "/notices/alipay/<account:str>"): "payments.refusing bounds what is not believed",
+}
+
+NOTICE_BODY_BYTES: Final = 128 * 1024  # above the door's own limit, which answers in its words
+FORM_BODY_BYTES: Final = 16 * 1024
+
+
+class BoundedRequest(Request[Sanic[Config, SimpleNamespace], SimpleNamespace]):
+    """A request that stops reading a body at its route's limit (413)."""
+
+    async def receive_body(self) -> None:
+        if self.stream is not None:
+            self.stream.request_max_size = body_limit(self.path)
+        await super().receive_body()  # type: ignore[no-untyped-call]
+
+
+def body_limit(path: str) -> int:
+    """Bytes a body sent to this address may have."""
+    if path.startswith("/notices/"):
+        return NOTICE_BODY_BYTES
+    return MAX_JSON_BYTES if path.startswith("/api/") else FORM_BODY_BYTES
+
+
+async def limit_address(request: OnlineRequest) -> None:
+    """Request middleware, before anybody is looked up. Raises TooManyRequests."""
+    group = group_of(request)
+    if group is not None:
+        sender = address_key(address_of(request))
+        await _take(request, f"{group}:from:{sender}", ALLOWANCES[group].address)
+
+
+async def limit_viewer(request: OnlineRequest) -> None:
+    """Request middleware, after `attach_viewer`. Raises TooManyRequests."""
+    group, viewer = group_of(request), request.ctx.viewer
+    if group is not None and viewer is not None:
+        await _take(request, f"{group}:by:{_who(viewer)}", ALLOWANCES[group].viewer)
+
+
+def group_of(request: OnlineRequest) -> str | None:
+    """The route's group; None for a page anybody may open as often as the machine bears."""
+    if request.route is None:
+        return None
+    return GROUPS.get((request.method, "/" + request.route.path.strip("/")))
+
+
+def _who(viewer: Viewer) -> UUID:
+    """The person, not the session: logging in again buys nothing."""
+    return viewer.person_id or viewer.staff_id or viewer.session_id
+
+
+async def _take(request: OnlineRequest, key: str, limit: int) -> None:
+    services = request.app.ctx
+    wait = await services.limiter.take(key, limit, now=services.clock())
+    if wait:
+        raise TooManyRequests(retry_after_seconds=wait)
