@@ -51,7 +51,8 @@ def routes(app: Sanic[Any, Any]) -> list[tuple[str, str, str]]:
             ",".join(sorted(route.methods)),
             getattr(route.handler, "guard", ""),
         )
-        for route in app.router.routes  # not routes_all: GET and POST of one address share a key there
+        # Not routes_all: GET and POST of one address share a key there.
+        for route in app.router.routes
     ]
 
 
