@@ -1,7 +1,7 @@
 """Puts the online program together."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +22,7 @@ from estation.identity import pages as identity_pages
 from estation.identity import routes as identity_routes
 from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, public
+from estation.identity.errors import Forbidden, FormExpired, LoginRequired
 from estation.ledger import metrics as ledger_metrics
 from estation.ledger import routes as ledger_routes
 from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, limit_viewer
@@ -33,6 +34,7 @@ from estation.services import OnlineApp, Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import Clock, system_clock
 from estation.shared.errors import Refused
+from estation.shared.openapi import described, document
 from estation.shared.pages import H5, render, wants_page
 from estation.shared.replies import json_reply, render_refusal
 
@@ -53,6 +55,13 @@ BLUEPRINTS = (
     payment_staff_pages.bp,
     reconciliation_pages.bp,
 )
+
+GUARD_REFUSALS: Mapping[str, tuple[type[Refused], ...]] = {
+    "public": (FormExpired,),
+    "citizen": (LoginRequired, FormExpired),
+    "staff": (LoginRequired, FormExpired, Forbidden),
+}
+"""What each guard may say before its handler is asked (identity/guards.py)."""
 
 DATABASE_LOST: tuple[type[Exception], ...] = (
     ConnectionError,
@@ -98,6 +107,7 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.blueprint(_static_files())
     app.add_route(healthz, "/healthz")
     app.add_route(metrics, "/metrics")
+    app.add_route(openapi, "/openapi.json")
     app.on_request(limit_address)
     app.on_request(attach_viewer)
     app.on_request(limit_viewer)
@@ -150,6 +160,7 @@ async def _everything(settings: Settings, clock: Clock) -> AsyncIterator[Any]:
 
 
 @public
+@described(answers={200: dict[str, str]})
 async def healthz(request: Request[Any, Any]) -> HTTPResponse:
     """200 when the database answers; for the load balancer and the supervisor."""
     await Tortoise.get_connection("default").execute_query("select 1")
@@ -162,6 +173,12 @@ async def metrics(request: Request[Any, Any]) -> HTTPResponse:
     with contextlib.suppress(*DATABASE_LOST):  # what we know without the database is still told
         await ledger_metrics.refresh(request.app.ctx.clock())
     return raw(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+
+
+@public
+async def openapi(request: Request[Any, Any]) -> HTTPResponse:
+    """What programs may ask of us, as OpenAPI 3.1."""
+    return json_reply(document(request.app, title="不动产 e 站", guards=GUARD_REFUSALS))
 
 
 async def _render_http_error(request: Request[Any, Any], error: SanicException) -> HTTPResponse:

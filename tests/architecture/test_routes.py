@@ -28,6 +28,7 @@ PUBLIC = {
     "/metrics",
     "/notices/alipay/<account:str>",
     "/notices/wechat-pay/<account:str>",
+    "/openapi.json",
     "/preferences/large-print",
     "/staff/login",
     "/static/<__file_uri__:path>",
@@ -74,6 +75,18 @@ def test_staff_addresses_are_for_staff_and_money_addresses_for_citizens() -> Non
             assert guard == "staff", address
         if address.startswith(("/pay/", "/fees", "/receipts", "/cases", "/api/orders")):
             assert guard == "citizen", address
+
+
+def test_every_json_route_is_described() -> None:
+    app = create_app(name=f"routes-{uuid4().hex}", settings=Settings.read())
+
+    silent = {
+        route.path
+        for route in app.router.routes
+        if route.path.startswith("api/") and not hasattr(route.handler, "operation")
+    }
+
+    assert silent == set()
 
 
 def test_every_way_to_change_something_is_bounded_or_says_why_not() -> None:

@@ -7,16 +7,25 @@ from uuid import UUID
 from sanic import Blueprint, HTTPResponse
 
 from estation.fees import queries
-from estation.fees.queries import BillView
+from estation.fees.errors import BillNotFound
+from estation.fees.queries import BillView, ItemView
 from estation.identity.api import citizen, citizen_only
 from estation.services import OnlineRequest
+from estation.shared.openapi import described, shape
 from estation.shared.replies import json_reply
 
 bp = Blueprint("fees_api", url_prefix="/api/bills")
 
+BILL = shape("Bill", BillView, without=("items",))
+BILLS = shape("Bills", None, bills=list[BILL])  # type: ignore[valid-type]
+WHOLE_BILL = shape(
+    "BillWithItems", BillView, without=("items",), items=list[ItemView], payees=dict[str, str]
+)
+
 
 @bp.get("/")
 @citizen_only
+@described(answers={200: BILLS})
 async def my_bills(request: OnlineRequest) -> HTTPResponse:
     """{"bills": [...]}: newest first, without items."""
     bills = await queries.bills_of(citizen(request).person_id)
@@ -25,6 +34,7 @@ async def my_bills(request: OnlineRequest) -> HTTPResponse:
 
 @bp.get("/<bill_id:uuid>")
 @citizen_only
+@described(answers={200: WHOLE_BILL}, refuses=(BillNotFound,))
 async def one_bill(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     """One bill with every item; `payees` names the payee codes."""
     bill = await queries.bill_of(citizen(request).person_id, bill_id)

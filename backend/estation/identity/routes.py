@@ -20,9 +20,19 @@ from estation.identity.api import (
     send_login_code,
     set_session_cookie,
 )
-from estation.identity.errors import LoginRequired
+from estation.identity.errors import (
+    CodeNotSent,
+    CodeTooSoon,
+    InvalidPhone,
+    LoginDead,
+    LoginRequired,
+    PersonTriesUsedUp,
+    WrongCode,
+    WrongPerson,
+)
 from estation.services import OnlineRequest
 from estation.shared.bodies import json_body
+from estation.shared.openapi import described
 from estation.shared.replies import json_reply
 
 login_bp = Blueprint("identity_api", url_prefix="/api/login")
@@ -47,8 +57,25 @@ class PersonBody(msgspec.Struct, forbid_unknown_fields=True):
     id_tail: str
 
 
+class SentAnswer(msgspec.Struct):
+    sent: bool
+
+
+class OpenedAnswer(msgspec.Struct):
+    """`needs_person`: the phone is proven, the person is confirmed next."""
+
+    token: str
+    csrf_token: str
+    needs_person: bool
+
+
 @login_bp.post("/code")
 @public
+@described(
+    body=PhoneBody,
+    answers={200: SentAnswer},
+    refuses=(InvalidPhone, CodeTooSoon, CodeNotSent),
+)
 async def code(request: OnlineRequest) -> HTTPResponse:
     """{"phone"} -> {"sent": true}, whether we know the phone or not."""
     services = request.app.ctx
@@ -64,6 +91,7 @@ async def code(request: OnlineRequest) -> HTTPResponse:
 
 @login_bp.post("/")
 @public
+@described(body=CodeBody, answers={200: OpenedAnswer}, refuses=(WrongCode,))
 async def login(request: OnlineRequest) -> HTTPResponse:
     """{"phone","code"} -> {"token", "csrf_token", "needs_person"}."""
     body, services, viewer = json_body(request, CodeBody), request.app.ctx, request.ctx.viewer
@@ -83,6 +111,11 @@ async def login(request: OnlineRequest) -> HTTPResponse:
 
 @login_bp.post("/person")
 @public
+@described(
+    body=PersonBody,
+    answers={200: OpenedAnswer},
+    refuses=(LoginRequired, WrongPerson, LoginDead, PersonTriesUsedUp),
+)
 async def person(request: OnlineRequest) -> HTTPResponse:
     """{"id_tail"} with the token of the step before -> a new token of the confirmed person."""
     viewer, services = request.ctx.viewer, request.app.ctx

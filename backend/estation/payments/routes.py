@@ -6,7 +6,7 @@ the same time, and answered only after the commit.
 
 import gc
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -15,11 +15,15 @@ from prometheus_client import Counter
 from sanic import Blueprint, HTTPResponse
 from sanic.response import empty, raw
 
+from estation.fees.api import BillChanged, BillNotPayable
+from estation.fees.errors import BillNotFound
 from estation.identity.api import address_key, address_of, citizen, citizen_only, public
 from estation.outside.pay_channels import Channel, NoticeRejected, PayChannel, Scene, VerifiedNotice
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import (
+    AttemptView,
     BillChoice,
+    OrderView,
     Outcome,
     SettleItem,
     cancel_order,
@@ -29,12 +33,22 @@ from estation.payments.api import (
     settle_batch,
     start_order,
 )
+from estation.payments.errors import (
+    AmountChanged,
+    AnotherAttemptLive,
+    ChannelTrouble,
+    OrderAlreadyOpen,
+    OrderNotFound,
+    OrderNotOpen,
+    SceneNotOffered,
+)
 from estation.services import OnlineApp, OnlineRequest, Services
 from estation.shared.bodies import json_body
 from estation.shared.errors import NotFound
 from estation.shared.fields import MAX_FEN
 from estation.shared.gather import Gatherer, Overloaded
 from estation.shared.limiting import FloodBound
+from estation.shared.openapi import described
 from estation.shared.replies import json_reply
 
 log = structlog.get_logger()
@@ -54,22 +68,14 @@ FAILED_NOTICES = Counter(
 
 class BillBody(msgspec.Struct, forbid_unknown_fields=True):
     bill_id: UUID
-    version: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.version < 2**31:
-            raise ValueError("version")
+    version: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
 class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
     """`expected_fen`: the sum the asker believes, so that nobody pays a surprise."""
 
     bills: list[BillBody]
-    expected_fen: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.expected_fen <= MAX_FEN:
-            raise ValueError("expected_fen")
+    expected_fen: Annotated[int, msgspec.Meta(ge=1, le=MAX_FEN)]
 
 
 class AttemptBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,6 +101,11 @@ async def alipay_notice(request: OnlineRequest, account: str) -> HTTPResponse:
 
 @bp.post("/api/orders")
 @citizen_only
+@described(
+    body=OrderBody,
+    answers={201: OrderView},
+    refuses=(BillNotFound, BillNotPayable, BillChanged, AmountChanged, OrderAlreadyOpen),
+)
 async def post_order(request: OnlineRequest) -> HTTPResponse:
     """Start an order: 201 with it. The answer shows who gets what before anything is paid."""
     body = json_body(request, OrderBody)
@@ -111,6 +122,7 @@ async def post_order(request: OnlineRequest) -> HTTPResponse:
 
 @bp.get("/api/orders/<order_id:uuid>")
 @citizen_only
+@described(answers={200: OrderView}, refuses=(OrderNotFound, ChannelTrouble))
 async def get_order(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """The order as it stands; the channel is asked when nobody did for some seconds."""
     services = request.app.ctx
@@ -125,6 +137,19 @@ async def get_order(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
 
 @bp.post("/api/orders/<order_id:uuid>/attempts")
 @citizen_only
+@described(
+    body=AttemptBody,
+    answers={200: AttemptView},
+    refuses=(
+        OrderNotFound,
+        OrderNotOpen,
+        BillChanged,
+        BillNotPayable,
+        AnotherAttemptLive,
+        SceneNotOffered,
+        ChannelTrouble,
+    ),
+)
 async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """A ticket to pay with: {"channel": "wechat_pay", "scene": "native"} and the like."""
     body = json_body(request, AttemptBody)
@@ -144,6 +169,10 @@ async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
 
 @bp.post("/api/orders/<order_id:uuid>/cancel")
 @citizen_only
+@described(
+    answers={200: OrderView},
+    refuses=(OrderNotFound, OrderNotOpen, AnotherAttemptLive, ChannelTrouble),
+)
 async def post_cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Cancel: the answer is the order, cancelled, or paid when money had arrived."""
     services = request.app.ctx
