@@ -1,7 +1,7 @@
 """Who may ask how often and how much: one table for every route of the online program.
 
-A citizen has fingers, an address may be a whole hall's Wi-Fi or a mobile operator's exit: the
-first bound is for one person, the second for a flood.
+A citizen has fingers and a program of theirs may ask each second; an address may be a whole hall's
+Wi-Fi or a mobile operator's exit. The first bound is for one person, the second for a flood.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ class Allowance(NamedTuple):
 
 
 ALLOWANCES: Final[Mapping[str, Allowance]] = {
-    "order": Allowance(viewer=20, address=300),
-    "attempt": Allowance(viewer=20, address=300),  # each asks a channel
-    "cancel": Allowance(viewer=20, address=300),  # each asks a channel
-    "look": Allowance(viewer=120, address=3000),  # an open page asks every few seconds
-    "receipt": Allowance(viewer=40, address=600),  # each draws a PDF
-    "login": Allowance(viewer=30, address=300),  # beside identity's own counts of guesses
+    "order": Allowance(viewer=60, address=1200),
+    "attempt": Allowance(viewer=60, address=1200),  # each asks a channel
+    "cancel": Allowance(viewer=60, address=1200),  # each asks a channel
+    "look": Allowance(viewer=600, address=6000),  # an open page asks every three seconds
+    "receipt": Allowance(viewer=60, address=1200),  # each draws a PDF
+    "login": Allowance(viewer=60, address=600),  # beside identity's own counts of guesses
     "preference": Allowance(viewer=60, address=600),
-    "staff": Allowance(viewer=60, address=600),
+    "staff": Allowance(viewer=120, address=1200),
 }
 
 GROUPS: Final[Mapping[tuple[str, str], str]] = {
