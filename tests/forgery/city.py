@@ -6,7 +6,7 @@ from typing import Any
 
 from tortoise import Tortoise
 
-from tests.forgery.corpus import Genuine
+from tests.forgery.forging import Genuine
 from tests.payments.city import City
 
 AT_ONCE = 12

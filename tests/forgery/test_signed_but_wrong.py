@@ -15,7 +15,7 @@ import pytest
 from estation.payments.invariants import broken_invariants
 from tests.entrance.running import Online, running_online
 from tests.forgery.city import digest, open_orders
-from tests.forgery.corpus import ALIPAY_DOOR, WECHAT_DOOR, Forgery, Genuine
+from tests.forgery.forging import ALIPAY_DOOR, WECHAT_DOOR, Forgery, Genuine
 from tests.forgery.wire import send_all
 from tests.outside.counterparts import NOW
 from tests.payments.city import count, rows

@@ -13,7 +13,8 @@ import pytest
 from estation.outside.pay_channels import NoticeRejected
 from tests.entrance.running import Online, running_online
 from tests.forgery.city import digest, open_orders
-from tests.forgery.corpus import Forgery, Genuine, by_kind, corpus, wire_corpus
+from tests.forgery.corpus import by_kind, corpus, wire_corpus
+from tests.forgery.forging import Forgery, Genuine
 from tests.forgery.wire import GONE, Answer, send_all
 from tests.outside.counterparts import NOW
 from tests.outside.test_vectors import VECTORS

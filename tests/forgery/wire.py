@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.forgery.corpus import Forgery
+from tests.forgery.forging import Forgery
 
 CONNECTIONS = 24
 GONE = 0
