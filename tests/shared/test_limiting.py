@@ -78,7 +78,10 @@ async def test_two_full_minutes_do_not_meet_at_the_boundary(limiter: Limiter) ->
     assert await limiter.take("anna", 5, now=next_minute) > 0
 
 
-async def test_a_hundred_at_once_get_exactly_the_allowance(limiter: Limiter) -> None:
+async def test_a_hundred_at_once_get_exactly_the_allowance(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiting, "ANSWER_SECONDS", 10)  # a busy machine is not the subject
     waits = await asyncio.gather(*(limiter.take("anna", 20, now=NOW) for _ in range(100)))
 
     assert waits.count(0) == 20

@@ -24,6 +24,9 @@ WINDOW_SECONDS: Final = 60
 KEPT_IN_PROCESS: Final = 20_000
 """Askers remembered by one worker; the one known longest makes room."""
 
+AT_ONCE: Final = 16
+"""Connections to Redis that one worker opens for this: a burst must not open hundreds."""
+
 ANSWER_SECONDS: Final = 0.25
 AWAY_SECONDS: Final = 5.0
 """After a failure Redis is left alone for so long: nobody waits for it at each click."""
@@ -90,13 +93,14 @@ class Limiter:
         self._redis = redis
         self._own: dict[str, Tally] = {}
         self._away_until = 0.0
+        self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def take(self, key: str, limit: int, *, now: datetime) -> int:
         """0 when `key` may ask once more in this minute, else the seconds to wait."""
         redis, loop_time = self._redis, asyncio.get_running_loop().time()
         if redis is not None and loop_time >= self._away_until:
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(ANSWER_SECONDS), self._gate:
                     return await _take_in_redis(redis, key, limit, now.timestamp())
             except (RedisError, OSError, TimeoutError) as failure:
                 self._away_until = loop_time + AWAY_SECONDS
