@@ -21,7 +21,7 @@ from tests.outside.counterparts import NOW
 from tests.payments.city import City, make_bill
 from tests.payments.fakes import FakeChannel
 
-EACH = 25
+EACH = 15
 """Requests for each route and asker."""
 
 MARK = "<script>odd(1)</script>"
