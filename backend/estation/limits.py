@@ -55,6 +55,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/api/login"): "login",
     ("POST", "/api/login/code"): "login",
     ("POST", "/api/login/person"): "login",
+    ("POST", "/api/wechat/mini-login"): "login",
     ("POST", "/login"): "login",
     ("POST", "/login/code"): "login",
     ("POST", "/login/person"): "login",

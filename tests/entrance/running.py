@@ -35,6 +35,7 @@ SECRETS = {
     "alipay/merchant_key.pem": lambda: private_pem("merchant"),
     "alipay/alipay_public_key.pem": lambda: public_pem("alipay"),
     "wechat/app_secret": lambda: b"secret",
+    "wechat/mini_secret": lambda: b"secret",
     "ledger/public.pem": lambda: public_pem("ledger"),
     "data.key": lambda: DATA_KEY,
 }

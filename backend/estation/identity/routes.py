@@ -27,6 +27,7 @@ from estation.identity.errors import (
     LoginDead,
     LoginRequired,
     PersonTriesUsedUp,
+    WechatLoginFailed,
     WrongCode,
     WrongPerson,
 )
@@ -133,6 +134,7 @@ async def person(request: OnlineRequest) -> HTTPResponse:
 
 @wechat_bp.post("/mini-login")
 @public
+@described(body=MiniLoginBody, answers={200: OpenedAnswer}, refuses=(WechatLoginFailed,))
 async def mini_login(request: OnlineRequest) -> HTTPResponse:
     """{"code"} of wx.login -> {"token", "csrf_token", "needs_person"}.
 
