@@ -341,7 +341,7 @@ async def test_money_in_suspense_is_given_back_for_its_incident(database: str, c
         by="maker",
         now=later(hours=1),
     )
-    await approve(request_id)
+    await approve(request_id, now=later(hours=1, minutes=1))
     await give_back(city, later(hours=2))
 
     assert await balance(SUSPENSE) == await balance(CLEARING) == 0

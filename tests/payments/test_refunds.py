@@ -586,3 +586,23 @@ async def test_alipays_own_words_for_short_of_money_are_understood(
 
     assert await state_of(refund_no) == "approved"
     assert "refund_not_enough" in await incidents()
+
+
+async def test_ordinary_news_pays_nothing_for_refunds(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured path: no lock, no question and no writing of refunds is in it."""
+    _, order, number = await city.opened()
+
+    async def never(*args: Any) -> None:
+        raise AssertionError("asked about refunds")
+
+    for name in ("lock_orders_of_news", "lock_refunds", "asked_fen"):
+        monkeypatch.setattr(f"estation.payments.actions.locking.{name}", never)
+    monkeypatch.setattr("estation.payments.actions.writing.RefundWriting", never)
+
+    report = city.paid(number)
+    await api.settle_batch([api.from_report(report)], now=later(seconds=30))
+    await api.settle_batch([api.from_report(report)], now=later(seconds=31))
+
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
