@@ -40,6 +40,7 @@ from estation.shared.errors import Refused
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
 from estation.shared.pages import environment
+from estation.simulation.main import simulate
 
 console = Console()
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="不动产 e 站")
@@ -51,6 +52,7 @@ main.add_typer(serve, name="serve")
 main.add_typer(gate, name="gate")
 main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
+main.add_typer(simulate, name="simulate")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 Side = Annotated[str, typer.Option(help="online or inner.")]

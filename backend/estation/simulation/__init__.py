@@ -1,0 +1,1 @@
+"""Whole worlds of payments under every hazard, replayable by seed (`estation simulate`)."""
