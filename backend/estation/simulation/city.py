@@ -115,6 +115,7 @@ class City:
             lambda: jobs.redrive_inbox(services, now=now),
             lambda: jobs.query_silent_attempts(services, now=now, limit=500),
             lambda: jobs.close_due_orders(services, now=now, limit=500),
+            lambda: jobs.send_refunds(services, now=now, limit=500),
             lambda: worker.dispatch_outbox(services, now),
         ]
 

@@ -8,15 +8,16 @@ from typing import Final, Protocol
 from uuid import UUID, uuid5
 
 from estation.fees import actions as fees
-from estation.fees.api import BillView
+from estation.fees.api import BillView, bill_of
 from estation.outside.gate.rows import FeeBillRow, FeeItemRow, PartyRow
 from estation.outside.pay_channels import Channel, ChannelState, Scene, VerifiedNotice
 from estation.payments import api
-from estation.payments.api import BillChoice
+from estation.payments.api import BillChoice, OrderState, OrderView, RefundState
 from estation.services import Services
 from estation.shared.clock import BEIJING
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
+from estation.simulation import desk
 from estation.simulation.channels import SimChannel, SimTrade
 from estation.simulation.hazards import Crash, CrashPlan, Weather, crash_at
 
@@ -27,12 +28,14 @@ REGION: Final = "360101"
 EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "no order": {
         "start_order": 10, "new_bill": 2, "revise": 1, "withdraw": 1, "replay_old_news": 1,
-        "pay_old_code": 2, "look": 1,
+        "pay_old_code": 2, "look": 1, "ask_refund": 3, "decide_refund": 3, "centre_refund": 1,
+        "redirect_refund": 1,
     },
     "no code": {"choose_wallet": 10, "cancel": 1, "look": 1, "revise": 1, "pay_old_code": 2},
     "a code": {
         "pay": 12, "choose_wallet": 4, "pay_old_code": 3, "look": 3, "hesitate": 3, "cancel": 2,
-        "revise": 1, "withdraw": 1, "nothing": 2, "replay_old_news": 1,
+        "revise": 1, "withdraw": 1, "nothing": 2, "replay_old_news": 1, "ask_refund": 1,
+        "decide_refund": 1,
     },
 }  # fmt: skip
 """What may happen next, by what the citizen has before him, and how often."""
@@ -101,6 +104,7 @@ class World:
         self.numbers: list[str] = []  # out_trade_nos the citizen ever saw a code of
         self.heard: list[Letter] = []
         self.steps = 0
+        self.centre_refunds = 0
         self.phase = "no order"
 
     async def step(self) -> None:
@@ -224,7 +228,7 @@ class World:
 
     async def pay(self) -> None:
         """The newest code on the screen."""
-        if not self._pay(self.numbers[-1:]) or self.chance.random() < 0.7:
+        if self._pay(self.numbers[-1:]) and self.chance.random() < 0.6:
             self.phase = "no order"  # the others keep the paid order's page open and try more
 
     async def pay_old_code(self) -> None:
@@ -284,6 +288,43 @@ class World:
         if self.heard:
             self.city.post(self.chance.choice(self.heard))
             self.weather.note("old_news_replayed")
+
+    # What the staff does about this citizen's money.
+
+    async def ask_refund(self) -> None:
+        if order := await self._an_order():
+            asked = await desk.ask(order, chance=self.chance, now=self.city.now())
+            self.story[-1] += f" {asked}"
+            if asked:
+                self.weather.note("refund_asked")
+
+    async def decide_refund(self) -> None:
+        for asked in (await desk.refunds_in(RefundState.ASKED, self.orders))[:1]:
+            self.story[-1] += " " + await desk.decide(
+                asked, chance=self.chance, now=self.city.now()
+            )
+
+    async def redirect_refund(self) -> None:
+        for abnormal in (await desk.refunds_in(RefundState.ABNORMAL, self.orders))[:1]:
+            await desk.redirect(abnormal, self.city.services, now=self.city.now())
+            self.weather.note("abnormal_refund_redirected")
+
+    async def centre_refund(self) -> None:
+        order = await self._an_order()
+        if order is None or order.state is not OrderState.PAID:
+            return
+        bill = await bill_of(self.person_id, self.chance.choice(order.bills).bill_id)
+        self.centre_refunds += 1
+        amount = await desk.centre_orders(
+            order, bill, number=self.centre_refunds, chance=self.chance, now=self.city.now()
+        )
+        self.story[-1] += f" {amount}"
+        self.weather.note("refund_ordered_by_the_centre")
+
+    async def _an_order(self) -> OrderView | None:
+        if not self.orders:
+            return None
+        return await api.order_of(self.person_id, self.chance.choice(self.orders))
 
     async def nothing(self) -> None:
         """Time passes."""

@@ -1,0 +1,83 @@
+"""The staff of a city: a maker and a checker of finance, and the centre's refund orders."""
+
+import random
+from datetime import datetime
+from uuid import UUID
+
+from estation.fees.api import BillView
+from estation.outside.gate.rows import RefundOrderRow
+from estation.payments import api
+from estation.payments.actions.refunds.centre import follow_orders
+from estation.payments.queries import OrderView
+from estation.payments.refund_queries import RefundView
+from estation.payments.rules import OrderState, RefundState
+from estation.services import Services
+from estation.shared.transactions import in_transaction
+
+MAKER, CHECKER = "经办甲", "复核乙"
+
+
+async def ask(order: OrderView, *, chance: random.Random, now: datetime) -> int:
+    """The maker asks for a part or all of a paid order; sometimes believing an old amount.
+
+    The fen asked for, 0 when nothing could be. Raises what ask_refund refuses.
+    """
+    if order.state is not OrderState.PAID:
+        return 0
+    left = sum(one.refundable_fen for one in await api.refundable_of(order_id=order.id))
+    if not left:
+        return 0
+    amount = left if chance.random() < 0.5 else chance.randint(1, left)
+    await api.ask_refund(
+        order_id=order.id,
+        amount_fen=amount,
+        believed_refundable_fen=left + (1 if chance.random() < 0.1 else 0),
+        reason="登记撤回，退还税费",
+        by=MAKER,
+        now=now,
+    )
+    return amount
+
+
+async def decide(asked: RefundView, *, chance: random.Random, now: datetime) -> str:
+    """The checker approves most; the maker may try, and must be refused."""
+    if chance.random() < 0.15:
+        await api.reject_refund(request_id=asked.request_id, by=CHECKER, note="不予退款", now=now)
+        return "rejected"
+    by = MAKER if chance.random() < 0.1 else CHECKER
+    await api.approve_refund(request_id=asked.request_id, by=by, now=now)
+    return "approved"
+
+
+async def redirect(abnormal: RefundView, services: Services, *, now: datetime) -> None:
+    await api.redirect_abnormal(refund_id=abnormal.id, by=MAKER, services=services, now=now)
+
+
+async def centre_orders(
+    order: OrderView, bill: BillView, *, number: int, chance: random.Random, now: datetime
+) -> int:
+    """The centre decided to give back a paid bill, wholly or partly; it may believe too much."""
+    amount = bill.total_fen if chance.random() < 0.5 else chance.randint(1, bill.total_fen)
+    row = RefundOrderRow(
+        source="jc-center",
+        source_id=f"{bill.bill_no}-r{number}",
+        version=1,
+        region=bill.region,
+        bill_source_id=bill.bill_no.removeprefix("B"),
+        order_no=order.order_no,
+        amount_fen=amount,
+        believed_refundable_fen=bill.total_fen,
+        shares=[],
+        reason="中心退费",
+        asked_by="收费员",
+        approved_by="科长",
+        approved_at=now,
+    )
+    async with in_transaction() as db:
+        await follow_orders(db, [row], now=now)
+    return amount
+
+
+async def refunds_in(state: RefundState, order_ids: list[UUID]) -> list[RefundView]:
+    page = await api.list_refunds(state=state, page=1)
+    return [refund for refund in page.rows if refund.order_id in order_ids]
