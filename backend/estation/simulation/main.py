@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from estation.simulation.city import STEPS
-from estation.simulation.running import Result, cohort_of, cohorts, run_all
+from estation.simulation.orderings import WrongMoney
+from estation.simulation.running import Result, cohort_of, cohorts, explore_here, run_all
 
 console = Console()
 simulate = typer.Typer(
@@ -39,6 +40,23 @@ def payments(
     results = _with_progress(chosen, seed=seed, processes=processes, steps=steps)
     _report(results, seed)
     raise typer.Exit(1 if any(result.broken for result in results) else 0)
+
+
+@simulate.command("orderings")
+def all_orderings(
+    length: Annotated[int, typer.Option(min=0, max=8, help="Events in a history.")] = 8,
+) -> None:
+    """Every ordering of pay, callback x2, query, close, expire, refund and refund notice."""
+    try:
+        found = explore_here(length=length)
+    except WrongMoney as wrong:
+        console.print(str(wrong), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(
+        f"histories up to {length} events: {found.histories}, of full length {found.complete}, "
+        f"through {found.states} states; every end is one of {dict(found.outcomes)}, "
+        "and each kind of end is the same money"
+    )
 
 
 def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int) -> list[Result]:

@@ -20,6 +20,7 @@ from estation import settings as settings_module
 from estation.local import LocalPostgres
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.simulation.city import STEPS, City, InvariantBroken
+from estation.simulation.orderings import EVENTS, Explored, explore
 from estation.simulation.seeded import repeatable
 
 COHORT: Final = 50
@@ -98,12 +99,33 @@ def run_here(cohort: range, *, seed: int, steps: int = STEPS) -> Result:
             return asyncio.run(play(cohort, seed=seed, url=url, steps=steps))
 
 
-async def play(cohort: range, *, seed: int, url: str, steps: int = STEPS) -> Result:
-    """One cohort in the migrated database at `url`, which is emptied first."""
+def explore_here(*, length: int = sum(EVENTS.values())) -> Explored:
+    """Every ordering of one order's events. Raises orderings.WrongMoney with the history."""
+    with tempfile.TemporaryDirectory(prefix="estation-simulate-") as folder:
+        Path(folder).chmod(0o711)
+        with _postgres(Path(folder)) as url:
+            return asyncio.run(_explore(url, length))
+
+
+async def _explore(url: str, length: int) -> Explored:
+    await _open(url)
+    try:
+        with repeatable("orderings"):
+            return await explore(length=length)
+    finally:
+        await Tortoise.close_connections()
+
+
+async def _open(url: str) -> None:
     config = settings_module.database(url)
     # One connection: whatever order the program's tasks take, it is the same at each replay.
     config["connections"]["default"]["credentials"]["maxsize"] = 1
     await Tortoise.init(config=config, _enable_global_fallback=True)
+
+
+async def play(cohort: range, *, seed: int, url: str, steps: int = STEPS) -> Result:
+    """One cohort in the migrated database at `url`, which is emptied first."""
+    await _open(url)
     city = City(seed, cohort, steps=steps)
     broken = ""
     try:

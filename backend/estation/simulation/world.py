@@ -178,7 +178,7 @@ class World:
         bill.state = state
         payees = self.chance.sample(["treasury", "non_tax", "maintenance_fund"], k=2)
         bill.shares = {payee: self.chance.randint(1, 2_000_000) for payee in payees}
-        row = _bill_row(bill, self.number, self.city.now())
+        row = bill_row(bill, self.number, self.city.now())
         async with in_transaction() as db:
             await fees.merge_bills(
                 db, [fees.IncomingBill(row, self.person_id)], data_as_of=self.city.now()
@@ -349,7 +349,7 @@ class World:
         return self.chance.choice(self.bills) if self.bills else None
 
 
-def _bill_row(bill: CentreBill, world: int, now: datetime) -> FeeBillRow:
+def bill_row(bill: CentreBill, world: int, now: datetime) -> FeeBillRow:
     return FeeBillRow(
         source=SOURCE,
         source_id=bill.source_id,
