@@ -46,6 +46,7 @@ class Payee(Strict):
     name: str
     kind: str  # treasury 国库, non_tax 财政非税专户, maintenance_fund 维修资金专户
     receipt_title: str
+    merchants: dict[str, str] = {}  # channel -> account_id of the payee's own merchant account
 
 
 class WechatPayMerchant(Strict):
@@ -143,6 +144,7 @@ class Wechat(Strict):
     oauth_url: str
     appid: str
     secret_file: str
+    mini_appid: str = ""  # of the city's mini-program; "": there is none
 
 
 class MiniProgram(Strict):
@@ -209,6 +211,8 @@ class Settings(_FromToml):
     order_minutes: int
     sms_url: str
     collecting_accounts: dict[str, str]  # channel -> account_id that collects city-wide
+    combining_accounts: dict[str, str] = {}  # channel -> account_id that pays payees at once (合单)
+    pay_code_key_file: str
     payees: list[Payee]
     wechat_pay: list[WechatPayAccount]
     wechat_combine: list[WechatCombineAccount] = []
@@ -253,6 +257,8 @@ class InnerSettings(_FromToml):
     source: str
     region: str
     bureau_name: str
+    online_url: str  # where citizens reach the online side; printed bills carry it
+    pay_code_key_file: str
     payees: list[Payee]
     gate: Gate
 

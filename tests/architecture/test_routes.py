@@ -27,6 +27,7 @@ PUBLIC = {
     "/logout",
     "/metrics",
     "/notices/alipay/<account:str>",
+    "/notices/wechat-combine/<account:str>",
     "/notices/wechat-pay/<account:str>",
     "/openapi.json",
     "/preferences/large-print",

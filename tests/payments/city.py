@@ -62,8 +62,13 @@ async def make_bill(
     return bill
 
 
-def make_settings() -> Any:
-    """What payments reads of the settings."""
+COMBINING = "wechat_combine:1900000100"
+MERCHANTS = {"treasury": "wechat_pay:1900000201", "non_tax": "wechat_pay:1900000202"}
+
+
+def make_settings(*, merchants: dict[str, str] | None = None, combining: bool = True) -> Any:
+    """What payments reads of the settings; `merchants` are the payees' own at WeChat Pay."""
+    own = merchants or {}
     return SimpleNamespace(
         city_name="江城市",
         public_url="http://127.0.0.1:8000",
@@ -72,9 +77,18 @@ def make_settings() -> Any:
             "wechat_pay": "wechat_pay:1900000109",
             "alipay": "alipay:2021000000000109",
         },
+        combining_accounts={"wechat_pay": COMBINING} if own and combining else {},
+        wechat=SimpleNamespace(appid="wx-official", mini_appid="wx-mini"),
         payees=[
-            SimpleNamespace(code="treasury", name="国家金库江城市中心支库（税务）"),
-            SimpleNamespace(code="non_tax", name="江城市财政非税收入专户（不动产登记费）"),
+            SimpleNamespace(
+                code=code,
+                name=name,
+                merchants={"wechat_pay": own[code]} if code in own else {},
+            )
+            for code, name in (
+                ("treasury", "国家金库江城市中心支库（税务）"),
+                ("non_tax", "江城市财政非税收入专户（不动产登记费）"),
+            )
         ],
     )
 
@@ -86,14 +100,17 @@ class City:
     wechat: FakeChannel = field(default_factory=wechat)
     alipay: FakeChannel = field(default_factory=alipay)
     person_id: UUID = field(default_factory=uuid4)
+    merchants: dict[str, str] = field(default_factory=dict)
+    others: list[FakeChannel] = field(default_factory=list)
 
     @property
     def services(self) -> Services:
+        channels = [self.wechat, self.alipay, *self.others]
         return cast(
             Services,
             SimpleNamespace(
-                settings=make_settings(),
-                channels={self.wechat.account_id: self.wechat, self.alipay.account_id: self.alipay},
+                settings=make_settings(merchants=self.merchants),
+                channels={channel.account_id: channel for channel in channels},
                 clock=lambda: NOW,
             ),
         )

@@ -22,6 +22,7 @@ from estation.outside.pay_channels import (
     RefundReport,
     RefundRequest,
     RefundStatus,
+    ReportPart,
     Scene,
     VerifiedNotice,
 )
@@ -72,9 +73,11 @@ class FakeChannel:
         state = ChannelState.NOT_PAID if self.knows_unscanned else ChannelState.NOT_FOUND
         number = f"4200{len(self.trades):024d}"
         self.trades.setdefault(request.out_trade_no, Trade(request, state, number))
-        if scene is Scene.JSAPI:
+        if scene in (Scene.JSAPI, Scene.MINI_PROGRAM):
             return PayTicket(jsapi_parameters={"package": f"prepay_id={request.out_trade_no}"})
-        if scene is Scene.WAP:
+        if scene is Scene.TRADE_CREATE:
+            return PayTicket(trade_no=number)
+        if scene in (Scene.WAP, Scene.PAGE, Scene.H5):
             return PayTicket(redirect_url=f"https://cashier/{request.out_trade_no}")
         return PayTicket(qr_content=f"code://{request.out_trade_no}")
 
@@ -258,6 +261,40 @@ class FakeChannel:
             await self.during[verb](out_trade_no)
         if verb in self.trouble:
             raise self.trouble[verb]
+
+
+@dataclass
+class CombiningChannel(FakeChannel):
+    """WeChat Pay's combined orders: one number for the payer, a trade for each part."""
+
+    account_id: str = "wechat_combine:1900000100"
+
+    def report(self, out_trade_no: str) -> ChannelReport:
+        """The channel has no trade number of the whole: the combining number stands for it."""
+        trade = self.trades.get(out_trade_no)
+        if trade is None or trade.state is not ChannelState.PAID:
+            return super().report(out_trade_no)
+        parts = tuple(
+            ReportPart(
+                part.account_id,
+                part.out_trade_no,
+                ChannelState.PAID,
+                channel_trade_no=f"{trade.trade_no}{turn:02d}",
+                paid_fen=part.amount_fen,
+                paid_at=trade.paid_at,
+            )
+            for turn, part in enumerate(trade.request.parts, start=1)
+        )
+        return ChannelReport(
+            self.channel,
+            self.account_id,
+            out_trade_no,
+            ChannelState.PAID,
+            channel_trade_no=out_trade_no,
+            paid_fen=sum(part.paid_fen or 0 for part in parts),
+            paid_at=trade.paid_at,
+            parts=parts,
+        )
 
 
 def wechat() -> FakeChannel:

@@ -104,7 +104,7 @@ def _app(day: Day) -> OnlineApp:
     services = days.services_for(day)
     services.vault = Vault(b"k" * 32)
     cast(Any, services).settings = SimpleNamespace(
-        public_url="http://127.0.0.1", wechat_pay=[], alipay=[]
+        public_url="http://127.0.0.1", wechat_pay=[], alipay=[], combining_accounts={}
     )
     app.ctx = services
     return app

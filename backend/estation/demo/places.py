@@ -119,6 +119,7 @@ def child_environment(
         "ESTATION_INNER_PORT": str(places.inner_port),
         "ESTATION_INNER_DATABASE_URL": inner_db,
         "ESTATION_INNER_SECRETS_DIR": str(places.secrets),
+        "ESTATION_INNER_ONLINE_URL": places.online_url,
         "ESTATION_INNER_GATE": json.dumps(
             {**local["inner"]["gate"], "folder": str(places.inner_gate)}
         ),
@@ -136,11 +137,12 @@ def make_folders(places: Places) -> None:
 
 
 def make_data_key(places: Places) -> None:
-    """32 random bytes for personal data at rest, made once."""
-    file = places.secrets / "data.key"
-    if not file.exists():
-        file.write_bytes(secrets.token_bytes(32))
-        file.chmod(0o600)
+    """32 random bytes for personal data at rest, and as many for the codes on bills, made once."""
+    for name in ("data.key", "pay_code.key"):
+        file = places.secrets / name
+        if not file.exists():
+            file.write_bytes(secrets.token_bytes(32))
+            file.chmod(0o600)
 
 
 def make_ledger_key(places: Places) -> None:

@@ -183,14 +183,15 @@ async def transfers_about(our_no: str, *, limit: int = 50) -> list[TransferView]
     ]
 
 
-async def payment_of(order_id: UUID) -> PaymentNumbers | None:
-    """The numbers of the payment that was applied to an order; None when none was."""
+async def payments_of(order_id: UUID) -> list[PaymentNumbers]:
+    """The numbers of all that was applied to an order: one, or one per part of a combined
+    payment."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select our_no, channel_no from ledger_transfer
-           where order_id = $1 and kind = 'payment'""",
+           where order_id = $1 and kind = 'payment' order by our_no, channel_no""",
         [order_id],
     )
-    return PaymentNumbers(**rows[0]) if rows else None
+    return [PaymentNumbers(**row) for row in rows]
 
 
 async def transfers_by_key(keys: Sequence[str]) -> dict[str, StandingTransfer]:

@@ -20,16 +20,42 @@ INVARIANTS: dict[str, str] = {
         left join ledger_entry e on e.transfer_id = t.id
         group by t.id having count(e.id) < 2 or sum(e.debit_fen) <> sum(e.credit_fen)""",
     "every_paid_attempt_has_one_arrival": """
-        select a.out_trade_no as breach from pay_attempt a where a.state = 'paid' and 1 <> (
+        select a.out_trade_no as breach from pay_attempt a
+        where a.state = 'paid' and a.parts is null and 1 <> (
             select count(*) from ledger_transfer t
             join ledger_entry e on e.transfer_id = t.id and e.debit_fen > 0
             where t.idempotency_key = 'arrival:' || a.account_id || ':' || a.channel_trade_no
               and e.debit_fen = a.paid_fen)""",
+    # At least: what a channel names beyond the parts, or twice, is in the books too.
+    "every_paid_combined_attempt_has_its_arrivals": """
+        select a.out_trade_no as breach from pay_attempt a
+        where a.state = 'paid' and a.parts is not null and a.paid_fen > (
+            select coalesce(sum(e.debit_fen), 0) from ledger_entry e
+            where e.debit_fen > 0 and e.transfer_id in (
+                select t.id from ledger_transfer t
+                where t.order_id = a.order_id and t.kind in ('payment', 'suspense')
+                union select t.id from jsonb_array_elements(a.parts) part
+                join ledger_transfer t on t.our_no = part->>'out_trade_no'
+                where t.kind in ('payment', 'suspense')))""",
     "every_paid_order_has_one_payment": """
-        select o.order_no as breach from pay_order o where o.state = 'paid' and 1 <> (
-            select count(*) from ledger_transfer t
-            join ledger_entry e on e.transfer_id = t.id and e.debit_fen > 0
-            where t.order_id = o.id and t.kind = 'payment' and e.debit_fen = o.amount_fen)""",
+        select o.order_no as breach from pay_order o
+        left join lateral (
+            select count(distinct t.id) as arrivals, sum(e.debit_fen) as fen
+            from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+            where t.order_id = o.id and t.kind = 'payment') p on true
+        where o.state = 'paid' and (p.fen is distinct from o.amount_fen or p.arrivals <> 1
+            and not exists (select from pay_attempt a where a.order_id = o.id
+                and a.state = 'paid' and jsonb_array_length(a.parts) = p.arrivals))""",
+    "every_part_pays_its_own_payee": """
+        select part->>'out_trade_no' as breach from pay_attempt a
+        cross join lateral jsonb_array_elements(a.parts) part
+        join ledger_transfer t on t.our_no = part->>'out_trade_no' and t.kind = 'payment'
+        where a.parts is not null and 2 <> (
+            select count(*) from ledger_entry e where e.transfer_id = t.id and (
+                e.account = 'channel_clearing:' || (part->>'account_id')
+                    and e.debit_fen = (part->>'amount_fen')::bigint
+                or e.account = 'payee_payable:' || (part->>'payee_code')
+                    and e.credit_fen = (part->>'amount_fen')::bigint))""",
     "every_payment_belongs_to_a_paid_order": """
         select t.id::text as breach from ledger_transfer t where t.kind = 'payment'
         and not exists (select from pay_order o where o.id = t.order_id and o.state = 'paid')""",

@@ -101,6 +101,8 @@ class PayAttempt(Model):
     # The sub-orders of a combined payment, as asked for: [{payee_code, account_id, out_trade_no,
     # amount_fen}]; null for a payment to one account. Never changed.
     parts = fields.JSONField[list[dict[str, Any]]](null=True)
+    # Digest of the wallet or address the ticket is bound to; null where anybody may pay with it.
+    payer_mark = fields.CharField(max_length=64, null=True)
     channel_trade_no = fields.CharField(max_length=64, null=True)
     paid_fen: int | None = fields.BigIntField(null=True)  # what the payer was charged
     created_at: datetime = fields.DatetimeField()

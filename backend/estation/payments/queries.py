@@ -1,5 +1,6 @@
 """Orders, attempts and incidents as plain values; nothing here writes."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,17 +9,33 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
-from estation.ledger.api import payment_of
+from estation.ledger.api import PaymentNumbers, payments_of
 from estation.outside.pay_channels import Channel, Scene
+from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import IncidentNotFound, OrderNotFound
 from estation.payments.models import Incident, Notice, PayAttempt, PayOrder, PayOrderBill
 from estation.payments.models import PayOrderSplit as SplitRow
-from estation.payments.rules import LIVE, AttemptState, IncidentState, OrderState
+from estation.payments.rules import (
+    BOUND_TO_A_PAYER,
+    H5_LINK_LIFE,
+    LIVE,
+    AttemptState,
+    IncidentState,
+    OrderState,
+    Part,
+)
+
+MADE_AT = "made_at"
+"""In a stored ticket: when the channel gave it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """One try at one channel; of the three ticket fields at most one is set."""
+    """One try at one channel; of the four ticket fields at most one is set.
+
+    `ticket_until` is when the ticket must be asked for again, where that is before the end;
+    `parts` the sub-orders of a combined payment.
+    """
 
     id: UUID
     channel: Channel
@@ -32,6 +49,9 @@ class AttemptView:
     expires_at: datetime
     channel_trade_no: str | None
     paid_at: datetime | None
+    trade_no: str | None = None
+    ticket_until: datetime | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +65,19 @@ class OrderBillView:
 
 @dataclass(frozen=True, slots=True)
 class SplitView:
-    """What one payee gets of one bill, and the number of the receipt for it."""
+    """What one payee gets of one bill, and the number of the receipt for it.
+
+    The last two are the payment's numbers once it is paid: of the payee's own part, where there
+    are parts.
+    """
 
     payee_code: str
     payee_name: str
     bill_id: UUID
     amount_fen: int
     receipt_no: str
+    out_trade_no: str = ""
+    channel_trade_no: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +217,19 @@ async def attempts_of_order(order_id: UUID) -> list[AttemptView]:
 
 
 async def ended_unpaid(out_trade_nos: Sequence[str]) -> list[str]:
-    """Of these numbers the ones whose attempt is closed or refused here; set-based."""
+    """Of these numbers the ones whose attempt is closed or refused here; set-based.
+
+    A channel's bill names the parts of a combined payment, each at its payee's account.
+    """
+    whole: dict[str, list[str]] = {}
+    for number in out_trade_nos:
+        whole.setdefault(whole_number(number), []).append(number)
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select out_trade_no from pay_attempt
            where out_trade_no = any($1::text[]) and state in ('closed', 'refused')""",
-        [list(out_trade_nos)],
+        [list(whole)],
     )
-    return [row["out_trade_no"] for row in rows]
+    return [number for row in rows for number in whole[row["out_trade_no"]]]
 
 
 async def open_incident_count() -> int:
@@ -219,7 +251,43 @@ def attempt_view(row: PayAttempt) -> AttemptView:
         expires_at=row.expires_at,
         channel_trade_no=row.channel_trade_no,
         paid_at=row.paid_at,
+        trade_no=ticket.get("trade_no"),
+        ticket_until=_ticket_until(row),
+        parts=parts_of(row.parts),
     )
+
+
+def payer_mark(scene: Scene, payer: str | None) -> str | None:
+    """Digest of the wallet or address a ticket of this scene is bound to, if of any."""
+    if payer is None or scene not in BOUND_TO_A_PAYER | {Scene.H5}:
+        return None
+    return hashlib.sha256(payer.encode()).hexdigest()
+
+
+def ticket_made_at(row: PayAttempt) -> datetime | None:
+    said = (row.ticket or {}).get(MADE_AT)
+    return datetime.fromisoformat(said) if said else None
+
+
+def _ticket_until(row: PayAttempt) -> datetime | None:
+    made_at = ticket_made_at(row)
+    return made_at + H5_LINK_LIFE if made_at and row.scene is Scene.H5 else None
+
+
+async def payee_sums(order_id: UUID) -> dict[str, int]:
+    """What each payee gets of an order, over all its bills."""
+    sums: dict[str, int] = {}
+    for split in await SplitRow.filter(order_id=order_id):
+        sums[split.payee_code] = sums.get(split.payee_code, 0) + split.amount_fen
+    return sums
+
+
+async def live_attempt_serves(order_id: UUID, openid: str | None) -> bool:
+    """False when the order's live ticket is bound to another wallet than this openid's."""
+    row = await PayAttempt.filter(order_id=order_id, state__in=list(LIVE)).first()
+    if row is None or row.scene not in BOUND_TO_A_PAYER:
+        return True
+    return row.payer_mark == payer_mark(row.scene, openid)
 
 
 async def _view(order: PayOrder) -> OrderView:
@@ -227,7 +295,9 @@ async def _view(order: PayOrder) -> OrderView:
     splits = await SplitRow.filter(order_id=order.id).order_by("receipt_no")
     attempts = await PayAttempt.filter(order_id=order.id).order_by("created_at")
     live = next((row for row in attempts if row.state in LIVE), None)
-    paid = await _applied(order, attempts)
+    payments = await payments_of(order.id) if order.state is OrderState.PAID else []
+    paid = _applied(payments, attempts)
+    numbers = _numbers_by_payee(paid, payments)
     return OrderView(
         id=order.id,
         order_no=order.order_no,
@@ -242,7 +312,14 @@ async def _view(order: PayOrder) -> OrderView:
             for row in bills
         ],
         splits=[
-            SplitView(row.payee_code, row.payee_name, row.bill_id, row.amount_fen, row.receipt_no)
+            SplitView(
+                row.payee_code,
+                row.payee_name,
+                row.bill_id,
+                row.amount_fen,
+                row.receipt_no,
+                *numbers.get(row.payee_code, numbers.get("", ("", ""))),
+            )
             for row in splits
         ],
         live_attempt=attempt_view(live) if live else None,
@@ -250,16 +327,34 @@ async def _view(order: PayOrder) -> OrderView:
     )
 
 
-async def _applied(order: PayOrder, attempts: Sequence[PayAttempt]) -> PayAttempt | None:
+def _applied(
+    payments: Sequence[PaymentNumbers], attempts: Sequence[PayAttempt]
+) -> PayAttempt | None:
     """The attempt that paid the order. Others may have brought money too; that waits in suspense,
     and the books alone tell which one was applied."""
-    payment = await payment_of(order.id) if order.state is OrderState.PAID else None
-    if payment is None:
-        return None
-    numbers = (payment.our_no, payment.channel_no)
-    return next(
-        (row for row in attempts if (row.out_trade_no, row.channel_trade_no) == numbers), None
-    )
+    applied = {(payment.our_no, payment.channel_no) for payment in payments}
+    part_numbers = {payment.our_no for payment in payments}
+    for row in attempts:
+        if (row.out_trade_no, row.channel_trade_no) in applied:
+            return row
+        if any(part.out_trade_no in part_numbers for part in parts_of(row.parts)):
+            return row
+    return None
+
+
+def _numbers_by_payee(
+    paid: PayAttempt | None, payments: Sequence[PaymentNumbers]
+) -> dict[str, tuple[str, str]]:
+    """Our number and the channel's for each payee's money; under "" when all came at once."""
+    if paid is None:
+        return {}
+    if not paid.parts:
+        return {"": (paid.out_trade_no, paid.channel_trade_no or "")}
+    channel_nos = {payment.our_no: payment.channel_no for payment in payments}
+    return {
+        part.payee_code: (part.out_trade_no, channel_nos.get(part.out_trade_no, ""))
+        for part in parts_of(paid.parts)
+    }
 
 
 def incident_view(row: Incident) -> IncidentView:

@@ -79,8 +79,16 @@ class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AttemptBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`buyer_open_id`: Alipay's, for the scene trade_create; it says whose wallet is asked, and
+    nothing about whose bill it is."""
+
     channel: Channel
     scene: Scene
+    buyer_open_id: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.buyer_open_id) > 128:
+            raise ValueError("buyer_open_id")
 
 
 @bp.post("/notices/wechat-pay/<account>")
@@ -88,6 +96,13 @@ class AttemptBody(msgspec.Struct, forbid_unknown_fields=True):
 async def wechat_pay_notice(request: OnlineRequest, account: str) -> HTTPResponse:
     """WeChat Pay's callback for one mchid."""
     return await _receive(request, f"{Channel.WECHAT_PAY}:{account}", "application/json")
+
+
+@bp.post("/notices/wechat-combine/<account>")
+@public
+async def wechat_combine_notice(request: OnlineRequest, account: str) -> HTTPResponse:
+    """WeChat Pay's callback about a combined payment, for the combining mchid."""
+    return await _receive(request, f"wechat_combine:{account}", "application/json")
 
 
 @bp.post("/notices/alipay/<account>")
@@ -162,6 +177,8 @@ async def post_attempt(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         services=services,
         payer_ip=address_of(request),
         openid=viewer.openid,
+        appid=viewer.appid,
+        buyer_id=body.buyer_open_id or None,
         now=services.clock(),
     )
     return json_reply(attempt)

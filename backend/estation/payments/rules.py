@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from msgspec import Struct
+
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
 
 
@@ -151,8 +153,14 @@ LIVE = frozenset({AttemptState.OPENING, AttemptState.OPEN})
 WATCHED = LIVE | {AttemptState.ABANDONED}
 """The channel is still asked about these."""
 
-UNSEEN_UNTIL_SCANNED = frozenset({Scene.PRECREATE, Scene.WAP})
+UNSEEN_UNTIL_SCANNED = frozenset({Scene.PRECREATE, Scene.WAP, Scene.PAGE})
 """Alipay makes the trade when the payer scans or opens it; before that it is "not found"."""
+
+BOUND_TO_A_PAYER = frozenset({Scene.JSAPI, Scene.MINI_PROGRAM, Scene.TRADE_CREATE})
+"""Only the wallet the ticket was made for can pay with it."""
+
+H5_LINK_LIFE = timedelta(minutes=4)
+"""WeChat Pay's h5_url opens for five minutes; the payer needs one to tap it."""
 
 LATE_MARGIN = timedelta(minutes=10)
 """A payer who began before the code's end may finish after it."""
@@ -188,6 +196,15 @@ class OrderNow:
         self.state = to
 
 
+class Part(Struct, frozen=True):
+    """A sub-order of a combined payment as it was asked for: what one payee is to get."""
+
+    payee_code: str
+    account_id: str
+    out_trade_no: str
+    amount_fen: int
+
+
 @dataclass(slots=True)
 class AttemptNow:
     """What of a locked attempt decides; `paid_fen` and `channel_trade_no` once it is paid."""
@@ -199,6 +216,7 @@ class AttemptNow:
     state: AttemptState
     channel_trade_no: str | None = None
     paid_fen: int | None = None
+    parts: tuple[Part, ...] = ()
 
     def move(self, to: AttemptState) -> None:
         if to not in ATTEMPT_MOVES[self.state]:
@@ -341,8 +359,8 @@ def _judge_paid(
         return Verdict(OutcomeKind.INCIDENT, kind, Posting.SUSPENSE)
     if ours.state is AttemptState.PAID:
         return Verdict(OutcomeKind.INCIDENT, IncidentKind.DOUBLE_PAYMENT, Posting.SUSPENSE)
-    in_the_way = _in_the_way(report, ours, order, bills)
-    return _set_aside(in_the_way, order) if in_the_way else APPLIED
+    reason = in_the_way(report, ours, order, bills)
+    return set_aside(reason, order) if reason else APPLIED
 
 
 def _judge_known(
@@ -353,13 +371,13 @@ def _judge_known(
         return _only(IncidentKind.CONTRADICTING_NEWS)
     if attempt is not None and order is not None and attempt.state is not AttemptState.PAID:
         # It came before we knew the number, and waits in suspense with its incident.
-        return _set_aside(IncidentKind.UNKNOWN_ORDER, order, posting=None)
+        return set_aside(IncidentKind.UNKNOWN_ORDER, order, posting=None)
     if (report.refunded_fen or 0) > arrival.refunds_fen:
         return _only(IncidentKind.UNEXPECTED_REFUND)
     return REPEATED
 
 
-def _in_the_way(
+def in_the_way(
     report: ChannelReport, attempt: AttemptNow, order: OrderNow, bills: list[BillNow]
 ) -> IncidentKind | None:
     """The first reason not to apply this money. Lateness alone is none: an order that is past
@@ -376,7 +394,7 @@ def _in_the_way(
     return next((kind for bill in bills if (kind := BILL_IN_THE_WAY[bill])), None)
 
 
-def _set_aside(
+def set_aside(
     kind: IncidentKind, order: OrderNow, *, posting: Posting | None = Posting.SUSPENSE
 ) -> Verdict:
     """The attempt is paid, the money waits, and the order ends so that no bill stays blocked."""
@@ -437,6 +455,11 @@ def must_end(
 def is_silent_too_long(order_expires_at: datetime, *, now: datetime) -> bool:
     """True when an attempt that still has no certain answer needs a person's eye."""
     return order_expires_at + SILENT_AFTER <= now
+
+
+def ticket_serves(scene: Scene, made_at: datetime | None, *, now: datetime) -> bool:
+    """False when the channel must be asked for the ticket again, under the same number."""
+    return scene is not Scene.H5 or made_at is None or now < made_at + H5_LINK_LIFE
 
 
 def inbox_pause(tries: int) -> timedelta:

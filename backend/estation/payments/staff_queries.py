@@ -10,6 +10,7 @@ import orjson
 from tortoise import Tortoise
 
 from estation.ledger.api import TransferView, transfers_about
+from estation.payments.combining import parts_of, whole_number
 from estation.payments.models import Incident, Notice, PayAttempt, PayOrder
 from estation.payments.queries import IncidentView, incident_view
 from estation.payments.rules import IncidentState
@@ -117,13 +118,13 @@ async def story_of(incident: IncidentView) -> Story:
         if order
         else []
     )
-    number = incident.out_trade_no
+    numbers = _numbers(incident.out_trade_no, attempts)
     notices = (
-        await Notice.filter(out_trade_no=number).order_by("received_at", "id").limit(100)
-        if number
+        await Notice.filter(out_trade_no__in=numbers).order_by("received_at", "id").limit(100)
+        if numbers
         else []
     )
-    transfers = await transfers_about(number) if number else []
+    transfers = [one for number in numbers for one in await transfers_about(number)]
     moments = [
         *_of_incident(incident),
         *(moment for attempt in attempts for moment in _of_attempt(attempt)),
@@ -140,10 +141,25 @@ async def story_of(incident: IncidentView) -> Story:
     )
 
 
+def _numbers(number: str, attempts: Sequence[PayAttempt]) -> list[str]:
+    """The incident's number, and with a combined payment's the whole and all its parts: the
+    notice names the whole, the books and the channel's bill the parts."""
+    if not number:
+        return []
+    whole = whole_number(number)
+    parts = [
+        part.out_trade_no
+        for attempt in attempts
+        if attempt.out_trade_no == whole
+        for part in parts_of(attempt.parts)
+    ]
+    return list(dict.fromkeys([number, whole, *parts]))
+
+
 async def _order(incident: IncidentView) -> PayOrder | None:
     if incident.order_id:
         return await PayOrder.get_or_none(id=incident.order_id)
-    attempt = await PayAttempt.get_or_none(out_trade_no=incident.out_trade_no)
+    attempt = await PayAttempt.get_or_none(out_trade_no=whole_number(incident.out_trade_no))
     return await PayOrder.get_or_none(id=attempt.order_id) if attempt else None
 
 

@@ -5,13 +5,14 @@ channels answer with the same trade; if nobody asks again the janitor closes it.
 """
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import structlog
+from msgspec import to_builtins
 
 from estation.fees.api import BillChanged, BillNotPayable, LockedBill, lock_bills
 from estation.outside.pay_channels import (
@@ -19,11 +20,12 @@ from estation.outside.pay_channels import (
     Channel,
     ChannelRefused,
     ChannelUnknown,
+    PaymentPart,
     PaymentRequest,
     PayTicket,
     Scene,
 )
-from estation.payments import rules
+from estation.payments import combining, rules
 from estation.payments.actions.asking import channel_of
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.orders import end_order, free_the_way
@@ -35,7 +37,14 @@ from estation.payments.errors import (
     SceneNotOffered,
 )
 from estation.payments.models import PayAttempt, PayOrderBill
-from estation.payments.queries import AttemptView, attempt_view
+from estation.payments.queries import (
+    MADE_AT,
+    AttemptView,
+    attempt_view,
+    payee_sums,
+    payer_mark,
+    ticket_made_at,
+)
 from estation.payments.rules import LIVE, AttemptState, BillNow, OrderState
 from estation.services import Services
 from estation.settings import Settings
@@ -52,7 +61,34 @@ IN_FLIGHT = timedelta(seconds=15)
 WAIT_STEP_SECONDS = 0.1
 WAIT_STEPS = 50
 
-NOTICE_PATHS = {Channel.WECHAT_PAY: "wechat-pay", Channel.ALIPAY: "alipay"}
+NOTICE_PATHS = {
+    "wechat_pay": "wechat-pay",
+    "wechat_combine": "wechat-combine",
+    "alipay": "alipay",
+}
+"""By the kind of account that is asked."""
+
+RETURN_SCENES = frozenset({Scene.H5, Scene.WAP, Scene.PAGE})
+"""The payer leaves our page for the channel's and is sent back."""
+
+
+RETURN_PATH = "/pay/return/alipay"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How the payer wants to pay; `payer` is the wallet the ticket is bound to, if any."""
+
+    channel: Channel
+    scene: Scene
+    payer: str | None
+    payer_ip: str | None
+    return_path: str
+
+    @property
+    def mark(self) -> str | None:
+        """A digest, to know again whom the ticket is bound to; the id itself is not kept."""
+        return payer_mark(self.scene, self.payer_ip if self.scene is Scene.H5 else self.payer)
 
 
 class _Step(StrEnum):
@@ -76,22 +112,29 @@ async def open_attempt(
     payer_ip: str | None,
     openid: str | None,
     now: datetime,
+    appid: str | None = None,
+    buyer_id: str | None = None,
+    return_path: str = RETURN_PATH,
 ) -> AttemptView:
     """A ticket to pay this order at this channel and scene; the same one when asked again.
 
-    A live attempt of another kind is closed at its channel first. Refuses OrderNotFound,
-    OrderNotOpen, SceneNotOffered, BillChanged and BillNotPayable (the order is ended then),
-    AnotherAttemptLive, ChannelTrouble (the attempt is kept and watched). `payer_ip` is for
-    scenes that must name it; none of today's does.
+    A live attempt of another kind, or bound to another payer's wallet, is closed at its channel
+    first. `openid` is the payer's at `appid` (None: the official account's), `buyer_id` Alipay's
+    buyer open id, `return_path` the page of ours the channel sends the payer back to. Refuses
+    OrderNotFound, OrderNotOpen, SceneNotOffered (also without the openid, buyer or address the
+    scene needs), BillChanged and BillNotPayable (the order is ended then), AnotherAttemptLive,
+    ChannelTrouble (the attempt is kept and watched).
     """
-    if scene not in SCENES[channel] or (scene is Scene.JSAPI and not openid):
+    payer = _payer(scene, services.settings, openid=openid, appid=appid, buyer_id=buyer_id)
+    if scene not in SCENES[channel] or _lacks(scene, payer, payer_ip):
         raise SceneNotOffered(channel=channel, scene=scene)
+    asked = _Asked(channel, scene, payer, payer_ip, return_path)
     for _ in range(ROUNDS):
-        step, attempt = await _next_step(person_id, order_id, channel, scene, services, now)
+        step, attempt = await _next_step(person_id, order_id, asked, services, now)
         if step is _Step.READY and attempt is not None:
             return attempt_view(attempt)
         if step in (_Step.ASK, _Step.ASK_AGAIN) and attempt is not None:
-            return await _ask(attempt, services, openid, is_first=step is _Step.ASK, now=now)
+            return await _ask(attempt, asked, services, is_first=step is _Step.ASK, now=now)
         if step is _Step.WAIT and attempt is not None:
             await _wait_for_ticket(attempt.id)
         elif step is _Step.BILLS:
@@ -101,13 +144,30 @@ async def open_attempt(
     raise AnotherAttemptLive
 
 
-async def _next_step(
-    person_id: UUID,
-    order_id: UUID,
-    channel: Channel,
+def _payer(
     scene: Scene,
-    services: Services,
-    now: datetime,
+    settings: Settings,
+    *,
+    openid: str | None,
+    appid: str | None,
+    buyer_id: str | None,
+) -> str | None:
+    """Whose wallet the ticket will be bound to: an openid counts only at the appid that pays."""
+    if scene is Scene.JSAPI:
+        return openid if appid is None or appid == settings.wechat.appid else None
+    if scene is Scene.MINI_PROGRAM:
+        return openid if appid and appid == settings.wechat.mini_appid else None
+    return buyer_id if scene is Scene.TRADE_CREATE else None
+
+
+def _lacks(scene: Scene, payer: str | None, payer_ip: str | None) -> bool:
+    if scene is Scene.H5:
+        return not payer_ip
+    return scene in rules.BOUND_TO_A_PAYER and not payer
+
+
+async def _next_step(
+    person_id: UUID, order_id: UUID, asked: _Asked, services: Services, now: datetime
 ) -> tuple[_Step, PayAttempt | None]:
     async with in_transaction() as db:
         order = await lock_order(db, order_id)
@@ -121,29 +181,45 @@ async def _next_step(
             return _Step.BILLS, None
         live = await PayAttempt.filter(order_id=order_id, state__in=list(LIVE)).first()
         if live is None:
-            return _Step.ASK, await _commit_intent(order, channel, scene, services.settings, now)
-    return _step_beside(live, channel, scene, now), live
+            return _Step.ASK, await _commit_intent(order, asked, services.settings, now)
+    return _step_beside(live, asked, now), live
 
 
-def _step_beside(live: PayAttempt, channel: Channel, scene: Scene, now: datetime) -> _Step:
-    if (live.channel, live.scene) != (channel, scene):
+def _step_beside(live: PayAttempt, asked: _Asked, now: datetime) -> _Step:
+    if (live.channel, live.scene, live.payer_mark) != (asked.channel, asked.scene, asked.mark):
         return _Step.FREE
     if live.state is AttemptState.OPEN:
-        return _Step.READY
+        is_fresh = rules.ticket_serves(live.scene, ticket_made_at(live), now=now)
+        return _Step.READY if is_fresh else _Step.ASK_AGAIN
     return _Step.WAIT if now - live.created_at < IN_FLIGHT else _Step.ASK_AGAIN
 
 
 async def _commit_intent(
-    order: dict[str, Any], channel: Channel, scene: Scene, settings: Settings, now: datetime
+    order: dict[str, Any], asked: _Asked, settings: Settings, now: datetime
 ) -> PayAttempt:
+    number = ids.trade_number(now)
+    route = combining.route_of(
+        await payee_sums(order["id"]),
+        scene=asked.scene,
+        out_trade_no=number,
+        merchants={
+            payee.code: payee.merchants[asked.channel]
+            for payee in settings.payees
+            if asked.channel in payee.merchants
+        },
+        collecting=settings.collecting_accounts[asked.channel],
+        combining=settings.combining_accounts.get(asked.channel),
+    )
     attempt = PayAttempt(
         id=ids.row_id(now),
         order_id=order["id"],
-        channel=channel,
-        account_id=settings.collecting_accounts[channel],
-        scene=scene,
-        out_trade_no=ids.trade_number(now),
+        channel=asked.channel,
+        account_id=route.account_id,
+        scene=asked.scene,
+        out_trade_no=number,
         amount_fen=order["amount_fen"],
+        parts=to_builtins(route.parts) if route.parts else None,
+        payer_mark=asked.mark,
         state=AttemptState.OPENING,
         created_at=now,
         expires_at=order["expires_at"],
@@ -154,10 +230,10 @@ async def _commit_intent(
 
 
 async def _ask(
-    attempt: PayAttempt, services: Services, openid: str | None, *, is_first: bool, now: datetime
+    attempt: PayAttempt, asked: _Asked, services: Services, *, is_first: bool, now: datetime
 ) -> AttemptView:
     """Ask the channel with no transaction open: it may take seconds."""
-    request = _request(attempt, services.settings, openid)
+    request = _request(attempt, asked, services.settings)
     try:
         channel = channel_of(attempt.account_id, services)
         ticket = await channel.open_payment(attempt.scene, request)
@@ -170,34 +246,42 @@ async def _ask(
     except ChannelUnknown as trouble:
         log.warning("open_unknown", out_trade_no=attempt.out_trade_no, code=trouble.code)
         raise ChannelTrouble(reason="unknown") from None
-    return await _store_ticket(attempt, ticket)
+    return await _store_ticket(attempt, ticket, now)
 
 
-def _request(attempt: PayAttempt, settings: Settings, openid: str | None) -> PaymentRequest:
-    """Made from stored values only, so that asking again says exactly the same."""
-    account = attempt.account_id.split(":", 1)[1]
-    is_wap = attempt.scene is Scene.WAP
+def _request(attempt: PayAttempt, asked: _Asked, settings: Settings) -> PaymentRequest:
+    """Made from stored values and what the ticket is bound to, so that asking again says exactly
+    the same; where the payer comes back to is no part of the trade."""
+    kind, account = attempt.account_id.split(":", 1)
+    goes_away = attempt.scene in RETURN_SCENES
+    description = f"{settings.city_name}不动产税费"
     return PaymentRequest(
         out_trade_no=attempt.out_trade_no,
         amount_fen=attempt.amount_fen,
-        description=f"{settings.city_name}不动产税费",
+        description=description,
         expires_at=attempt.expires_at,
-        notify_url=f"{settings.public_url}/notices/{NOTICE_PATHS[attempt.channel]}/{account}",
-        return_url=f"{settings.public_url}/pay/return/alipay" if is_wap else None,
-        payer_openid=openid if attempt.scene is Scene.JSAPI else None,
+        notify_url=f"{settings.public_url}/notices/{NOTICE_PATHS[kind]}/{account}",
+        return_url=f"{settings.public_url}{asked.return_path}" if goes_away else None,
+        payer_openid=asked.payer,
+        payer_ip=asked.payer_ip if attempt.scene is Scene.H5 else None,
+        parts=tuple(
+            PaymentPart(part.account_id, part.out_trade_no, part.amount_fen, description)
+            for part in combining.parts_of(attempt.parts)
+        ),
     )
 
 
-async def _store_ticket(attempt: PayAttempt, ticket: PayTicket) -> AttemptView:
+async def _store_ticket(attempt: PayAttempt, ticket: PayTicket, now: datetime) -> AttemptView:
     """Only a stored ticket is ever shown. Meanwhile the attempt may have been paid (the callback
     was faster than the answer) or closed: then it is not opened, and not shown as payable."""
+    kept = {**asdict(ticket), MADE_AT: now.isoformat()}
     async with in_transaction() as db:
         await lock_order(db, attempt.order_id)
         await db.execute_query_dict(
             """update pay_attempt set ticket = $1::jsonb,
                state = case when state = 'opening' then 'open' else state end
                where id = $2 and state in ('opening', 'open', 'paid')""",
-            [jsonb_text(asdict(ticket)), attempt.id],
+            [jsonb_text(kept), attempt.id],
         )
         stored = await PayAttempt.get(id=attempt.id)
     if stored.state not in (AttemptState.OPEN, AttemptState.PAID):

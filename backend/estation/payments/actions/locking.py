@@ -18,6 +18,7 @@ from estation.payments.actions.refund_locking import (
     lock_orders_of_news,
     lock_refunds,
 )
+from estation.payments.combining import parts_of
 from estation.payments.rules import (
     Arrival,
     AttemptNow,
@@ -31,7 +32,7 @@ from estation.payments.rules import (
 
 _LOCK_ATTEMPTS = """
 select a.id, a.order_id, a.channel, a.account_id, a.out_trade_no, a.amount_fen, a.state,
-       a.channel_trade_no, a.paid_fen,
+       a.channel_trade_no, a.paid_fen, a.parts::text as parts,
        o.order_no, o.region, o.state as order_state, o.close_reason,
        (select json_agg(json_build_array(b.bill_id, b.bill_version, b.amount_fen))::text
         from pay_order_bill b where b.order_id = o.id) as bills,
@@ -159,6 +160,7 @@ def _attempt(row: Mapping[str, Any], orders: dict[UUID, LockedOrder]) -> LockedA
             state=_ATTEMPT_STATES[row["state"]],
             channel_trade_no=row["channel_trade_no"],
             paid_fen=row["paid_fen"],
+            parts=parts_of(orjson.loads(row["parts"])) if row["parts"] else (),
         ),
         order,
     )

@@ -23,7 +23,7 @@ from estation.outside.pay_channels import (
     RefundStatus,
     VerifiedNotice,
 )
-from estation.payments import refund_rules, rules
+from estation.payments import combining, refund_rules, rules
 from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
 from estation.payments.actions.writing import Writing
 from estation.payments.errors import NothingToApply
@@ -101,7 +101,8 @@ async def _settle_together(
         keys = {
             key
             for item in items
-            if (key := _arrival_key(item)) and not (trusting and _looks_new(item, locked))
+            if not (trusting and _looks_new(item, locked))
+            for key in _arrival_keys(item)
         }
         if keys:
             await locked.read_books(keys)
@@ -204,6 +205,8 @@ def _settle_refund(
 
 def _settle_payment(item: SettleItem, locked: Locked, writing: Writing) -> Outcome:
     attempt = locked.attempts.get(item.report.out_trade_no) if item.report else None
+    if item.report is not None and _is_combined(item.report, attempt):
+        return _settle_combined(item, item.report, attempt, locked, writing)
     verdict = _judge(item, attempt, locked)
     arrival = None
     if item.report is not None and verdict.posting is not None:
@@ -223,6 +226,57 @@ def _settle_payment(item: SettleItem, locked: Locked, writing: Writing) -> Outco
     return Outcome(verdict.outcome, verdict.incident, order_id, arrival.id if arrival else None)
 
 
+def _is_combined(report: ChannelReport, attempt: LockedAttempt | None) -> bool:
+    """A success in parts, or any success of an attempt that was asked for in parts."""
+    if report.state is not ChannelState.PAID or attempt is None or report.parts:
+        return bool(report.parts) and report.state is ChannelState.PAID
+    return bool(attempt.now.parts) and attempt.now.account_id == report.account_id
+
+
+def _settle_combined(
+    item: SettleItem,
+    report: ChannelReport,
+    attempt: LockedAttempt | None,
+    locked: Locked,
+    writing: Writing,
+) -> Outcome:
+    """One verdict for all parts; one transfer for each, one incident for each in suspense."""
+    judged = combining.judge_combined(
+        report,
+        attempt=attempt.now if attempt else None,
+        order=attempt.order.now if attempt else None,
+        bills=locked.bills_now(attempt.order) if attempt else [],
+        arrivals=locked.arrivals,
+    )
+    verdict = judged.verdict
+    posting = verdict.posting
+    posted = {
+        part.out_trade_no: writing.post_part(part, attempt, posting)
+        for part in judged.post
+        if posting
+    }
+    first = next((arrival.id for arrival in posted.values()), None)
+    if attempt is not None:
+        _move(attempt, verdict, report, writing)
+        if verdict.posting is Posting.PAYMENT and first is not None:
+            payees = {part.out_trade_no: part.payee_code for part in attempt.now.parts}
+            parts = {payees[part.out_trade_no]: part for part in judged.post}
+            writing.pay_bills(attempt, report, first, parts)
+    if verdict.incident is not None:
+        cause = refund_rules.AUTOMATIC.get(verdict.incident)
+        for part in judged.tell or (None,):
+            key = writing.open_incident(
+                item.account_id, item.channel, verdict.incident, item, attempt, part
+            )
+            arrival = posted.get(part.out_trade_no) if part else None
+            if cause and part and arrival and attempt:
+                writing.give_back(attempt, part, arrival, cause, key)
+    if item.notice is not None:
+        writing.store(item.channel, item.account_id, item.notice, verdict)
+    order_id = attempt.order.now.id if attempt else None
+    return Outcome(verdict.outcome, verdict.incident, order_id, first)
+
+
 def _move(
     attempt: LockedAttempt, verdict: Verdict, report: ChannelReport, writing: Writing
 ) -> None:
@@ -238,21 +292,24 @@ def _move(
 def _judge(item: SettleItem, attempt: LockedAttempt | None, locked: Locked) -> Verdict:
     if item.report is None:
         return rules.judge_other_news(item.notice.kind if item.notice else "")
-    key = _arrival_key(item)
+    keys = _arrival_keys(item)
     return rules.judge(
         item.report,
         attempt=attempt.now if attempt else None,
         order=attempt.order.now if attempt else None,
         bills=locked.bills_now(attempt.order) if attempt else [],
-        arrival=locked.arrivals.get(key) if key else None,
+        arrival=locked.arrivals.get(keys[0]) if keys else None,
     )
 
 
-def _arrival_key(item: SettleItem) -> str | None:
+def _arrival_keys(item: SettleItem) -> list[str]:
+    """Under which keys the books would have this success; a combined one has a key per part."""
     report = item.report
     if report is None or report.state is not ChannelState.PAID or not report.channel_trade_no:
-        return None
-    return rules.arrival_key(report.account_id, report.channel_trade_no)
+        return []
+    if report.parts:
+        return [combining.part_key(part) for part in report.parts if part.channel_trade_no]
+    return [rules.arrival_key(report.account_id, report.channel_trade_no)]
 
 
 def _tell(outcomes: Sequence[Outcome]) -> None:

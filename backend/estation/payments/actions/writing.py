@@ -1,6 +1,6 @@
 """What a batch of news changes, put down in memory first and then written set by set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,9 +19,21 @@ from estation.ledger.api import (
     suspense,
 )
 from estation.outside.gate.rows import ReceiptRow, ReceiptSplitRow
-from estation.outside.pay_channels import Channel, ChannelReport, RefundReport, VerifiedNotice
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelReport,
+    RefundReport,
+    ReportPart,
+    VerifiedNotice,
+)
 from estation.payments import rules
-from estation.payments.actions.locking import Locked, LockedAttempt, LockedOrder, SeenBill
+from estation.payments.actions.locking import (
+    Locked,
+    LockedAttempt,
+    LockedOrder,
+    SeenBill,
+    Split,
+)
 from estation.payments.actions.refund_locking import LockedRefund
 from estation.payments.actions.refund_writing import RefundWriting, automatic_refund
 from estation.payments.actions.statements import hurry_others, write_changes
@@ -38,6 +50,8 @@ from estation.payments.rules import (
     Verdict,
 )
 from estation.shared import ids
+
+NO_PARTS: Mapping[str, ReportPart] = {}
 
 UNKNOWN_REGION = "000000"
 """Of money whose order we do not know: the whole city's finance looks after it."""
@@ -86,13 +100,34 @@ class Writing:
         self, report: ChannelReport, attempt: LockedAttempt | None, kind: Posting
     ) -> TransferInput:
         """Put down the transfer of one arrival; the caller has judged that it is new."""
+        is_payment = kind is Posting.PAYMENT and attempt is not None
+        credits = _payee_legs(attempt.order) if is_payment and attempt else None
+        return self._post(report, attempt, kind, credits)
+
+    def post_part(
+        self, part: ReportPart, attempt: LockedAttempt | None, kind: Posting
+    ) -> TransferInput:
+        """The same for one part of a combined payment: from its merchant to its payee."""
+        credits = None
+        if kind is Posting.PAYMENT and attempt is not None:
+            asked = next(p for p in attempt.now.parts if p.out_trade_no == part.out_trade_no)
+            credits = [Leg(payee_payable(asked.payee_code), credit_fen=asked.amount_fen)]
+        return self._post(part, attempt, kind, credits)
+
+    def _post(
+        self,
+        report: ChannelReport | ReportPart,
+        attempt: LockedAttempt | None,
+        kind: Posting,
+        credits: Sequence[Leg] | None,
+    ) -> TransferInput:
+        """Clearing to `credits`, or to suspense."""
         trade_no, amount, paid_at = _money(report)
         key = rules.arrival_key(report.account_id, trade_no)
-        legs = [Leg(clearing(report.account_id), debit_fen=amount)]
-        if kind is Posting.PAYMENT and attempt is not None:
-            legs += _payee_legs(attempt.order)
-        else:
-            legs.append(Leg(suspense(report.account_id), credit_fen=amount))
+        legs = [
+            Leg(clearing(report.account_id), debit_fen=amount),
+            *(credits or [Leg(suspense(report.account_id), credit_fen=amount)]),
+        ]
         transfer = TransferInput(
             id=self._new_id(),
             idempotency_key=key,
@@ -140,7 +175,7 @@ class Writing:
     def give_back(
         self,
         attempt: LockedAttempt,
-        report: ChannelReport,
+        report: ChannelReport | ReportPart,
         arrival: TransferInput,
         cause: RefundCause,
         incident_key: str,
@@ -152,7 +187,7 @@ class Writing:
             incident_key=incident_key,
             transfer=arrival,
             account_id=report.account_id,
-            channel=report.channel,
+            channel=attempt.now.channel,
             order_no=attempt.order.order_no,
             amount_fen=_money(report)[1],
         )
@@ -181,14 +216,21 @@ class Writing:
             row["reason"] = order.now.close_reason = str(verdict.incident)
         self._orders[order.now.id] = row
 
-    def pay_bills(self, attempt: LockedAttempt, report: ChannelReport, transfer_id: str) -> None:
-        """Mark each bill and put one receipt per bill into the outbox."""
+    def pay_bills(
+        self,
+        attempt: LockedAttempt,
+        report: ChannelReport,
+        transfer_id: str,
+        parts: Mapping[str, ReportPart] = NO_PARTS,
+    ) -> None:
+        """Mark each bill and put one receipt per bill into the outbox. `parts`: by payee, where
+        each payee's own merchant account received its share."""
         _, _, paid_at = _money(report)
         for seen in attempt.order.bills:
             self._locked.just_paid.add(seen.id)
             bill_id = self._locked.bills[seen.id].id
             self._marks.append(PaidMark(bill_id, seen.version, paid_at))
-            body = self._receipt(attempt, seen, report, transfer_id)
+            body = self._receipt(attempt, seen, report, transfer_id, parts)
             self._receipts.append({"id": self._new_id(), "body": to_builtins(body)})
 
     def hurry(self, order_id: UUID) -> None:
@@ -203,18 +245,21 @@ class Writing:
         kind: IncidentKind,
         item: News,
         attempt: LockedAttempt | None,
+        part: ReportPart | None = None,
     ) -> str:
-        """One incident per arrival of money, whoever reports it and however often; its key."""
+        """One incident per arrival of money, whoever reports it and however often; its key.
+        `part` is the arrival meant, of a report about several."""
         report, notice = item.report, item.notice
+        said = part or report
         note = IncidentNote(
             kind=kind,
             channel=channel,
-            account_id=account_id,
-            out_trade_no=report.out_trade_no if report else _number(notice),
-            channel_trade_no=report.channel_trade_no if report else None,
-            amount_fen=(report.paid_fen or 0) if report else 0,
+            account_id=part.account_id if part else account_id,
+            out_trade_no=said.out_trade_no if said else _number(notice),
+            channel_trade_no=said.channel_trade_no if said else None,
+            amount_fen=(said.paid_fen or 0) if said else 0,
             order_id=attempt.order.now.id if attempt else None,
-            distinction=_distinction(kind, report, notice),
+            distinction=(part and part.channel_trade_no) or _distinction(kind, report, notice),
             evidence=_evidence(report, notice, attempt),
         )
         self._incidents.append(note)
@@ -300,7 +345,12 @@ class Writing:
         return self._ids.pop() if self._ids else ids.row_id_texts(self._now, 1)[0]
 
     def _receipt(
-        self, attempt: LockedAttempt, seen: SeenBill, report: ChannelReport, transfer_id: str
+        self,
+        attempt: LockedAttempt,
+        seen: SeenBill,
+        report: ChannelReport,
+        transfer_id: str,
+        parts: Mapping[str, ReportPart],
     ) -> ReceiptRow:
         bill = self._locked.bills[seen.id]
         trade_no, _, paid_at = _money(report)
@@ -316,18 +366,21 @@ class Writing:
             paid_at=paid_at,
             amount_fen=seen.amount_fen,
             transfer_id=transfer_id,
-            splits=[
-                ReceiptSplitRow(
-                    payee_code=split.payee_code,
-                    amount_fen=split.amount_fen,
-                    receipt_no=split.receipt_no,
-                )
-                for split in seen.splits
-            ],
+            splits=[_split_row(split, parts.get(split.payee_code)) for split in seen.splits],
         )
 
 
-def _money(report: ChannelReport) -> tuple[str, int, datetime]:
+def _split_row(split: Split, part: ReportPart | None) -> ReceiptSplitRow:
+    return ReceiptSplitRow(
+        payee_code=split.payee_code,
+        amount_fen=split.amount_fen,
+        receipt_no=split.receipt_no,
+        account_id=part.account_id if part else "",
+        channel_trade_no=(part.channel_trade_no or "") if part else "",
+    )
+
+
+def _money(report: ChannelReport | ReportPart) -> tuple[str, int, datetime]:
     if report.channel_trade_no is None or report.paid_fen is None or report.paid_at is None:
         raise ValueError("an incomplete success may not move anything")
     return report.channel_trade_no, report.paid_fen, report.paid_at
