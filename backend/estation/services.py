@@ -38,6 +38,7 @@ class Services:
     wechat: WechatPlatform
     sms: SmsSender
     redis: Redis | None  # None or unreachable: slower, never wrong
+    pay_code_key: bytes = b""  # proves the codes on bills
     notice_desk: NoticeDesk | None = None
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
     limiter: Limiter = field(default_factory=lambda: Limiter(None))
@@ -69,6 +70,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                     settings=settings,
                     clock=clock,
                     vault=Vault(settings.secret(settings.data_key_file)),
+                    pay_code_key=settings.secret(settings.pay_code_key_file),
                     channels=channels,
                     wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
                     sms=HttpSms(session, settings.sms_url),

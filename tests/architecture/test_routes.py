@@ -74,6 +74,8 @@ def test_staff_addresses_are_for_staff_and_money_addresses_for_citizens() -> Non
     for address, _, guard in routes(app):
         if address.startswith("/staff") and address != "/staff/login":
             assert guard == "staff", address
+        if address.startswith("/c/"):
+            assert guard == "code_holder", address
         if address.startswith(("/pay/", "/fees", "/receipts", "/cases", "/api/orders")):
             assert guard == "citizen", address
 

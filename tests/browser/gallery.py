@@ -15,7 +15,6 @@ from sanic.response import empty
 
 from estation.ledger.api import HeadView
 from estation.outside.pay_channels import Channel, Scene
-from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
     WALLETS,
@@ -28,6 +27,7 @@ from estation.settings import Payee
 from estation.shared.clock import BEIJING
 from estation.shared.money import capital_yuan
 from estation.shared.pages import H5, render
+from estation.shared.qr import qr_svg
 
 NOW = datetime(2026, 5, 6, 14, 17, 20, tzinfo=BEIJING)
 BILL = UUID("0196a3b4-0000-7000-8000-000000000001")

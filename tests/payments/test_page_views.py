@@ -6,21 +6,24 @@ from typing import Any
 import pytest
 
 from estation.outside.pay_channels import Scene
-from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
+    ATTEMPT_NAMES,
     closed_words,
     payee_groups,
     payee_sums,
     rate_words,
+    stands_in,
     wallet_choices,
 )
 from estation.settings import Payee
+from estation.shared.qr import qr_svg
 
 PAYEES = [
     Payee(code="treasury", name="国库", kind="treasury", receipt_title="凭据"),
     Payee(code="non_tax", name="非税专户", kind="non_tax", receipt_title="凭据"),
 ]
 COMPUTER = "Mozilla/5.0 (X11; Linux x86_64) Chrome/148.0"
+IPHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Safari/604.1"
 TELEPHONE = "Mozilla/5.0 (Linux; Android 14) Chrome/148.0 Mobile Safari/537.36"
 
 
@@ -87,12 +90,15 @@ def test_a_rate_is_read_as_people_say_it(rate: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("user_agent", "has_openid", "scenes"),
     [
-        (COMPUTER, False, [Scene.NATIVE, Scene.PRECREATE]),
-        (TELEPHONE, False, [Scene.WAP, Scene.NATIVE, Scene.PRECREATE]),
+        (COMPUTER, False, [Scene.NATIVE, Scene.PRECREATE, Scene.PAGE]),
+        (TELEPHONE, False, [Scene.H5, Scene.WAP, Scene.NATIVE, Scene.PRECREATE]),
+        (TELEPHONE, True, [Scene.H5, Scene.WAP, Scene.NATIVE, Scene.PRECREATE]),
+        (IPHONE, False, [Scene.H5, Scene.WAP, Scene.NATIVE, Scene.PRECREATE]),
         (f"{TELEPHONE} MicroMessenger/8.0", True, [Scene.JSAPI, Scene.NATIVE, Scene.PRECREATE]),
         (f"{TELEPHONE} MicroMessenger/8.0", False, [Scene.NATIVE, Scene.PRECREATE]),
         (f"{TELEPHONE} AlipayClient/10.5", False, [Scene.WAP, Scene.PRECREATE, Scene.NATIVE]),
-        ("", False, [Scene.NATIVE, Scene.PRECREATE]),
+        (f"{COMPUTER} MicroMessenger/3.9", True, [Scene.JSAPI, Scene.NATIVE, Scene.PRECREATE]),
+        ("", False, [Scene.NATIVE, Scene.PRECREATE, Scene.PAGE]),
     ],
 )
 def test_the_ways_to_pay_fit_where_the_payer_stands(
@@ -101,6 +107,24 @@ def test_the_ways_to_pay_fit_where_the_payer_stands(
     choices = wallet_choices(user_agent, has_openid=has_openid)
 
     assert [choice.scene for choice in choices] == scenes
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "place"),
+    [
+        (f"{TELEPHONE} MicroMessenger/8.0", "wechat"),
+        (f"{TELEPHONE} AlipayClient/10.5", "alipay"),
+        (TELEPHONE, "elsewhere"),
+        (COMPUTER, "elsewhere"),
+        ("", "elsewhere"),
+    ],
+)
+def test_a_page_knows_the_wallet_it_is_open_in(user_agent: str, place: str) -> None:
+    assert stands_in(user_agent) == place
+
+
+def test_every_scene_has_a_name_a_citizen_reads() -> None:
+    assert set(ATTEMPT_NAMES) == set(Scene)
 
 
 def test_shares_of_several_bills_add_up_per_payee() -> None:

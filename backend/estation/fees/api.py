@@ -2,7 +2,16 @@
 
 from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid, mark_refunded
 from estation.fees.errors import BillChanged, BillNotFound, BillNotPayable
-from estation.fees.queries import BillView, ItemView, bill_of, bills_of, standing_of
+from estation.fees.queries import (
+    BillView,
+    ItemView,
+    NumberedBill,
+    bill_of,
+    bills_numbered,
+    bills_of,
+    numbered_bill,
+    standing_of,
+)
 from estation.fees.rules import BillState
 
 __all__ = [
@@ -13,11 +22,14 @@ __all__ = [
     "BillView",
     "ItemView",
     "LockedBill",
+    "NumberedBill",
     "PaidMark",
     "bill_of",
+    "bills_numbered",
     "bills_of",
     "lock_bills",
     "mark_paid",
     "mark_refunded",
+    "numbered_bill",
     "standing_of",
 ]

@@ -84,6 +84,34 @@ async def bill_of(person_id: UUID, bill_id: UUID) -> BillView:
     return _view(rows[0], tuple(ItemView(**item) for item in items))
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedBill:
+    """Whose bill a number means, and where it comes from; centres may number alike."""
+
+    id: UUID
+    payer_id: UUID
+    bill_no: str
+    source: str
+    source_id: str
+
+
+async def bills_numbered(bill_no: str) -> list[NumberedBill]:
+    """The bills that carry this number, a few at most."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select id, payer_id, bill_no, source, source_id from bill
+           where bill_no = $1 order by source, source_id limit 20""",
+        [bill_no],
+    )
+    return [NumberedBill(**row) for row in rows]
+
+
+async def numbered_bill(bill_id: UUID) -> NumberedBill | None:
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        "select id, payer_id, bill_no, source, source_id from bill where id = $1", [bill_id]
+    )
+    return NumberedBill(**rows[0]) if rows else None
+
+
 async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, BillState]]:
     """Version and state of these bills now, not locked; missing ones are not in the answer."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

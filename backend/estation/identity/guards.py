@@ -3,7 +3,7 @@
 import functools
 import hmac
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeAlias
@@ -105,6 +105,29 @@ def staff_only(*roles: str) -> Callable[[Handler[P]], Handler[P]]:
             return await handler(request, *args, **kwargs)
 
         return _marked(guarded, "staff")
+
+    return guard
+
+
+def code_holder(
+    resolve: Callable[[Any, str], Awaitable[Any]],
+) -> Callable[[Handler[P]], Handler[P]]:
+    """Whoever holds a code of ours, logged in or not; it stands in the path as `code`.
+
+    `resolve` finds what the code opens, for `request.ctx.opened`, and raises a NotFound for any
+    text we did not make. The code is the whole right and no cookie adds to it: a form sent from
+    another site could do no more than its sender, who must know the code; it is refused all the
+    same.
+    """
+
+    def guard(handler: Handler[P]) -> Handler[P]:
+        @functools.wraps(handler)
+        async def guarded(request: Any, /, *args: P.args, **kwargs: P.kwargs) -> HTTPResponse:
+            _require_own_origin(request)
+            request.ctx.opened = await resolve(request, str(kwargs.get("code", "")))
+            return await handler(request, *args, **kwargs)
+
+        return _marked(guarded, "code_holder")
 
     return guard
 

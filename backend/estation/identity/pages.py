@@ -29,7 +29,7 @@ from estation.identity.errors import (
     WrongCode,
     WrongPerson,
 )
-from estation.identity.rules import is_phone, masked_phone
+from estation.identity.rules import is_phone, masked_phone, needs_nobody
 from estation.services import OnlineRequest
 from estation.shared.errors import Refused
 from estation.shared.pages import LARGE_PRINT_COOKIE, render
@@ -204,7 +204,8 @@ async def wechat_callback(request: OnlineRequest) -> HTTPResponse:
         now=services.clock(),
     )
     goes_to = safe_next(request.args.get("next"))
-    response = redirect(_with_next("/login", goes_to) if opened.needs_person else goes_to)
+    must_prove = opened.needs_person and not needs_nobody(goes_to)
+    response = redirect(_with_next("/login", goes_to) if must_prove else goes_to)
     set_session_cookie(request, response, opened)
     return response
 

@@ -145,6 +145,12 @@ def session_is_alive(
     return now < expires_at and now - seen_at < idle
 
 
+def needs_nobody(path: str) -> bool:
+    """True for pages of ours that serve somebody who has not logged in: WeChat's word on the
+    openid is all they need."""
+    return path.startswith("/c/")
+
+
 def safe_next(text: str | None, *, otherwise: str = "/") -> str:
     """A path within this site, else `otherwise`: never a way to somebody else's page."""
     if not text or not re.fullmatch(r"/(?![/\\])[A-Za-z0-9/_\-.?=&%]*", text) or len(text) > 256:

@@ -1,6 +1,6 @@
 """What other contexts and the pages may use of payments."""
 
-from estation.payments.actions.attempts import open_attempt
+from estation.payments.actions.attempts import RETURN_PATH, open_attempt
 from estation.payments.actions.incidents import open_incident, resolve_incident, take_incident
 from estation.payments.actions.orders import (
     BillChoice,
@@ -39,7 +39,9 @@ from estation.payments.queries import (
     attempts_of_order,
     ended_unpaid,
     incident,
+    last_ending,
     list_incidents,
+    live_attempt_serves,
     notices_about,
     open_incident_count,
     open_order_for_bill,
@@ -74,6 +76,7 @@ from estation.payments.staff_queries import incidents_about
 from estation.payments.staff_words import incident_name
 
 __all__ = [
+    "RETURN_PATH",
     "AttemptState",
     "AttemptView",
     "BillChoice",
@@ -111,9 +114,11 @@ __all__ = [
     "incident",
     "incident_name",
     "incidents_about",
+    "last_ending",
     "legal_deeds",
     "list_incidents",
     "list_refunds",
+    "live_attempt_serves",
     "notices_about",
     "open_attempt",
     "open_incident",

@@ -58,6 +58,13 @@ class ChannelTrouble(Refused):
     message = "支付渠道暂时没有响应，请稍候重试；如已付款，结果会自动更新。"
 
 
+class CodeNotFound(NotFound):
+    """No bill has this code: mistyped, cut off or made up. The asker cannot tell which."""
+
+    code = "code_not_found"
+    message = "没有找到这个缴费码对应的账单，请重新扫描账单上的二维码。"
+
+
 class IncidentNotFound(NotFound):
     code = "incident_not_found"
     message = "没有找到这条异常记录。"

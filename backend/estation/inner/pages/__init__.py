@@ -20,6 +20,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/cases/<case_no:str>/bills/new", bills.show_new_bill),
     ("POST", "/cases/<case_no:str>/bills/new", bills.issue_bill),
     ("GET", "/bills/<bill_no:str>", bills.show_bill),
+    ("GET", "/bills/<bill_no:str>/sheet", bills.show_sheet),
     ("GET", "/bills/<bill_no:str>/revise", bills.show_revision),
     ("POST", "/bills/<bill_no:str>/revise", bills.revise_bill),
     ("POST", "/bills/<bill_no:str>/withdraw", bills.withdraw_bill),

@@ -18,9 +18,12 @@ from estation.inner.guards import (
 )
 from estation.inner.pages.common import number_of, show
 from estation.inner.pages.refunds import bill_page
-from estation.inner.rules import BillMove, Role, state_after
+from estation.inner.rules import BillMove, BillState, Role, state_after
 from estation.inner.views import CaseView, PartyView
+from estation.outside.gate.pay_codes import pay_code
 from estation.shared.errors import Refused
+from estation.shared.money import capital_yuan
+from estation.shared.qr import qr_svg
 
 
 @staff_only(Role.FEE_CLERK)
@@ -68,6 +71,33 @@ async def issue_bill(request: DeskRequest, case_no: str) -> HTTPResponse:
 @staff_only()
 async def show_bill(request: DeskRequest, bill_no: str) -> HTTPResponse:
     return await bill_page(request, bill_no)
+
+
+@staff_only()
+async def show_sheet(request: DeskRequest, bill_no: str) -> HTTPResponse:
+    """A printable sheet (缴费通知单) with the code that anybody may pay with.
+
+    Only of a bill that is owed; of any other the bill itself is shown.
+    """
+    bill = await queries.bill_view(bill_no)
+    settings = settings_of(request)
+    code = pay_code(
+        settings.secret(settings.pay_code_key_file),
+        bill_no=bill_no,
+        source=settings.source,
+        source_id=bill_no,
+    )
+    if bill.line.state != BillState.ISSUED or code is None:
+        return redirect(f"/bills/{bill_no}", status=303)
+    address = f"{settings.online_url}/c/{code}"
+    return await show(
+        request,
+        "inner/sheet.html",
+        bill=bill,
+        address=address,
+        capitals=capital_yuan(bill.line.total_fen),
+        qr_svg=qr_svg(address, "缴费码"),
+    )
 
 
 @staff_only(Role.FEE_CLERK)

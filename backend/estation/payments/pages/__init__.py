@@ -1,6 +1,6 @@
 """The citizen's pages about money: home, bills, paying, receipts."""
 
-from estation.payments.pages import bills, paying, receipts
+from estation.payments.pages import bills, codes, paying, receipts
 from estation.payments.pages.blueprint import bp
 
-__all__ = ["bills", "bp", "paying", "receipts"]
+__all__ = ["bills", "bp", "codes", "paying", "receipts"]

@@ -28,10 +28,10 @@ from estation.payments.api import (
 )
 from estation.payments.errors import AmountChanged, OrderAlreadyOpen
 from estation.payments.pages.blueprint import bp
+from estation.payments.pages.forms import whole_number
 from estation.payments.pages.views import payee_groups
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
-from estation.shared.errors import InvalidInput
 from estation.shared.pages import render
 
 CASES_AT_HOME = 3
@@ -117,12 +117,12 @@ async def pay(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     """
     viewer = citizen(request)
     form: Any = request.form or {}
-    choice = BillChoice(bill_id, _whole_number(form, "version"))
+    choice = BillChoice(bill_id, whole_number(form, "version"))
     try:
         order = await start_order(
             person_id=viewer.person_id,
             bills=[choice],
-            expected_fen=_whole_number(form, "expected_fen"),
+            expected_fen=whole_number(form, "expected_fen"),
             settings=request.app.ctx.settings,
             now=request.app.ctx.clock(),
         )
@@ -183,11 +183,3 @@ def _note(shown: BillView) -> str:
 def _day_of(moment: datetime) -> str:
     day = beijing_day(moment)
     return f"{day.year}年{day.month}月{day.day}日"
-
-
-def _whole_number(form: Any, name: str) -> int:
-    """A form field of 1 to 15 digits. Raises InvalidInput for anything else."""
-    text = form.get(name, "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise InvalidInput(field=name)
-    return int(text)

@@ -1,15 +1,17 @@
 """The pay page: choose a wallet, show the code, say how it stands; every step works as a form."""
 
 import json
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sanic import HTTPResponse
 from sanic.response import empty, raw, redirect
 
-from estation.identity.api import address_of, citizen, citizen_only
+from estation.identity.api import Citizen, address_of, citizen, citizen_only
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.api import (
+    RETURN_PATH,
     AttemptView,
     OrderView,
     cancel_order,
@@ -20,10 +22,10 @@ from estation.payments.api import (
 )
 from estation.payments.errors import ChannelTrouble
 from estation.payments.pages.blueprint import bp
-from estation.payments.pages.qr import qr_svg
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
     WALLETS,
+    WalletChoice,
     closed_words,
     payee_sums,
     wallet_choices,
@@ -31,6 +33,7 @@ from estation.payments.pages.views import (
 from estation.services import OnlineRequest
 from estation.shared.errors import InvalidInput, NotFound, Refused
 from estation.shared.pages import page_headers, render
+from estation.shared.qr import qr_svg
 
 ORDERS_LOOKED_AT = 10
 
@@ -53,7 +56,7 @@ async def pay_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
 async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Ask a channel for a code; an open one of another wallet is closed there first."""
     viewer, services = citizen(request), request.app.ctx
-    channel, scene = _wanted(request.form or {})
+    channel, scene = wanted(request.form or {})
     try:
         await open_attempt(
             person_id=viewer.person_id,
@@ -63,6 +66,8 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
             services=services,
             payer_ip=address_of(request),
             openid=viewer.openid,
+            appid=viewer.appid,
+            return_path=f"/pay/{order_id}" if channel is Channel.WECHAT_PAY else RETURN_PATH,
             now=services.clock(),
         )
     except NotFound:
@@ -77,7 +82,11 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
 @citizen_only
 async def code_image(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """The live code alone, for showing large or printing."""
-    order = await order_of(citizen(request).person_id, order_id)
+    return code_answer(await order_of(citizen(request).person_id, order_id))
+
+
+def code_answer(order: OrderView) -> HTTPResponse:
+    """The live QR code of an order as a picture; NotFound when it has none."""
     attempt = order.live_attempt
     if attempt is None or not attempt.qr_content:
         raise NotFound
@@ -94,26 +103,34 @@ async def status(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     The query says what the page shows: `attempt` and `words`.
     """
     order = await _looked_at_again(request, order_id)
-    attempt = order.live_attempt
-    if order.state != "open" or attempt is None:
-        return empty(headers={"hx-redirect": f"/pay/{order_id}", "cache-control": "no-store"})
+    return status_answer(request, order, base=f"/pay/{order_id}")
+
+
+def status_answer(request: OnlineRequest, order: OrderView | None, *, base: str) -> HTTPResponse:
+    """What htmx is told about an order whose page is `base`."""
+    attempt = order.live_attempt if order and order.state == "open" else None
+    if attempt is None:
+        return _leave(base)
     if request.args.get("attempt") != str(attempt.id):
-        return empty(
-            headers={"hx-redirect": f"/pay/{order_id}?told=changed", "cache-control": "no-store"}
-        )
+        return _leave(f"{base}?told=changed")
     code, words = _status_words(attempt)
     if request.args.get("words") == code:
         return empty(headers={"cache-control": "no-store"})
     if request.args.get("words") == "opening":  # The code has arrived: the page must show it.
-        return empty(headers={"hx-redirect": f"/pay/{order_id}", "cache-control": "no-store"})
+        return _leave(base)
     return render(
         request,
         "payments/status.html",
-        order=order,
+        base=base,
         attempt=attempt,
         status_code=code,
         status_words=words,
     )
+
+
+def _leave(address: str) -> HTTPResponse:
+    """htmx must load a whole page."""
+    return empty(headers={"hx-redirect": address, "cache-control": "no-store"})
 
 
 @bp.post("/pay/<order_id:uuid>/cancel", name="cancel_pay")
@@ -169,38 +186,76 @@ def _page(
     problem: str = "",
     status: int = 200,
 ) -> HTTPResponse:
+    bill_href = f"/fees/{order.bills[0].bill_id}" if len(order.bills) == 1 else "/fees"
+    choices = wallet_choices(user_agent_of(request), has_openid=may_use_jsapi(citizen(request)))
+    return order_page(
+        request,
+        order,
+        choices=choices,
+        base=f"/pay/{order.id}",
+        back_href=bill_href,
+        told=told,
+        problem=problem,
+        status=status,
+    )
+
+
+def order_page(
+    request: OnlineRequest,
+    order: OrderView,
+    *,
+    choices: list[WalletChoice],
+    base: str,
+    back_href: str,
+    told: str,
+    problem: str,
+    status: int,
+    **more: Any,
+) -> HTTPResponse:
+    """The pay page under the address `base`, for the citizen and for the holder of a bill's code
+    (who also gets `holder`, what of the bill may be shown to anybody)."""
     now = request.app.ctx.clock()
     left = max(0, int((order.expires_at - now).total_seconds()))
     title, words = closed_words(order.close_reason)
-    bill_href = f"/fees/{order.bills[0].bill_id}" if len(order.bills) == 1 else "/fees"
     return render(
         request,
         "payments/pay.html",
         status=status,
         order=order,
+        base=base,
         groups=payee_sums(order.splits),
         seconds_left=left,
         minutes_left=max(1, left // 60),
-        back_href=bill_href,
-        again_href=bill_href,
+        back_href=back_href,
+        again_href=back_href,
         again_word="查看费用并重新付款",
         closed_title=title,
         closed_words=words,
         told=told,
         problem=problem,
-        **_attempt_values(request, order),
+        **_attempt_values(order, choices, now),
+        **more,
     )
 
 
-def _attempt_values(request: OnlineRequest, order: OrderView) -> dict[str, Any]:
+def user_agent_of(request: OnlineRequest) -> str:
+    return str(request.headers.get("user-agent", ""))
+
+
+def may_use_jsapi(viewer: Citizen) -> bool:
+    """The openid must be the official account's, which is the one that pays by JSAPI."""
+    return viewer.openid is not None and viewer.appid is None
+
+
+def _attempt_values(order: OrderView, choices: list[WalletChoice], now: datetime) -> dict[str, Any]:
     attempt = order.live_attempt
     shown = attempt or order.paid_attempt
-    choices = wallet_choices(
-        request.headers.get("user-agent", ""), has_openid=citizen(request).openid is not None
-    )
     code, words = _status_words(attempt) if attempt else ("", "")
     return {
         "attempt": attempt,
+        "ticket_is_over": bool(
+            attempt and attempt.ticket_until is not None and attempt.ticket_until <= now
+        ),
         "attempt_name": ATTEMPT_NAMES[shown.scene] if shown else "",
         "wallet_name": WALLETS[shown.channel] if shown else "",
         "qr_svg": _code(attempt) if attempt and attempt.qr_content else "",
@@ -226,7 +281,7 @@ def _status_words(attempt: AttemptView) -> tuple[str, str]:
     return "waiting", "等待付款，付款成功后本页会自动更新"
 
 
-def _wanted(form: Any) -> tuple[Channel, Scene]:
+def wanted(form: Any) -> tuple[Channel, Scene]:
     try:
         return Channel(form.get("channel", "")), Scene(form.get("scene", ""))
     except ValueError:

@@ -13,8 +13,12 @@ WALLETS = {Channel.WECHAT_PAY: "微信", Channel.ALIPAY: "支付宝"}
 ATTEMPT_NAMES = {
     Scene.NATIVE: "微信扫码付款",
     Scene.JSAPI: "微信支付",
+    Scene.MINI_PROGRAM: "微信小程序支付",
+    Scene.H5: "微信付款",
     Scene.PRECREATE: "支付宝扫码付款",
     Scene.WAP: "支付宝付款",
+    Scene.PAGE: "支付宝网页付款",
+    Scene.TRADE_CREATE: "支付宝小程序支付",
 }
 
 
@@ -127,8 +131,10 @@ def rate_words(rate: str) -> str:
 def wallet_choices(user_agent: str, *, has_openid: bool) -> list[WalletChoice]:
     """The ways to pay where the payer stands, best first.
 
-    Inside WeChat its own pay sheet (needs the openid of a WeChat login); inside Alipay or a
-    telephone's browser Alipay's page; a QR code for a second device always.
+    Inside WeChat its own pay sheet (needs the openid of a WeChat login); inside Alipay Alipay's
+    page; in a telephone's browser both wallets' pages, on a computer also Alipay's; a QR code for
+    a second device always. The mini-programs' scenes belong to their own front ends, which use
+    the JSON interface.
     """
     wechat_qr = WalletChoice(
         Channel.WECHAT_PAY, Scene.NATIVE, "微信扫码付款", "出示二维码，用另一部手机扫"
@@ -137,14 +143,25 @@ def wallet_choices(user_agent: str, *, has_openid: bool) -> list[WalletChoice]:
         Channel.ALIPAY, Scene.PRECREATE, "支付宝扫码付款", "出示二维码，用另一部手机扫"
     )
     alipay_here = WalletChoice(Channel.ALIPAY, Scene.WAP, "支付宝付款", "在这部手机上付款")
+    wechat_here = WalletChoice(Channel.WECHAT_PAY, Scene.H5, "微信付款", "在这部手机上付款")
+    alipay_page = WalletChoice(
+        Channel.ALIPAY, Scene.PAGE, "支付宝网页付款", "在这台电脑上登录支付宝付款"
+    )
     if in_wechat(user_agent):
         here = [WalletChoice(Channel.WECHAT_PAY, Scene.JSAPI, "微信支付", "在这部手机上付款")]
         return [*(here if has_openid else []), wechat_qr, alipay_qr]
     if "AlipayClient" in user_agent:
         return [alipay_here, alipay_qr, wechat_qr]
     if any(mark in user_agent for mark in ("Mobile", "Android", "iPhone")):
-        return [alipay_here, wechat_qr, alipay_qr]
-    return [wechat_qr, alipay_qr]
+        return [wechat_here, alipay_here, wechat_qr, alipay_qr]
+    return [wechat_qr, alipay_qr, alipay_page]
+
+
+def stands_in(user_agent: str) -> str:
+    """Where the page is open: wechat, alipay or elsewhere."""
+    if in_wechat(user_agent):
+        return "wechat"
+    return "alipay" if "AlipayClient" in user_agent else "elsewhere"
 
 
 def in_wechat(user_agent: str) -> bool:

@@ -1,4 +1,4 @@
-"""A pay code as SVG: one path, sharp at every size, readable on paper and in large print."""
+"""A QR code as SVG: one path, sharp at every size, readable on paper and in large print."""
 
 import qrcode
 from markupsafe import Markup
@@ -11,7 +11,7 @@ _QUIET = 4
 def qr_svg(content: str, label: str) -> Markup:
     """The code with `label` as its text alternative. Content of at most 1,000 characters."""
     if len(content) > 1000:
-        raise ValueError("a pay code of more than 1,000 characters cannot be scanned reliably")
+        raise ValueError("a code of more than 1,000 characters cannot be scanned reliably")
     code = qrcode.QRCode(error_correction=ERROR_CORRECT_M, border=0)
     code.add_data(content)
     code.make()
