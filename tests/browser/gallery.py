@@ -392,6 +392,11 @@ def fees_page(**more: Any) -> State:
         "open_orders": [],
         "due": due,
         "due_fen": sum(one.total_fen for one in due),
+        "tickable": {},
+        "chosen": set(),
+        "chosen_fen": 0,
+        "problem": "",
+        "most_bills": 20,
         "paid": [
             bill(
                 FEW, state="paid", status_kind="good", status_word="已缴", note="2026-04-30 09:12"

@@ -3,6 +3,7 @@
 from estation.payments.actions.attempts import RETURN_PATH, open_attempt
 from estation.payments.actions.incidents import open_incident, resolve_incident, take_incident
 from estation.payments.actions.orders import (
+    MAX_BILLS,
     BillChoice,
     cancel_order,
     refresh_order,
@@ -76,6 +77,7 @@ from estation.payments.staff_queries import incidents_about
 from estation.payments.staff_words import incident_name
 
 __all__ = [
+    "MAX_BILLS",
     "RETURN_PATH",
     "AttemptState",
     "AttemptView",

@@ -1,5 +1,6 @@
 """Home, my fees, one bill with every item, and the step to paying it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -19,6 +20,7 @@ from estation.fees.api import (
 from estation.identity.api import citizen, citizen_only, public
 from estation.outside.gate.age import copy_age
 from estation.payments.api import (
+    MAX_BILLS,
     BillChoice,
     OrderView,
     open_order_for_bill,
@@ -28,10 +30,11 @@ from estation.payments.api import (
 )
 from estation.payments.errors import AmountChanged, OrderAlreadyOpen
 from estation.payments.pages.blueprint import bp
-from estation.payments.pages.forms import whole_number
+from estation.payments.pages.forms import whole_number, whole_number_of
 from estation.payments.pages.views import payee_groups
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
+from estation.shared.errors import InvalidInput
 from estation.shared.pages import render
 
 CASES_AT_HOME = 3
@@ -54,6 +57,19 @@ class BillRow:
     note: str
     status_kind: str
     status_word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A bill as the list showed it, and as its checkbox says it."""
+
+    bill_id: UUID
+    version: int
+    shown_fen: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.bill_id}.{self.version}.{self.shown_fen}"
 
 
 @bp.get("/", name="home")
@@ -87,15 +103,71 @@ async def home(request: OnlineRequest) -> HTTPResponse:
 @citizen_only
 async def fees(request: OnlineRequest) -> HTTPResponse:
     """待缴 and 已缴 (with withdrawn ones, so that nothing silently disappears)."""
+    return await _list_page(request)
+
+
+@bp.post("/fees/pay", name="pay_bills")
+@citizen_only
+async def pay_together(request: OnlineRequest) -> HTTPResponse:
+    """一并缴费: one order of the ticked bills, each as the citizen saw it.
+
+    The sum is added up here from what was shown; when a bill has changed meanwhile nothing is
+    begun, and the list comes back with what is true now.
+    """
+    viewer, services = citizen(request), request.app.ctx
+    ticked = [_ticked(text) for text in request.form.getlist("bill", [])] if request.form else []
+    if not ticked:
+        return await _list_page(request, problem="请先勾选要一并缴纳的费用。", status=422)
+    if len(ticked) > MAX_BILLS:
+        problem = f"一次最多一并缴纳 {MAX_BILLS} 笔，请减少勾选。"
+        return await _list_page(request, problem=problem, ticked=ticked, status=422)
+    try:
+        order = await start_order(
+            person_id=viewer.person_id,
+            bills=[BillChoice(one.bill_id, one.version) for one in ticked],
+            expected_fen=sum(one.shown_fen for one in ticked),
+            settings=services.settings,
+            now=services.clock(),
+        )
+    except OrderAlreadyOpen as refusal:
+        own = refusal.details.get("order_id")
+        if own is None:
+            raise
+        return redirect(f"/pay/{own}?told=open", status=303)
+    except (BillChanged, BillNotPayable, AmountChanged) as refusal:
+        return await _list_page(
+            request, problem=refusal.message, ticked=ticked, status=refusal.http_status
+        )
+    return redirect(f"/pay/{order.id}", status=303)
+
+
+async def _list_page(
+    request: OnlineRequest,
+    *,
+    problem: str = "",
+    ticked: Sequence[Ticked] = (),
+    status: int = 200,
+) -> HTTPResponse:
+    """`ticked` stays ticked where it can still be paid, with the new sum of it."""
     viewer, now = citizen(request), request.app.ctx.clock()
     bills = await bills_of(viewer.person_id)
     due = [one for one in bills if one.state == "payable"]
+    orders = await _open_orders(viewer.person_id)
+    in_orders = {one.bill_id for order in orders for one in order.bills}
+    chosen = {one.bill_id for one in ticked}
+    free = [one for one in due if one.id not in in_orders and one.total_fen > 0]
     return render(
         request,
         "fees/list.html",
-        open_orders=await _open_orders(viewer.person_id),
+        status=status,
+        open_orders=orders,
         due=[_row(one, today=beijing_day(now)) for one in due],
         due_fen=sum(one.total_fen for one in due),
+        tickable={one.id: Ticked(one.id, one.version, one.total_fen).text for one in free},
+        chosen=chosen,
+        chosen_fen=sum(one.total_fen for one in free if one.id in chosen),
+        problem=problem,
+        most_bills=MAX_BILLS,
         paid=[_row(one, today=beijing_day(now)) for one in bills if one.state != "payable"],
         **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
     )
@@ -163,6 +235,17 @@ async def _bill_page(
 async def _open_orders(person_id: UUID) -> list[OrderView]:
     recent = await orders_of(person_id, limit=ORDERS_LOOKED_AT)
     return [order for order in recent if order.state == "open"]
+
+
+def _ticked(text: str) -> Ticked:
+    """Raises InvalidInput for what no checkbox of ours says."""
+    bill_id, _, rest = text.partition(".")
+    version, _, shown_fen = rest.partition(".")
+    try:
+        found = UUID(bill_id)
+    except ValueError:
+        raise InvalidInput(field="bill") from None
+    return Ticked(found, whole_number_of(version, "bill"), whole_number_of(shown_fen, "bill"))
 
 
 def _row(shown: BillView, *, today: date) -> BillRow:

@@ -1,0 +1,387 @@
+"""A bill's code: one page for both wallets, for whoever holds it, and nothing beyond its bill."""
+
+import asyncio
+import base64
+import hmac
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from estation.fees.models import Bill
+from estation.outside.gate.pay_codes import bill_no_of, is_code_of, pay_code
+from estation.payments import api
+from estation.payments.api import OrderState
+from estation.payments.invariants import broken_invariants
+from estation.payments.models import PayAttempt, PayOrder
+from tests.identity.people import ANNA
+from tests.payments.city import City, count, make_bill, rows
+from tests.payments.pages import (
+    IN_ALIPAY,
+    IN_WECHAT,
+    KEY,
+    NOW,
+    TELEPHONE,
+    Browser,
+    Desk,
+    choices,
+    field_of,
+    open_desk,
+)
+
+
+def test_a_code_is_readable_and_made_for_one_bill_only() -> None:
+    code = pay_code(KEY, bill_no="JF202611230001", source="jc-center", source_id="JF202611230001")
+
+    assert code is not None
+    assert re.fullmatch(r"JF202611230001-[0-9A-HJKMNP-TV-Z]{16}", code)
+    assert bill_no_of(code) == "JF202611230001"
+    assert is_code_of(KEY, code, source="jc-center", source_id="JF202611230001")
+    assert not is_code_of(KEY, code, source="jc-center", source_id="JF202611230002")
+    assert not is_code_of(KEY, code, source="other", source_id="JF202611230001")
+    assert not is_code_of(b"x" * 32, code, source="jc-center", source_id="JF202611230001")
+
+
+def test_source_and_source_id_cannot_be_shifted_into_each_other() -> None:
+    one = pay_code(KEY, bill_no="B", source="ab", source_id="c")
+    other = pay_code(KEY, bill_no="B", source="a", source_id="bc")
+
+    assert one != other
+
+
+def test_the_check_is_eighty_bits_of_the_published_mac() -> None:
+    """By another way: Python's own base 32 of the first ten bytes, its letters exchanged."""
+    mac = hmac.digest(KEY, b'["estation/pay-code/1", "jc-center", "1"]', "sha256")
+    rfc, crockford = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    expected = base64.b32encode(mac[:10]).decode().translate(str.maketrans(rfc, crockford))
+
+    assert pay_code(KEY, bill_no="B", source="jc-center", source_id="1") == f"B-{expected}"
+
+
+@pytest.mark.parametrize("bill_no", ["", "JF/1", "JF 1", "缴1", "J" * 33, "a.b"])
+def test_a_number_that_no_address_should_carry_has_no_code(bill_no: str) -> None:
+    assert pay_code(KEY, bill_no=bill_no, source="s", source_id="1") is None
+
+
+@pytest.fixture
+async def desk(database: str) -> AsyncIterator[Desk]:
+    async with open_desk(City()) as desk:
+        yield desk
+
+
+@pytest.fixture
+async def bill(desk: Desk) -> Bill:
+    return await make_bill(desk.city.person_id, now=NOW)
+
+
+async def begin(
+    browser: Browser, base: str, channel: str = "wechat_pay", scene: str = "native"
+) -> tuple[int, str, str]:
+    """Tap one of the buttons of the page as it is now."""
+    _, page, _ = await browser.get(base)
+    form = {"channel": channel, "scene": scene}
+    if 'name="version"' in page:
+        form |= {name: field_of(page, name) for name in ("version", "expected_fen")}
+    return await browser.post(f"{base}/attempts", form)
+
+
+async def only_order() -> PayOrder:
+    (order,) = await PayOrder.all()
+    return order
+
+
+async def live() -> PayAttempt:
+    (attempt,) = await PayAttempt.filter(state__in=["opening", "open"])
+    return attempt
+
+
+async def test_the_page_shows_masked_data_only(desk: Desk, bill: Bill) -> None:
+    status, page, _ = await desk.browser().get(f"/c/{desk.code(bill)}")
+
+    assert status == 200
+    assert bill.title in page
+    assert "8,255.24" in page
+    assert "林**" in page
+    for secret in (ANNA.name, ANNA.id_no, ANNA.phone, str(bill.id), str(desk.city.person_id)):
+        assert secret not in page
+
+
+@pytest.mark.parametrize(
+    ("agent", "first"),
+    [(IN_ALIPAY, "wap"), (TELEPHONE, "h5"), ("", "native")],
+)
+async def test_the_page_offers_the_wallet_it_is_open_in(
+    desk: Desk, bill: Bill, agent: str, first: str
+) -> None:
+    _, page, _ = await desk.browser(agent).get(f"/c/{desk.code(bill)}")
+
+    assert choices(page)[0] == first
+    assert {"native", "precreate"} <= set(choices(page))
+
+
+async def test_inside_wechat_the_openid_is_fetched_without_a_login(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    browser = desk.browser(IN_WECHAT)
+
+    end = await browser.come_from_wechat(base, "o-stranger")
+
+    assert end == base
+    _, page, _ = await browser.get(base)
+    assert choices(page)[0] == "jsapi"
+    assert (await begin(browser, base, scene="jsapi"))[2] == base
+    number = (await live()).out_trade_no
+    assert desk.city.wechat.trades[number].request.payer_openid == "o-stranger"
+    assert "data-jsapi" in (await browser.get(base))[1]
+
+
+@pytest.mark.parametrize("spoil", ["check", "number", "key", "short", "lower", "empty"])
+async def test_a_code_we_did_not_make_is_not_found(desk: Desk, bill: Bill, spoil: str) -> None:
+    code = desk.code(bill)
+    forged = {
+        "check": code[:-1] + ("0" if code[-1] != "0" else "1"),
+        "number": f"B{'0' * 12}-{code[-16:]}",
+        "key": desk.code(bill, key=b"y" * 32),
+        "short": code[:-1],
+        "lower": code.lower(),
+        "empty": "-",
+    }[spoil]
+    browser = desk.browser()
+
+    answers = [
+        await browser.get(f"/c/{forged}"),
+        await browser.get(f"/c/{forged}/status"),
+        await browser.get(f"/c/{forged}/qr.svg"),
+        await browser.post(f"/c/{forged}/attempts", {"channel": "alipay", "scene": "precreate"}),
+        await browser.post(f"/c/{forged}/cancel"),
+    ]
+
+    assert {status for status, _, _ in answers} == {404}
+    assert bill.title not in "".join(page for _, page, _ in answers)
+    assert await count("pay_order") == 0
+
+
+async def test_another_bills_check_does_not_open_this_bill(desk: Desk, bill: Bill) -> None:
+    other = await make_bill(desk.city.person_id, now=NOW)
+
+    mixed = f"{bill.bill_no}-{desk.code(other)[-16:]}"
+
+    assert (await desk.browser().get(f"/c/{mixed}"))[0] == 404
+
+
+async def test_a_payment_by_code_is_the_debtors_order_and_pays_the_bill(
+    desk: Desk, bill: Bill
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+    payer = desk.browser()
+
+    assert (await begin(payer, base))[::2] == (303, base)
+
+    order = await only_order()
+    assert order.payer_id == desk.city.person_id
+    _, page, _ = await payer.get(base)
+    assert "countdown" in page
+    assert "二维码" in page
+    assert ANNA.name not in page
+    number = (await live()).out_trade_no
+    desk.city.wechat.pay(number)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(number))], now=NOW)
+    _, page, _ = await payer.get(base)
+    assert "已缴清" in page
+    assert "/receipts/" not in page
+    assert await broken_invariants() == {}
+
+
+async def test_the_code_leads_into_the_order_in_progress(desk: Desk, bill: Bill) -> None:
+    debtor = await desk.citizen()
+    _, page, to = await debtor.post(
+        f"/fees/{bill.id}/pay", {"version": "1", "expected_fen": str(bill.total_fen)}
+    )
+    await debtor.post(f"{to}/attempts", {"channel": "wechat_pay", "scene": "native"})
+
+    _, page, _ = await desk.browser().get(f"/c/{desk.code(bill)}")
+
+    assert "countdown" in page
+    assert await count("pay_order") == await count("pay_attempt") == 1
+
+
+async def test_two_holders_at_once_share_one_order_and_one_live_code(
+    desk: Desk, bill: Bill
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+
+    await asyncio.gather(*(begin(desk.browser(), base) for _ in range(4)))
+
+    assert await count("pay_order") == 1
+    assert await count("pay_attempt", "state in ('opening', 'open')") == 1
+
+
+async def test_a_wechat_ticket_is_not_shown_to_another_wechat_user(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    one, other = desk.browser(IN_WECHAT), desk.browser(IN_WECHAT)
+    await one.come_from_wechat(base, "o-one")
+    await other.come_from_wechat(base, "o-other")
+    await begin(one, base, scene="jsapi")
+    first = await live()
+
+    _, page, _ = await other.get(base)
+    assert "data-jsapi" not in page
+    assert "另一位付款人" in page
+    await other.post(f"{base}/attempts", {"channel": "wechat_pay", "scene": "jsapi"})
+
+    second = await live()
+    assert second.out_trade_no != first.out_trade_no
+    assert "close" in desk.city.wechat.verbs(first.out_trade_no)
+    assert desk.city.wechat.trades[second.out_trade_no].request.payer_openid == "o-other"
+    assert "data-jsapi" in (await other.get(base))[1]
+
+
+async def test_while_somebody_is_paying_the_code_starts_no_second_payment(
+    desk: Desk, bill: Bill
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    desk.city.wechat.busy = True
+
+    status, page, _ = await desk.browser().post(
+        f"{base}/attempts", {"channel": "alipay", "scene": "precreate"}
+    )
+
+    assert status == 409
+    assert "上一个付款码正在使用中" in page
+    assert desk.city.alipay.asked == []
+    assert await count("pay_attempt") == 1
+
+
+async def test_a_bill_revised_meanwhile_is_shown_anew_and_not_begun(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    _, page, _ = await desk.browser().get(base)
+    seen = {name: field_of(page, name) for name in ("version", "expected_fen")}
+    await rows("update bill set version = 2, total_fen = total_fen + 1 where id = $1", bill.id)
+    await rows("update bill_item set version = 2, amount_fen = amount_fen + (seq = 1)::int")
+
+    status, page, _ = await desk.browser().post(
+        f"{base}/attempts", {"channel": "wechat_pay", "scene": "native", **seen}
+    )
+
+    assert status == 409
+    assert "8,255.25" in page
+    assert "刚刚有更新" in page
+    assert await count("pay_order") == 0
+
+
+async def test_cancelling_by_code_ends_this_bills_order_only(desk: Desk, bill: Bill) -> None:
+    other = await make_bill(desk.city.person_id, now=NOW)
+    await begin(desk.browser(), f"/c/{desk.code(other)}")
+    await begin(desk.browser(), f"/c/{desk.code(bill)}")
+
+    status, _, to = await desk.browser().post(f"/c/{desk.code(bill)}/cancel")
+
+    assert (status, to) == (303, f"/c/{desk.code(bill)}")
+    (mine,) = await rows(
+        "select o.state from pay_order o join pay_order_bill b on b.order_id = o.id"
+        " where b.bill_id = $1",
+        bill.id,
+    )
+    (others,) = await rows(
+        "select o.state from pay_order o join pay_order_bill b on b.order_id = o.id"
+        " where b.bill_id = $1",
+        other.id,
+    )
+    assert (mine["state"], others["state"]) == ("closed", "open")
+    _, page, _ = await desk.browser().get(f"/c/{desk.code(bill)}")
+    assert "这次付款已取消" in page
+
+
+async def test_money_that_could_not_be_applied_is_not_asked_for_twice(
+    desk: Desk, bill: Bill
+) -> None:
+    """Who paid by code has no other page to learn from that the money is being looked at."""
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    number = (await live()).out_trade_no
+    desk.city.wechat.pay(number, amount_fen=1)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(number))], now=NOW)
+
+    _, page, _ = await desk.browser().get(base)
+
+    assert "这次付款需要核实" in page
+    assert "请不要重复付款" in page
+
+
+async def test_an_order_past_its_end_makes_room_for_a_new_one(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    desk.clock[0] = NOW + timedelta(minutes=16)
+
+    await begin(desk.browser(), base)
+
+    states = sorted([str(order.state) for order in await PayOrder.all()])
+    assert states == [OrderState.CLOSED, OrderState.OPEN]
+
+
+async def test_a_form_from_another_site_is_refused(desk: Desk, bill: Bill) -> None:
+    status, _, _ = await desk.browser().post(
+        f"/c/{desk.code(bill)}/attempts",
+        {"channel": "wechat_pay", "scene": "native", "version": "1", "expected_fen": "1"},
+        origin="http://evil.example",
+    )
+
+    assert status == 403
+    assert await count("pay_order") == 0
+
+
+async def test_a_withdrawn_bill_says_so_and_offers_nothing(desk: Desk, bill: Bill) -> None:
+    await rows("update bill set state = 'withdrawn' where id = $1", bill.id)
+
+    _, page, _ = await desk.browser().get(f"/c/{desk.code(bill)}")
+
+    assert "不用缴" in page
+    assert choices(page) == []
+
+
+async def test_the_code_page_tells_htmx_when_to_load_it_again(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    browser = desk.browser()
+    await begin(browser, base)
+    attempt = await live()
+
+    same = await browser.get(f"{base}/status?attempt={attempt.id}&words=waiting")
+    other = await browser.get(f"{base}/status?attempt=x&words=waiting")
+    desk.city.wechat.pay(attempt.out_trade_no)
+    await api.settle_batch(
+        [api.from_report(desk.city.wechat.report(attempt.out_trade_no))], now=NOW
+    )
+    paid = await browser.get(f"{base}/status?attempt={attempt.id}&words=waiting")
+
+    assert (same[0], same[2]) == (204, "")
+    assert other[2] == f"{base}?told=changed"
+    assert paid[2] == base
+
+
+async def test_alipays_page_brings_the_payer_back_to_the_code(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+
+    await begin(desk.browser(IN_ALIPAY), base, "alipay", "wap")
+
+    request = desk.city.alipay.trades[(await live()).out_trade_no].request
+    assert request.return_url == f"http://{desk.host}{base}"
+
+
+async def test_the_debtor_shows_the_code_and_it_opens_the_bill(desk: Desk, bill: Bill) -> None:
+    debtor = await desk.citizen()
+
+    status, page, _ = await debtor.get(f"/fees/{bill.id}/code")
+
+    assert status == 200
+    assert f"http://{desk.host}/c/{desk.code(bill)}" in page
+    assert "<svg" in page
+    assert f"/fees/{bill.id}/code" in (await debtor.get(f"/fees/{bill.id}"))[1]
+
+
+async def test_nobody_else_can_have_the_code_made(desk: Desk) -> None:
+    others = await make_bill(uuid4(), now=NOW)
+
+    assert (await (await desk.citizen()).get(f"/fees/{others.id}/code"))[0] == 404
+    assert (await desk.browser().get(f"/fees/{others.id}/code"))[0] == 303
