@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -28,6 +29,7 @@ from estation.inner import worker as inner_worker
 from estation.ledger import api as ledger
 from estation.outside.gate import keys, receiving, sending
 from estation.outside.gate import status as gate_status
+from estation.payments import api as payments
 from estation.reconciliation import api as reconciliation
 from estation.sandbox import app as sandbox_app
 from estation.sandbox import credentials
@@ -272,6 +274,56 @@ def ledger_seal() -> None:
         console.print("另一个程序正在封账，请稍后再试。")
         raise typer.Exit(1)
     console.print(f"已将 {sealed.transfers} 笔账目封入 {sealed.blocks} 个区块。")
+
+
+@main.command("split-export")
+def split_export(
+    day: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
+    account: Annotated[str, typer.Option(help="One collecting account; else all.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make the split instructions of a day for what was collected city-wide.
+
+    Exit code 0: made, or nothing was left to instruct. 2: refused.
+    """
+    settings = Settings.read()
+    accounts = [account] if account else sorted(set(settings.collecting_accounts.values()))
+
+    async def make(account_id: str) -> payments.SplitExportView | None:
+        asked = date.fromisoformat(day)
+        try:
+            return await payments.make_split_export(
+                day=asked,
+                account_id=account_id,
+                by="estation split-export",
+                fees=await reconciliation.channel_fees(asked, account_id),
+                settings=settings,
+                now=system_clock(),
+            )
+        except payments.NothingToInstruct:
+            return None
+
+    async def make_all() -> list[payments.SplitExportView]:
+        made = [await make(account_id) for account_id in accounts]
+        return [view for view in made if view is not None]
+
+    try:
+        views = asyncio.run(_with_database("online", make_all()))
+    except (Refused, ValueError) as refusal:
+        console.print(getattr(refusal, "message", f"日期应写作 YYYY-MM-DD：{refusal}"))
+        raise typer.Exit(2) from None
+    if as_json:
+        console.print_json(
+            data={"exports": [orjson.loads(orjson.dumps(asdict(view))) for view in views]}
+        )
+        return
+    for view in views:
+        console.print(
+            f"{view.export_no} {view.account_id}：{view.lines} 条，"
+            f"付款 ¥ {display_yuan(view.total_fen)}，退款 ¥ {display_yuan(view.refund_fen)}"
+        )
+    if not views:
+        console.print("没有尚未分账的款项。")
 
 
 @sandbox.command("credentials")

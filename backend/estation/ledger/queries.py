@@ -206,6 +206,48 @@ async def transfers_by_key(keys: Sequence[str]) -> dict[str, StandingTransfer]:
     return {row["idempotency_key"]: StandingTransfer(**row) for row in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class PayeeMovement:
+    """What one transfer at a merchant account owes a payee: fen above zero, below for refunds."""
+
+    transfer_id: UUID
+    kind: str
+    our_no: str
+    channel_no: str
+    occurred_at: datetime
+    payee_code: str
+    fen: int
+
+
+async def payee_movements(day: date, account_id: str) -> list[PayeeMovement]:
+    """What the applied payments and the refunds of a Beijing day (the channel's clock) at a
+    merchant account change in what its payees are owed; ordered by time.
+
+    Payments are those from clearing and those that waited in suspense first. Refunds are known
+    by the account of money on its way back, also where one is reversed.
+    """
+    start, end = day_bounds(day)
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select t.id as transfer_id, t.kind, t.our_no, t.channel_no, t.occurred_at,
+                  split_part(p.account, ':', 2) as payee_code, p.credit_fen - p.debit_fen as fen
+           from ledger_transfer t
+           join ledger_entry p on p.transfer_id = t.id and starts_with(p.account, $3)
+           where t.occurred_at >= $1 and t.occurred_at < $2 and exists (
+               select from ledger_entry m where m.transfer_id = t.id
+               and (m.account in ($4, $6) and t.kind = 'payment' or m.account = $5))
+           order by t.occurred_at, t.id, p.account""",
+        [
+            start,
+            end,
+            f"{rules.PAYEE}:",
+            rules.clearing(account_id),
+            rules.refund_in_flight(account_id),
+            rules.suspense(account_id),
+        ],
+    )
+    return [PayeeMovement(**row) for row in rows]
+
+
 async def balance(account: str) -> int:
     """Debits less credits of an account in fen."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

@@ -29,7 +29,9 @@ from estation.payments.actions.settle import (
     settle_batch,
     settle_reports,
 )
+from estation.payments.actions.splits import make_split_export
 from estation.payments.actions.storing import IncidentNote, put_incidents
+from estation.payments.errors import NothingToInstruct
 from estation.payments.queries import (
     AttemptView,
     IncidentView,
@@ -73,6 +75,14 @@ from estation.payments.rules import (
     RefundCause,
     RefundState,
 )
+from estation.payments.split_queries import (
+    SplitExportView,
+    SplitStanding,
+    split_exports,
+    split_file,
+    split_standing,
+)
+from estation.payments.splitting import fee_key
 from estation.payments.staff_queries import incidents_about
 from estation.payments.staff_words import incident_name
 
@@ -89,6 +99,7 @@ __all__ = [
     "IncidentNote",
     "IncidentState",
     "IncidentView",
+    "NothingToInstruct",
     "NoticeView",
     "OrderBillView",
     "OrderState",
@@ -102,6 +113,8 @@ __all__ = [
     "RefundableView",
     "SettleItem",
     "Share",
+    "SplitExportView",
+    "SplitStanding",
     "SplitView",
     "approve_applying",
     "approve_refund",
@@ -110,6 +123,7 @@ __all__ = [
     "attempts_of_order",
     "cancel_order",
     "ended_unpaid",
+    "fee_key",
     "from_notice",
     "from_refund",
     "from_report",
@@ -121,6 +135,7 @@ __all__ = [
     "list_incidents",
     "list_refunds",
     "live_attempt_serves",
+    "make_split_export",
     "notices_about",
     "open_attempt",
     "open_incident",
@@ -142,6 +157,9 @@ __all__ = [
     "resolve_incident",
     "settle_batch",
     "settle_reports",
+    "split_exports",
+    "split_file",
+    "split_standing",
     "start_order",
     "take_incident",
 ]

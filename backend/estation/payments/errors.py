@@ -65,6 +65,27 @@ class CodeNotFound(NotFound):
     message = "没有找到这个缴费码对应的账单，请重新扫描账单上的二维码。"
 
 
+class SplitExportNotFound(NotFound):
+    """No such file, or no such collecting account."""
+
+    code = "split_export_not_found"
+    message = "没有找到这份分账指令或这个归集账户。"
+
+
+class SplitDayNotOver(Refused):
+    """Money of the day may still arrive."""
+
+    code = "split_day_not_over"
+    message = "这一天还没有结束，请次日再生成分账指令。"
+
+
+class NothingToInstruct(Refused):
+    """Every transfer of the day is instructed already, or there is none."""
+
+    code = "nothing_to_instruct"
+    message = "这一天没有尚未分账的款项，不需要再生成。"
+
+
 class IncidentNotFound(NotFound):
     code = "incident_not_found"
     message = "没有找到这条异常记录。"

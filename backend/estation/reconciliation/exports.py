@@ -1,12 +1,11 @@
 """A run's differences as CSV that ties out and that no spreadsheet runs."""
 
-import csv
-import io
 from collections.abc import Iterable
 
 from estation.reconciliation.queries import DifferenceView, RunView
-from estation.reconciliation.rules import KINDS, Kind, neutral_cell
+from estation.reconciliation.rules import KINDS, Kind
 from estation.shared.money import yuan_from_fen
+from estation.shared.sheets import BOM, csv_lines, neutral_cell
 
 HEADER = (
     "类型",
@@ -22,8 +21,6 @@ HEADER = (
     "我方时间",
     "总账凭证",
 )
-BOM = "\ufeff"
-"""Without it the common spreadsheet reads the Chinese as another encoding."""
 
 
 class Export:
@@ -36,10 +33,10 @@ class Export:
         self.our_outside_fen = self.their_outside_fen = 0
 
     def header(self) -> str:
-        return BOM + _lines([HEADER])
+        return BOM + csv_lines([HEADER])
 
     def rows(self, differences: Iterable[DifferenceView]) -> str:
-        return _lines(self._row(one) for one in differences)
+        return csv_lines(self._row(one) for one in differences)
 
     def _row(self, one: DifferenceView) -> list[str]:
         self.count += 1
@@ -85,7 +82,7 @@ class Export:
             rows.append(_sum("当日总额", name, _yuan(leg["our_fen"]), _yuan(leg["their_fen"])))
         rows.append(["结果摘要", run.result_digest])
         rows.append(["输入摘要", run.input_digest])
-        return _lines(rows)
+        return csv_lines(rows)
 
 
 def _sum(label: str, note: str, ours: str, theirs: str) -> list[str]:
@@ -94,9 +91,3 @@ def _sum(label: str, note: str, ours: str, theirs: str) -> list[str]:
 
 def _yuan(fen: int | None) -> str:
     return "" if fen is None else yuan_from_fen(fen)
-
-
-def _lines(rows: Iterable[Iterable[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
-    return text.getvalue()

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from tortoise import Tortoise
 
+from estation.payments.api import fee_key
 from estation.reconciliation.errors import BillFileNotFound, RunNotFound
 from estation.reconciliation.rules import Kind
 
@@ -192,6 +193,25 @@ async def newest_proven_files(account_ids: Sequence[str], days_: Sequence[date])
         [list(account_ids), list(days_)],
     )
     return [row["id"] for row in rows]
+
+
+async def channel_fees(day: date, account_id: str) -> dict[str, int]:
+    """The channel's fees of a day in whole fen, by `payments.api.fee_key`, from proven bills of
+    the day and its neighbours; {} while there is none. Thousandths are rounded half up per line,
+    as the channels settle them."""
+    around = [day + timedelta(days=shift) for shift in (-1, 0, 1)]
+    rows = await _rows(
+        """select kind, channel_trade_no, refund_no, (abs(fee_fen_e3) + 500) / 1000 as fen
+           from channel_bill_line where bill_file_id = any($1::uuid[]) and fee_fen_e3 <> 0""",
+        [await newest_proven_files([account_id], around)],
+    )
+    return {
+        fee_key(
+            (row["refund_no"] or "") if row["kind"] == "refund" else row["channel_trade_no"],
+            is_refund=row["kind"] == "refund",
+        ): int(row["fen"])
+        for row in rows
+    }
 
 
 async def hashes(file_ids: Sequence[UUID]) -> list[str]:

@@ -223,9 +223,3 @@ def bills_are_due(day: date, now: datetime) -> bool:
     bill" may only mean "not yet". Source: WeChat Pay v3 bill/tradebill, Alipay
     alipay.data.dataservice.bill.downloadurl.query."""
     return now >= datetime.combine(day + timedelta(days=1), BILLS_DUE_AT, tzinfo=BEIJING)
-
-
-def neutral_cell(text: str) -> str:
-    """A CSV cell no spreadsheet will run as a formula (a leading apostrophe where needed)."""
-    dangerous = text.lstrip(" \u3000\ufeff")[:1] in {"=", "+", "-", "@", "＝", "＋", "－", "＠"}
-    return f"'{text}" if dangerous or text[:1] in {"\t", "\r", "\n"} else text

@@ -1,6 +1,7 @@
 """Money is integer fen inside; this file is the only place that reads and writes yuan text."""
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from estation.shared.errors import InvalidInput
@@ -34,6 +35,28 @@ def display_yuan(fen: int) -> str:
     """For people: 817524 -> "8,175.24"; the sign of the currency is the template's."""
     sign, fen = ("-", -fen) if fen < 0 else ("", fen)
     return f"{sign}{fen // 100:,}.{fen % 100:02d}"
+
+
+def share_out(total_fen: int, weights: Sequence[int]) -> list[int]:
+    """Split an amount in the ratio of the weights into whole fen that add up exactly.
+
+    Largest remainder (最大余数法): everybody gets the whole fen of their share, and the fen left
+    go one each to the largest fractions; of equal fractions the earlier comes first. Raises
+    ValueError below zero, or when there is something to share and nobody to get it.
+    """
+    if total_fen < 0 or any(weight < 0 for weight in weights):
+        raise ValueError("neither amount nor weights may be below zero")
+    whole = sum(weights)
+    if whole == 0:
+        if total_fen:
+            raise ValueError("nobody to share with")
+        return [0] * len(weights)
+    shares = [total_fen * weight // whole for weight in weights]
+    remainders = [total_fen * weight % whole for weight in weights]
+    by_fraction = sorted(range(len(weights)), key=lambda place: -remainders[place])
+    for place in by_fraction[: total_fen - sum(shares)]:
+        shares[place] += 1
+    return shares
 
 
 _DIGITS = "零壹贰叁肆伍陆柒捌玖"

@@ -1,0 +1,150 @@
+"""Split instructions (分账指令): what each payee is to get of the money at a collecting account.
+
+One line per ledger transfer and payee; a refund's lines take back. Pure.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from uuid import UUID
+
+from estation.ledger.api import PayeeMovement
+from estation.shared.clock import BEIJING
+from estation.shared.money import share_out, yuan_from_fen
+from estation.shared.sheets import BOM, csv_lines, neutral_cell
+
+HEADER = (
+    "序号",
+    "收款单位代码",
+    "收款单位",
+    "类型",
+    "金额（元）",
+    "手续费（元）",
+    "应划金额（元）",
+    "商户订单号",
+    "渠道流水号",
+    "渠道时间",
+    "总账凭证",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One line. Amount and fee are above or at zero; `is_refund` says that both are taken back."""
+
+    transfer_id: UUID
+    payee_code: str
+    is_refund: bool
+    amount_fen: int
+    fee_fen: int
+    our_no: str
+    channel_no: str
+    occurred_at: datetime
+
+    @property
+    def net_fen(self) -> int:
+        """What moves to the payee; below zero, from the payee."""
+        fen = self.amount_fen - self.fee_fen
+        return -fen if self.is_refund else fen
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The file of one export."""
+
+    content: bytes
+    sha256: str
+
+
+def fee_key(number: str, *, is_refund: bool) -> str:
+    """How a channel's fee is found: payments by the channel's trade number, refunds by ours."""
+    return f"{'refund' if is_refund else 'payment'}:{number}"
+
+
+def instructions_of(
+    movements: Sequence[PayeeMovement], fees: Mapping[str, int]
+) -> list[Instruction]:
+    """A line per movement, each transfer's fee shared by largest remainder.
+
+    `fees`: fen by `fee_key`, above or at zero; a transfer without one costs nothing (yet).
+    """
+    by_transfer: dict[UUID, list[PayeeMovement]] = {}
+    for one in movements:
+        by_transfer.setdefault(one.transfer_id, []).append(one)
+    return [
+        line for members in by_transfer.values() for line in _lines(members, _fee(members[0], fees))
+    ]
+
+
+def _fee(one: PayeeMovement, fees: Mapping[str, int]) -> int:
+    if one.kind == "payment":
+        return fees.get(fee_key(one.channel_no, is_refund=False), 0)
+    if one.fen > 0:  # A refund that did not happen after all costs nothing.
+        return 0
+    ours = fees.get(fee_key(one.our_no, is_refund=True), 0)
+    return ours or fees.get(fee_key(one.channel_no, is_refund=True), 0)
+
+
+def _lines(members: Sequence[PayeeMovement], fee_fen: int) -> Iterable[Instruction]:
+    shares = share_out(fee_fen, [abs(one.fen) for one in members])
+    for one, share in zip(members, shares, strict=True):
+        yield Instruction(
+            transfer_id=one.transfer_id,
+            payee_code=one.payee_code,
+            is_refund=one.fen < 0,
+            amount_fen=abs(one.fen),
+            fee_fen=share,
+            our_no=one.our_no,
+            channel_no=one.channel_no,
+            occurred_at=one.occurred_at,
+        )
+
+
+def sheet_of(
+    lines: Sequence[Instruction],
+    *,
+    export_no: str,
+    day: date,
+    account_id: str,
+    payee_names: Mapping[str, str],
+) -> Sheet:
+    """The file: UTF-8 with BOM, CRLF, yuan with two decimals, refunds below zero; then a total
+    per payee and of all, and how many lines there are, so that a cut file shows."""
+    rows: list[Sequence[str]] = [
+        ("分账指令", export_no, "清算日期", str(day), "归集账户", neutral_cell(account_id)),
+        HEADER,
+    ]
+    for number, line in enumerate(lines, start=1):
+        rows.append(_row(number, line, payee_names))
+    for payee in sorted({line.payee_code for line in lines}):
+        members = [line for line in lines if line.payee_code == payee]
+        rows.append(_total("小计", payee, payee_names.get(payee, payee), members))
+    rows.append(_total("合计", "", f"{len(lines)} 条", lines))
+    content = (BOM + csv_lines(rows)).encode()
+    return Sheet(content, hashlib.sha256(content).hexdigest())
+
+
+def _row(number: int, line: Instruction, payee_names: Mapping[str, str]) -> Sequence[str]:
+    name = payee_names.get(line.payee_code, line.payee_code)
+    return (
+        str(number),
+        neutral_cell(line.payee_code),
+        neutral_cell(name),
+        "退款" if line.is_refund else "付款",
+        *_amounts([line]),
+        neutral_cell(line.our_no),
+        neutral_cell(line.channel_no),
+        line.occurred_at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S"),
+        str(line.transfer_id),
+    )
+
+
+def _total(label: str, payee: str, name: str, lines: Sequence[Instruction]) -> Sequence[str]:
+    return (label, neutral_cell(payee), neutral_cell(name), "", *_amounts(lines), "", "", "", "")
+
+
+def _amounts(lines: Sequence[Instruction]) -> tuple[str, str, str]:
+    amount = sum(-line.amount_fen if line.is_refund else line.amount_fen for line in lines)
+    fee = sum(-line.fee_fen if line.is_refund else line.fee_fen for line in lines)
+    return yuan_from_fen(amount), yuan_from_fen(fee), yuan_from_fen(amount - fee)

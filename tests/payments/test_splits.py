@@ -1,0 +1,232 @@
+"""Split instructions tie with the ledger to the fen, and no transfer is ever instructed twice."""
+
+import asyncio
+import csv
+import hashlib
+import io
+from datetime import date, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
+from estation.payments import api
+from estation.payments.api import fee_key, make_split_export, split_file, split_standing
+from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
+from estation.payments.models import SplitInstruction
+from estation.shared import ids
+from tests.payments.city import MERCHANTS, TOTAL, City, count, later, make_settings, rows
+from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
+
+ACCOUNT = "wechat_pay:1900000109"
+DAY = date(2026, 8, 3)  # of NOW in Beijing
+TOMORROW = later(days=1)
+
+
+@pytest.fixture
+def city() -> City:
+    return City()
+
+
+async def pay(city: City, shares: dict[str, int] | None = None) -> str:
+    """A payment applied at the collecting account; the channel's trade number."""
+    _, _, number = await city.opened(shares)
+    city.wechat.pay(number)
+    report = city.wechat.report(number)
+    await api.settle_batch([api.from_report(report)], now=later(seconds=30))
+    return str(report.channel_trade_no)
+
+
+async def make(fees: dict[str, int] | None = None, **changes: Any) -> api.SplitExportView:
+    values = {"day": DAY, "account_id": ACCOUNT, "by": "何敏", "now": TOMORROW, **changes}
+    return await make_split_export(fees=fees or {}, settings=make_settings(), **values)
+
+
+async def lines_of(export: api.SplitExportView) -> list[list[str]]:
+    text = (await split_file(export.export_no)).decode("utf-8-sig")
+    return list(csv.reader(io.StringIO(text)))
+
+
+async def post(
+    kind: str, debit: tuple[str, int], credit: tuple[str, int], *, at: Any = NOW, our_no: str = "R1"
+) -> None:
+    transfer = TransferInput(
+        id=str(ids.row_id(NOW)),
+        idempotency_key=f"{kind}:{uuid4()}",
+        kind=kind,
+        region="360101",
+        order_id=None,
+        our_no=our_no,
+        channel_no="5030",
+        occurred_at=at,
+        legs=[Leg(debit[0], debit_fen=debit[1]), Leg(credit[0], credit_fen=credit[1])],
+    )
+    await post_many([transfer], now=NOW)
+
+
+async def test_each_payee_gets_a_line_and_the_file_ties_with_the_ledger(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    await pay(city, {"treasury": 100})
+
+    export = await make()
+
+    assert (export.lines, export.total_fen, export.fee_fen) == (3, TOTAL + 100, 0)
+    standing = await split_standing(DAY, ACCOUNT)
+    assert (standing.ledger_fen, standing.open_fen) == (TOTAL + 100, 0)
+    head, header, *body = await lines_of(export)
+    assert head[1] == export.export_no
+    assert header[0] == "序号"
+    assert [row[0] for row in body] == ["1", "2", "3", "小计", "小计", "合计"]
+    assert body[-1][2:7] == ["3 条", "", "8256.24", "0.00", "8256.24"]
+    assert {row[1]: row[4] for row in body if row[0] == "小计"} == {
+        "non_tax": "80.00",
+        "treasury": "8176.24",
+    }
+
+
+async def test_the_stored_hash_is_of_the_very_bytes(database: str, city: City) -> None:
+    await pay(city)
+
+    export = await make()
+
+    content = await split_file(export.export_no)
+    assert hashlib.sha256(content).hexdigest() == export.sha256
+    assert content.startswith(b"\xef\xbb\xbf")
+    assert b"\r\n" in content
+
+
+async def test_the_channels_fee_is_shared_by_largest_remainder(database: str, city: City) -> None:
+    trade_no = await pay(city)
+
+    export = await make({fee_key(trade_no, is_refund=False): 4953})
+
+    fees = {row.payee_code: row.fee_fen for row in await SplitInstruction.all()}
+    assert fees == {"treasury": 4905, "non_tax": 48}
+    assert export.fee_fen == 4953
+    total = (await lines_of(export))[-1]
+    assert total[4:7] == ["8255.24", "49.53", "8205.71"]
+
+
+async def test_no_transfer_is_instructed_twice(database: str, city: City) -> None:
+    await pay(city)
+    first = await make()
+
+    with pytest.raises(NothingToInstruct):
+        await make()
+    await pay(city, {"non_tax": 7})
+    second = await make()
+
+    assert (first.lines, second.lines, second.total_fen) == (2, 1, 7)
+    assert await count("split_instruction") == 3
+    assert (await split_standing(DAY, ACCOUNT)).open_fen == 0
+
+
+async def test_two_makers_at_once_make_one_file(database: str, city: City) -> None:
+    await pay(city)
+
+    answers = await asyncio.gather(*(make() for _ in range(5)), return_exceptions=True)
+
+    assert sum(isinstance(answer, NothingToInstruct) for answer in answers) == 4
+    assert await count("split_export") == 1
+    assert await count("split_instruction") == 2
+
+
+async def test_refunds_of_the_day_take_back_and_a_reversed_one_gives_again(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    in_flight = f"refund_in_flight:{ACCOUNT}"
+    await post("refund", (payee_payable("treasury"), 500), (in_flight, 500))
+    await post("refund_closed", (in_flight, 200), (payee_payable("treasury"), 200))
+
+    export = await make({fee_key("R1", is_refund=True): 3})
+
+    assert (export.total_fen, export.refund_fen, export.fee_fen) == (TOTAL + 200, 500, -3)
+    standing = await split_standing(DAY, ACCOUNT)
+    assert (standing.ledger_fen, standing.open_fen) == (TOTAL - 300, 0)
+    back = [row for row in await lines_of(export) if row[3] == "退款"]
+    assert [row[4:7] for row in back] == [["-5.00", "-0.03", "-4.97"]]
+    assert (await lines_of(export))[-1][4] == "8252.24"
+
+
+async def test_what_is_no_payment_of_this_account_and_day_is_left_out(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    other, pay_out = clearing("alipay:2021000000000109"), clearing(ACCOUNT)
+    await post("payment", (other, 11), (payee_payable("treasury"), 11))
+    await post("payout", (payee_payable("treasury"), 12), (pay_out, 12))
+    await post("payment", (pay_out, 13), (payee_payable("treasury"), 13), at=later(days=1))
+    await post("suspense", (pay_out, 14), (f"suspense:{ACCOUNT}", 14))
+
+    export = await make()
+
+    assert export.total_fen == TOTAL
+
+
+async def test_the_channels_clock_in_beijing_decides_the_day(database: str, city: City) -> None:
+    midnight = NOW + timedelta(hours=14)  # 00:00 of the next day in Beijing
+    account = clearing(ACCOUNT)
+    for at, fen in ((midnight - timedelta(microseconds=1), 1), (midnight, 2)):
+        await post("payment", (account, fen), (payee_payable("treasury"), fen), at=at)
+
+    first = await make(now=later(days=2))
+    second = await make(day=DAY + timedelta(days=1), now=later(days=2))
+
+    assert (first.total_fen, second.total_fen) == (1, 2)
+
+
+async def test_money_at_the_payees_own_merchants_needs_no_instruction(database: str) -> None:
+    merchants = [FakeChannel(account_id=account) for account in MERCHANTS.values()]
+    combining = CombiningChannel()
+    city = City(merchants=MERCHANTS, others=[combining, *merchants])
+    _, _, number = await city.opened()
+    combining.pay(number)
+    await api.settle_batch([api.from_report(combining.report(number))], now=NOW)
+
+    with pytest.raises(NothingToInstruct):
+        await make()
+    for account in MERCHANTS.values():
+        with pytest.raises(SplitExportNotFound):
+            await make(account_id=account)
+    assert await count("split_export") == 0
+
+
+async def test_a_day_that_is_not_over_is_refused(database: str, city: City) -> None:
+    await pay(city)
+
+    with pytest.raises(SplitDayNotOver):
+        await make(now=later(hours=13, minutes=59))
+
+    assert await count("split_export") == 0
+
+
+async def test_texts_in_the_file_are_no_formulas(database: str, city: City) -> None:
+    await post(
+        "payment",
+        (clearing(ACCOUNT), 5),
+        (payee_payable("treasury"), 5),
+        our_no='=HYPERLINK("http://evil")',
+    )
+
+    export = await make()
+
+    (line,) = [row for row in await lines_of(export) if row[0] == "1"]
+    assert line[7] == '\'=HYPERLINK("http://evil")'
+
+
+async def test_exports_and_instructions_are_never_changed(database: str, city: City) -> None:
+    await pay(city)
+    await make()
+
+    for sql in (
+        "update split_export set total_fen = 0",
+        "delete from split_export",
+        "update split_instruction set amount_fen = 1",
+        "delete from split_instruction",
+    ):
+        with pytest.raises(Exception, match="stays as it is"):
+            await rows(sql)
