@@ -255,6 +255,10 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State
     return "payments/pay.html", {
         "viewer": VIEWER,
         "order": the_order,
+        "base": f"/pay/{the_order.id}",
+        "holder": None,
+        "is_for_us": True,
+        "ticket_is_over": False,
         "attempt": the_order.live_attempt,
         "attempt_name": ATTEMPT_NAMES[live.scene] if live else "",
         "wallet_name": WALLETS[live.channel] if live else "",
@@ -278,6 +282,48 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State
         "problem": "",
         "told": "",
         **more,
+    }
+
+
+CODE_ADDRESS = "https://e.jiangcheng.gov.cn/c/JF202605060012-7K2MZQ0V9XCB4T1D"
+
+HOLDER = Values(
+    title="存量房转移登记税费",
+    payer_name="林**",
+    bill_no="JF202605060012",
+    state="payable",
+    version=1,
+    total_fen=825_524,
+    due_on=NOW.date(),
+    groups=[group for group in payee_groups(FEW, PAYEES) if group.subtotal_fen],
+)
+
+
+def code_page(user_agent: str = DESKTOP, *, state: str = "payable", **more: Any) -> State:
+    return "payments/code.html", {
+        "viewer": None,
+        "holder": Values(**{**vars(HOLDER), "state": state}),
+        "base": "/c/JF202605060012-7K2MZQ0V9XCB4T1D",
+        "choices": wallet_choices(user_agent, has_openid=True),
+        "told": "",
+        "problem": "",
+        "ended": None,
+        **more,
+    }
+
+
+def tickable() -> dict[str, Any]:
+    """Two bills to tick and one that is being paid."""
+    due = [
+        bill(FEW),
+        bill(MANY, id=ORDER, title="新建商品房转移登记税费及首次住宅专项维修资金（含地下车位）"),
+        bill(FEW, id=UUID(int=3), title="抵押权首次登记费"),
+    ]
+    return {
+        "due": due,
+        "due_fen": sum(one.total_fen for one in due),
+        "tickable": {BILL: f"{BILL}.1.825524", ORDER: f"{ORDER}.1.5000000"},
+        "open_orders": [order()],
     }
 
 
@@ -417,6 +463,7 @@ def _pages() -> dict[str, State]:
         jsapi_parameters={"appId": "wx8888888888888888", "package": "prepay_id=wx2016"},
     )
     wap = attempt(Channel.ALIPAY, Scene.WAP, redirect_url="/alipay/gateway.do?x=1")
+    h5 = attempt(Channel.WECHAT_PAY, Scene.H5, redirect_url="https://wx.tenpay.com/x?y=1")
     nobody: dict[str, Any] = {"viewer": None, "citizen": "", "due_count": 0, "cases": []}
     return {
         "home": home_page(),
@@ -473,6 +520,48 @@ def _pages() -> dict[str, State]:
             problem="上一个付款码正在使用中，暂时不能更换或取消，请稍候再试。",
         ),
         "pay-paid": pay_page(order(state="paid", paid_at=NOW, paid_attempt=PAID)),
+        "pay-h5": pay_page(order(live_attempt=h5), PHONE),
+        "pay-h5-over": pay_page(order(live_attempt=h5), PHONE, ticket_is_over=True),
+        "pay-together": pay_page(
+            order(
+                live_attempt=NATIVE,
+                bills=[
+                    Values(title="存量房转移登记税费", amount_fen=817524, bill_id=BILL),
+                    Values(
+                        title="新建商品房转移登记税费及首次住宅专项维修资金（含地下车位）",
+                        amount_fen=5_000_000,
+                        bill_id=BILL,
+                    ),
+                ],
+            )
+        ),
+        "pay-by-code": pay_page(order(live_attempt=NATIVE), viewer=None, holder=HOLDER),
+        "pay-by-code-others": pay_page(
+            order(live_attempt=jsapi), WECHAT, viewer=None, holder=HOLDER, is_for_us=False
+        ),
+        "code": code_page(),
+        "code-phone": code_page(PHONE),
+        "code-ended": code_page(ended=closed_words("wrong_amount")),
+        "code-changed": code_page(problem="缴费单刚刚有更新，请核对新的金额后再缴。"),
+        "code-paid": code_page(state="paid"),
+        "code-withdrawn": code_page(state="withdrawn"),
+        "own-code": (
+            "payments/own_code.html",
+            {
+                "viewer": VIEWER,
+                "bill": bill(FEW),
+                "payer_name": LONG_NAME,
+                "address": CODE_ADDRESS,
+                "qr_svg": qr_svg(CODE_ADDRESS, "缴费码"),
+            },
+        ),
+        "fees-together": fees_page(**tickable()),
+        "fees-together-changed": fees_page(
+            **tickable(),
+            chosen={BILL},
+            chosen_fen=825_525,
+            problem="缴费单刚刚有更新，请核对新的金额后再缴。",
+        ),
         "pay-expired": pay_page(order(state="closed")),
         "receipt": receipt_page(FEW),
         "receipt-many": receipt_page(MANY, LONG_NAME),

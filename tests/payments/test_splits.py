@@ -10,7 +10,14 @@ from uuid import uuid4
 
 import pytest
 
-from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
+from estation.ledger.api import (
+    Leg,
+    TransferInput,
+    clearing,
+    payee_payable,
+    post_many,
+    refund_in_flight,
+)
 from estation.payments import api
 from estation.payments.api import fee_key, make_split_export, split_file, split_standing
 from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
@@ -138,7 +145,7 @@ async def test_refunds_of_the_day_take_back_and_a_reversed_one_gives_again(
     database: str, city: City
 ) -> None:
     await pay(city)
-    in_flight = f"refund_in_flight:{ACCOUNT}"
+    in_flight = refund_in_flight(ACCOUNT)
     await post("refund", (payee_payable("treasury"), 500), (in_flight, 500))
     await post("refund_closed", (in_flight, 200), (payee_payable("treasury"), 200))
 

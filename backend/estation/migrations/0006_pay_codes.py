@@ -14,7 +14,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0003_payments')]
+    dependencies = [('estation', '0004_ledger_blocks')]
 
     initial = False
 

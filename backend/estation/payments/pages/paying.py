@@ -210,10 +210,12 @@ def order_page(
     told: str,
     problem: str,
     status: int,
-    **more: Any,
+    holder: Any = None,
+    is_for_us: bool = True,
 ) -> HTTPResponse:
     """The pay page under the address `base`, for the citizen and for the holder of a bill's code
-    (who also gets `holder`, what of the bill may be shown to anybody)."""
+    (`holder`: what of the bill may be shown to anybody). `is_for_us`: the live ticket is not
+    bound to somebody else's wallet."""
     now = request.app.ctx.clock()
     left = max(0, int((order.expires_at - now).total_seconds()))
     title, words = closed_words(order.close_reason)
@@ -233,8 +235,9 @@ def order_page(
         closed_words=words,
         told=told,
         problem=problem,
+        holder=holder,
+        is_for_us=is_for_us,
         **_attempt_values(order, choices, now),
-        **more,
     )
 
 
