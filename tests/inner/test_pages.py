@@ -1,11 +1,13 @@
 """The desk's pages work as forms, without scripts."""
 
+import re
 from urllib.parse import quote
 
 import pytest
 
 from estation.inner import personas, worker
 from estation.inner.actions import receipts
+from estation.outside.gate.pay_codes import is_code_of
 from tests.inner.desk import Browser, Desk, query
 
 
@@ -311,3 +313,30 @@ async def test_the_stylesheet_and_the_health_need_no_login(pages: Browser) -> No
 
     assert (sheet.status, health.status) == (200, 200)
     assert sheet.headers["content-type"].startswith("text/css")
+
+
+async def test_the_printed_notice_carries_a_code_the_online_side_believes(
+    desk: Desk, at_fees: Browser
+) -> None:
+    key = b"k" * 32
+    (desk.settings.secrets_dir / desk.settings.pay_code_key_file).write_bytes(key)
+    bill_no = await desk.issue()
+
+    page = await at_fees.get(f"/bills/{bill_no}/sheet")
+
+    found = re.search(rf"{re.escape(desk.settings.online_url)}/c/([A-Z0-9-]+)", page.text)
+    assert found is not None
+    assert is_code_of(key, found[1], source=desk.settings.source, source_id=bill_no)
+    assert 'aria-label="缴费码"' in page.text
+    assert f"/bills/{bill_no}/sheet" in (await at_fees.get(f"/bills/{bill_no}")).text
+
+
+async def test_a_withdrawn_bill_has_no_notice_to_print(desk: Desk, at_fees: Browser) -> None:
+    (desk.settings.secrets_dir / desk.settings.pay_code_key_file).write_bytes(b"k" * 32)
+    bill_no = await desk.issue()
+    await desk.withdraw(bill_no, 1)
+
+    page = await at_fees.get(f"/bills/{bill_no}/sheet")
+
+    assert "缴费通知单" not in page.text
+    assert f"/bills/{bill_no}/sheet" not in (await at_fees.get(f"/bills/{bill_no}")).text

@@ -16,6 +16,7 @@ from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, ensure_staff
 from estation.payments import staff_pages as payment_staff_pages
 from estation.reconciliation import pages as reconciliation_pages
+from estation.reconciliation import split_pages
 from estation.services import OnlineApp
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
@@ -96,7 +97,7 @@ def _app(day: Day) -> OnlineApp:
     app = cast(OnlineApp, Sanic(f"staff_desk_{next(_numbers)}", configure_logging=False))
     app.config.ACCESS_LOG = False
     app.config.TOUCHUP = False  # it rewrites Sanic itself, and a second time that fails
-    for module in (identity_staff_pages, payment_staff_pages, reconciliation_pages):
+    for module in (identity_staff_pages, payment_staff_pages, reconciliation_pages, split_pages):
         app.blueprint(module.bp)
     app.static("/static", H5 / "dist", name="static")
     app.on_request(attach_viewer)
@@ -104,7 +105,12 @@ def _app(day: Day) -> OnlineApp:
     services = days.services_for(day)
     services.vault = Vault(b"k" * 32)
     cast(Any, services).settings = SimpleNamespace(
-        public_url="http://127.0.0.1", wechat_pay=[], alipay=[], combining_accounts={}
+        public_url="http://127.0.0.1",
+        wechat_pay=[],
+        alipay=[],
+        combining_accounts={},
+        collecting_accounts={"wechat_pay": days.WECHAT, "alipay": days.ALIPAY},
+        payees=[SimpleNamespace(code="treasury", name="国库")],
     )
     app.ctx = services
     return app

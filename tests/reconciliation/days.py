@@ -43,6 +43,7 @@ class Line:
     kind: str = "payment"
     refund_no: str | None = None
     state: str = "SUCCESS"
+    fee_fen_e3: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class PaperChannel:
                 channel_trade_no=one["trade_no"],
                 refund_no=one["refund_no"],
                 amount_fen=one["fen"],
-                fee_fen_e3=0,
+                fee_fen_e3=one.get("fee_fen_e3", 0),
                 at=datetime.fromisoformat(one["at"]),
                 state=one["state"],
                 line_no=line_no,
