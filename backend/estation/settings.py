@@ -144,7 +144,13 @@ class Wechat(Strict):
     oauth_url: str
     appid: str
     secret_file: str
-    mini_appid: str = ""  # of the city's mini-program; "": there is none
+
+
+class MiniProgram(Strict):
+    """The city's mini-program (小程序); reached at the official account's `api_url`."""
+
+    appid: str
+    secret_file: str
 
 
 class MiniProgram(Strict):

@@ -78,7 +78,8 @@ def make_settings(*, merchants: dict[str, str] | None = None, combining: bool = 
             "alipay": "alipay:2021000000000109",
         },
         combining_accounts={"wechat_pay": COMBINING} if own and combining else {},
-        wechat=SimpleNamespace(appid="wx-official", mini_appid="wx-mini"),
+        wechat=SimpleNamespace(appid="wx-official"),
+        mini_program=SimpleNamespace(appid="wx-mini"),
         payees=[
             SimpleNamespace(
                 code=code,

@@ -156,7 +156,8 @@ def _payer(
     if scene is Scene.JSAPI:
         return openid if appid is None or appid == settings.wechat.appid else None
     if scene is Scene.MINI_PROGRAM:
-        return openid if appid and appid == settings.wechat.mini_appid else None
+        ours = settings.mini_program
+        return openid if ours is not None and appid == ours.appid else None
     return buyer_id if scene is Scene.TRADE_CREATE else None
 
 
