@@ -34,11 +34,11 @@ class Services:
     settings: Settings
     clock: Clock
     vault: Vault
+    pay_code_key: bytes  # proves the codes on bills
     channels: Mapping[str, PayChannel]  # by account_id
     wechat: WechatPlatform
     sms: SmsSender
     redis: Redis | None  # None or unreachable: slower, never wrong
-    pay_code_key: bytes = b""  # proves the codes on bills
     notice_desk: NoticeDesk | None = None
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
     limiter: Limiter = field(default_factory=lambda: Limiter(None))
