@@ -24,6 +24,7 @@ from estation.payments.api import AttemptState, IncidentKind, OrderState, Outcom
 from estation.payments.combining import Route, route_of
 from estation.payments.invariants import broken_invariants
 from estation.payments.rules import Arrival, AttemptNow, BillNow, OrderNow, Part, Posting
+from estation.shared.replies import json_reply
 from tests.payments.city import COMBINING, MERCHANTS, TOTAL, City, count, later, make_bill, rows
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 
@@ -300,6 +301,19 @@ async def test_an_order_of_two_payees_is_asked_for_in_parts(database: str, city:
     ]
     assert request.notify_url.endswith("/notices/wechat-combine/1900000100")
     assert city.wechat.asked == []
+
+
+async def test_programs_are_told_who_gets_what(database: str, city: City) -> None:
+    order = await city.order(await make_bill(city.person_id))
+
+    said = json_reply(await city.attempt(order)).body
+
+    assert said is not None
+    parts = json.loads(said)["parts"]
+    assert {part["payee_code"]: part["amount_fen"] for part in parts} == {
+        "non_tax": 8_000,
+        "treasury": 817_524,
+    }
 
 
 async def test_parts_are_summed_over_the_bills_of_an_order(database: str, city: City) -> None:

@@ -6,8 +6,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from msgspec import Struct
-
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
 
 
@@ -196,7 +194,8 @@ class OrderNow:
         self.state = to
 
 
-class Part(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Part:
     """A sub-order of a combined payment as it was asked for: what one payee is to get."""
 
     payee_code: str
