@@ -69,13 +69,17 @@ async def _pay_one(
         f"回调已入账：{done['out_trade_no']} ¥ {display_yuan(done['amount_fen'])}，"
         f"渠道单号 {done['channel_trade_no']}"
     )
-    await _say_transfer(city, say, order["id"], bill["total_fen"])
+    arrivals = len(done["parts"]) or 1
+    await _say_transfers(city, say, order["id"], bill["total_fen"], arrivals=arrivals)
     await _fetch_receipts(say, citizen, paid)
     await _receipt_is_back(city, say, bill_no)
 
 
-async def _say_transfer(city: City, say: Say, order_id: str, total_fen: int) -> None:
-    """Exactly one transfer, balanced, of the whole amount."""
+async def _say_transfers(
+    city: City, say: Say, order_id: str, total_fen: int, *, arrivals: int
+) -> None:
+    """Exactly one transfer per arrival (a combined payment has one per payee), together balanced
+    and of the whole amount."""
     rows = await _all(
         city.online_dsn,
         "select t.id, e.account, e.debit_fen, e.credit_fen from ledger_transfer t"
@@ -83,8 +87,9 @@ async def _say_transfer(city: City, say: Say, order_id: str, total_fen: int) -> 
         " order by e.credit_fen, e.account",
         order_id,
     )
-    if len({row["id"] for row in rows}) != 1:
-        raise ChainBroken(f"订单 {order_id} 应有且只有一笔总账流水，实际 {len(rows)} 行")
+    booked = len({row["id"] for row in rows})
+    if booked != arrivals:
+        raise ChainBroken(f"订单 {order_id} 应有 {arrivals} 笔总账流水，实际 {booked} 笔")
     debit, credit = (sum(row[side] for row in rows) for side in ("debit_fen", "credit_fen"))
     if not debit == credit == total_fen:
         raise ChainBroken(f"总账不平：借 {debit}，贷 {credit}，应为 {total_fen}")
