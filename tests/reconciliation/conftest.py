@@ -108,7 +108,6 @@ def _app(day: Day) -> OnlineApp:
         public_url="http://127.0.0.1",
         wechat_pay=[],
         alipay=[],
-        combining_accounts={},
         collecting_accounts={"wechat_pay": days.WECHAT, "alipay": days.ALIPAY},
         payees=[SimpleNamespace(code="treasury", name="国库")],
     )

@@ -262,7 +262,7 @@ def as_file(lines: list[Line], *, count: int | None = None) -> bytes:
 def services_for(day: Day, *account_ids: str) -> Services:
     """As much of the services as reconciliation touches: channels, names, clock."""
     accounts = account_ids or (WECHAT, ALIPAY)
-    settings = SimpleNamespace(wechat_pay=[], alipay=[], combining_accounts={})
+    settings = SimpleNamespace(wechat_pay=[], alipay=[])
     return cast(
         Services,
         SimpleNamespace(
