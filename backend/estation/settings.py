@@ -153,13 +153,6 @@ class MiniProgram(Strict):
     secret_file: str
 
 
-class MiniProgram(Strict):
-    """The city's mini-program (小程序); reached at the official account's `api_url`."""
-
-    appid: str
-    secret_file: str
-
-
 class Gate(Strict):
     """Folders and keys of this side; streams are named `<source>-<destination>`."""
 

@@ -64,11 +64,7 @@ async def fetch_day(day: date, *, services: Services, now: datetime) -> list[Leg
 
     May be repeated at will: the same bytes are the same row.
     """
-<<<<<<< HEAD
     legs = [
-=======
-    return [
->>>>>>> 09c88e9 (A combining account's missing bill is its channel's word)
         await _fetch_leg(services.channels[account_id], day, now)
         for account_id in sorted(services.channels)
     ]
