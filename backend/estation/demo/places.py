@@ -112,6 +112,7 @@ def child_environment(
         "ESTATION_PUBLISHED_DIR": str(places.published),
         "ESTATION_SMS_URL": online["sms_url"],
         "ESTATION_WECHAT_PAY": json.dumps(online["wechat_pay"]),
+        "ESTATION_WECHAT_COMBINE": json.dumps(online["wechat_combine"]),
         "ESTATION_ALIPAY": json.dumps(online["alipay"]),
         "ESTATION_WECHAT": json.dumps(online["wechat"]),
         "ESTATION_GATE": json.dumps({**online["gate"], "folder": str(places.online_gate)}),
