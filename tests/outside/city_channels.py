@@ -116,9 +116,10 @@ async def running_city(folder: Path) -> AsyncIterator[City]:
 
 
 def by_channel(session: aiohttp.ClientSession, settings: Settings) -> dict[Channel, PayChannel]:
+    """The city's collecting accounts."""
     channels = channels_from_settings(session, settings, system_clock)
-    assert set(channels) == set(settings.collecting_accounts.values())
-    return {channel.channel: channel for channel in channels.values()}
+    collecting = [channels[account_id] for account_id in settings.collecting_accounts.values()]
+    return {channel.channel: channel for channel in collecting}
 
 
 def settings_for(base_url: str, secrets_dir: Path) -> Settings:
