@@ -14,7 +14,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0004_ledger_blocks')]
+    dependencies = [('estation', '0005_refunds')]
 
     initial = False
 
