@@ -39,10 +39,13 @@ ALLOWANCES: Final[Mapping[str, Allowance]] = {
 GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/api/orders"): "order",
     ("POST", "/fees/<bill_id:uuid>/pay"): "order",
+    ("POST", "/fees/pay"): "order",
     ("POST", "/api/orders/<order_id:uuid>/attempts"): "attempt",
     ("POST", "/pay/<order_id:uuid>/attempts"): "attempt",
+    ("POST", "/c/<code:str>/attempts"): "attempt",
     ("POST", "/api/orders/<order_id:uuid>/cancel"): "cancel",
     ("POST", "/pay/<order_id:uuid>/cancel"): "cancel",
+    ("POST", "/c/<code:str>/cancel"): "cancel",
     ("GET", "/api/orders/<order_id:uuid>"): "look",
     ("GET", "/api/bills"): "look",
     ("GET", "/api/bills/<bill_id:uuid>"): "look",
@@ -50,6 +53,9 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/pay/<order_id:uuid>/status"): "look",
     ("GET", "/pay/<order_id:uuid>/qr.svg"): "look",
     ("GET", "/pay/return/alipay"): "look",
+    ("GET", "/c/<code:str>"): "look",
+    ("GET", "/c/<code:str>/status"): "look",
+    ("GET", "/c/<code:str>/qr.svg"): "look",
     ("GET", "/receipts/<order_id:uuid>"): "receipt",
     ("GET", "/receipts/<order_id:uuid>/<file_name:str>"): "receipt",
     ("POST", "/api/login"): "login",
@@ -65,6 +71,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/preferences/large-print"): "preference",
     ("POST", "/staff/incidents/<incident_id:uuid>"): "staff",
     ("POST", "/staff/reconciliation"): "staff",
+    ("POST", "/staff/splits"): "staff",
 }
 """Method and address of a route -> its group in ALLOWANCES."""
 
@@ -72,6 +79,9 @@ WITHOUT_LIMIT: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/logout"): "leaving must always work, and costs one delete by key",
     ("POST", "/staff/logout"): "leaving must always work, and costs one delete by key",
     ("POST", "/notices/wechat-pay/<account:str>"): "payments.refusing bounds what is not believed",
+    ("POST", "/notices/wechat-combine/<account:str>"): (
+        "payments.refusing bounds what is not believed"
+    ),
     ("POST", "/notices/alipay/<account:str>"): "payments.refusing bounds what is not believed",
 }
 

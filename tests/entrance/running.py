@@ -38,6 +38,15 @@ SECRETS = {
     "wechat/mini_secret": lambda: b"secret",
     "ledger/public.pem": lambda: public_pem("ledger"),
     "data.key": lambda: DATA_KEY,
+    "pay_code.key": lambda: DATA_KEY,
+    **{
+        f"wechat_pay/{mchid}/{name}": make
+        for mchid in ("1900000100", "1900000111", "1900000112")
+        for name, make in (
+            ("merchant_key.pem", lambda: private_pem("merchant")),
+            ("api_v3.key", lambda: API_V3_KEY),
+        )
+    },
 }
 
 

@@ -144,6 +144,12 @@ def _account() -> WechatPayAccount:
     return WechatPayAccount(**local["online"]["wechat_pay"][0])
 
 
+def _other_accounts() -> list[dict[str, Any]]:
+    """The payees' merchants and the combining one: nobody pays there, but their keys are read."""
+    local = tomllib.loads((CONFIG / "local.toml").read_text(encoding="utf-8"))
+    return [*local["online"]["wechat_pay"][1:], *local["online"]["wechat_combine"]]
+
+
 def _write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
     """Every secret file the online program reads, made up; the platform's half comes back."""
     places = Places(folder, 0, 1, 2)
@@ -160,8 +166,10 @@ def _write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
         "wechat/app_secret": b"secret",
         "wechat/mini_secret": b"secret",
     }
+    for one in _other_accounts():
+        files |= {one["private_key_file"]: merchant, one["api_v3_key_file"]: api_v3}
     for name, content in files.items():
-        (places.secrets / name).parent.mkdir(exist_ok=True)
+        (places.secrets / name).parent.mkdir(parents=True, exist_ok=True)
         (places.secrets / name).write_bytes(content)
     return {"platform": platform, "api_v3": api_v3}
 

@@ -200,7 +200,7 @@ class City:
         return "\n\n".join([what, *told])
 
     def _services(self) -> Services:
-        settings = Settings.read()
+        settings = collecting_settings()
         accounts = {
             account: Channel(account.split(":")[0])
             for account in settings.collecting_accounts.values()
@@ -214,6 +214,7 @@ class City:
             settings=settings,
             clock=self.now,
             vault=nobody,
+            pay_code_key=b"",
             channels=cast("dict[str, Any]", self.channels),
             wechat=nobody,
             sms=nobody,
@@ -225,6 +226,13 @@ class City:
         if self._acting is None:
             raise RuntimeError("a trade was opened by nobody")
         return self._acting
+
+
+def collecting_settings() -> Settings:
+    """The city's settings with all money collected: the world has the collecting accounts only."""
+    settings = Settings.read()
+    payees = [payee.model_copy(update={"merchants": {}}) for payee in settings.payees]
+    return settings.model_copy(update={"payees": payees, "combining_accounts": {}})
 
 
 def _item(letter: Letter) -> SettleItem:

@@ -34,12 +34,11 @@ from estation.payments import api, jobs
 from estation.payments.api import BillChoice, RefundState
 from estation.payments.invariants import broken_invariants
 from estation.services import Services
-from estation.settings import Settings
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
 from estation.simulation import books, desk
 from estation.simulation.channels import Paid, SimChannel
-from estation.simulation.city import DAWN
+from estation.simulation.city import DAWN, collecting_settings
 from estation.simulation.hazards import Weather
 from estation.simulation.world import CentreBill, bill_row
 
@@ -130,7 +129,7 @@ class _Desk:
         self._calm = _Calm()
         self._person = uuid4()
         self._order: UUID = self._person
-        settings = Settings.read()
+        settings = collecting_settings()
         account = settings.collecting_accounts[Channel.WECHAT_PAY]
         paid: dict[str, Paid] = {}
         self._channel = SimChannel(
@@ -141,6 +140,7 @@ class _Desk:
             settings=settings,
             clock=lambda: self._now,
             vault=nobody,
+            pay_code_key=b"",
             channels=cast("dict[str, Any]", {account: self._channel}),
             wechat=nobody,
             sms=nobody,
