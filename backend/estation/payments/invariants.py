@@ -1,10 +1,20 @@
-"""What must always be true of orders, attempts, bills and books; each query finds breaches.
+"""What must always be true of orders, attempts, bills, books and queues; each query finds breaches.
 
 Plain SQL over several contexts' tables on purpose: a proof reads the stored facts, not the
-functions that wrote them.
+functions that wrote them. The same queries run in tests, in the simulator and every five minutes
+in production; what they mean to people is in `invariant_meanings`.
+
+A query has one column `breach` and may use three names: `:now`, and `:since` and `:since_id` for
+what was made from a moment on (row ids are ordered by time). A query without them looks at
+everything each time, so it must be held small by an index.
 """
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from tortoise import Tortoise
 
@@ -15,13 +25,26 @@ _GIVEN_BACK = """ob.amount_fen = (
 """True of a bill in an order whose payees have given all of it back."""
 
 INVARIANTS: dict[str, str] = {
+    # books
     "every_transfer_is_balanced": """
         select t.id::text as breach from ledger_transfer t
-        left join ledger_entry e on e.transfer_id = t.id
+        left join ledger_entry e on e.transfer_id = t.id and e.transfer_id >= :since_id
+        where t.id >= :since_id
         group by t.id having count(e.id) < 2 or sum(e.debit_fen) <> sum(e.credit_fen)""",
+    "debits_equal_credits_in_every_region": """
+        select t.region as breach from ledger_transfer t
+        join ledger_entry e on e.transfer_id = t.id and e.transfer_id >= :since_id
+        where t.id >= :since_id
+        group by t.region having sum(e.debit_fen) <> sum(e.credit_fen)""",
+    "nobody_is_owed_less_than_nothing": """
+        select account as breach from ledger_entry
+        where account like 'payee_payable:%' or account like 'suspense:%'
+           or account like 'refund_in_flight:%'
+        group by account having sum(credit_fen) < sum(debit_fen)""",
+    # money that arrived
     "every_paid_attempt_has_one_arrival": """
         select a.out_trade_no as breach from pay_attempt a
-        where a.state = 'paid' and a.parts is null and 1 <> (
+        where a.state = 'paid' and a.parts is null and a.id >= :since_id and 1 <> (
             select count(*) from ledger_transfer t
             join ledger_entry e on e.transfer_id = t.id and e.debit_fen > 0
             where t.idempotency_key = 'arrival:' || a.account_id || ':' || a.channel_trade_no
@@ -43,14 +66,14 @@ INVARIANTS: dict[str, str] = {
             select count(distinct t.id) as arrivals, sum(e.debit_fen) as fen
             from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
             where t.order_id = o.id and t.kind = 'payment') p on true
-        where o.state = 'paid' and (p.fen is distinct from o.amount_fen or p.arrivals <> 1
+        where o.state = 'paid' and o.id >= :since_id and (p.fen is distinct from o.amount_fen or p.arrivals <> 1
             and not exists (select from pay_attempt a where a.order_id = o.id
                 and a.state = 'paid' and jsonb_array_length(a.parts) = p.arrivals))""",
     "every_part_pays_its_own_payee": """
         select part->>'out_trade_no' as breach from pay_attempt a
         cross join lateral jsonb_array_elements(a.parts) part
         join ledger_transfer t on t.our_no = part->>'out_trade_no' and t.kind = 'payment'
-        where a.parts is not null and 2 <> (
+        where a.parts is not null and a.id >= :since_id and 2 <> (
             select count(*) from ledger_entry e where e.transfer_id = t.id and (
                 e.account = 'channel_clearing:' || (part->>'account_id')
                     and e.debit_fen = (part->>'amount_fen')::bigint
@@ -58,44 +81,71 @@ INVARIANTS: dict[str, str] = {
                     and e.credit_fen = (part->>'amount_fen')::bigint))""",
     "every_payment_belongs_to_a_paid_order": """
         select t.id::text as breach from ledger_transfer t where t.kind = 'payment'
+        and t.id >= :since_id
         and not exists (select from pay_order o where o.id = t.order_id and o.state = 'paid')""",
     "every_suspense_has_an_incident": """
         select t.id::text as breach from ledger_transfer t where t.kind = 'suspense'
-        and not exists (select from incident i where i.channel_trade_no = t.channel_no)""",
+        and t.id >= :since_id
+        and not exists (select from incident i where i.channel_trade_no = t.channel_no)
+        and not exists (select from pay_refund r where r.arrival_id = t.id)""",
+    "money_of_another_amount_has_an_incident": """
+        select a.out_trade_no as breach from pay_attempt a
+        where a.state = 'paid' and a.paid_fen <> a.amount_fen and a.id >= :since_id
+        and not exists (select from incident i where i.channel_trade_no = a.channel_trade_no)
+        and not exists (select from pay_refund r where r.out_trade_no = a.out_trade_no)""",
+    "every_applied_notice_has_its_payment": """
+        select n.out_trade_no as breach from pay_notice n
+        where n.outcome = 'applied' and n.id >= :since_id and not exists (
+            select from pay_attempt a join ledger_transfer t
+                on t.order_id = a.order_id and t.kind = 'payment'
+            where a.out_trade_no = n.out_trade_no)""",
+    # bills
     "the_bills_of_a_paid_order_are_paid": f"""
         select b.bill_no as breach from pay_order_bill ob
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
         join bill b on b.id = ob.bill_id
-        where (b.paid_at is null or b.paid_version is distinct from ob.bill_version)
+        where o.id >= :since_id
+          and (b.paid_at is null or b.paid_version is distinct from ob.bill_version)
           and not {_GIVEN_BACK}""",  # noqa: S608  (our own constants, as below)
     "a_paid_bill_has_its_paid_order": """
         select b.bill_no as breach from bill b
-        where b.state in ('paid', 'refunded') and not exists (
+        where b.state in ('paid', 'refunded') and b.paid_at >= :since and not exists (
             select from pay_order_bill ob join pay_order o on o.id = ob.order_id
             where ob.bill_id = b.id and ob.bill_version = b.paid_version and o.state = 'paid')""",
     "a_bill_is_paid_by_one_order_at_most": f"""
-        select ob.bill_id::text as breach from pay_order_bill ob
+        select twice.bill_id::text as breach from (
+            select ob.bill_id from pay_order_bill ob
+            join pay_order o on o.id = ob.order_id and o.state = 'paid'
+            where ob.bill_id in (
+                select recent.bill_id from pay_order_bill recent
+                where recent.order_id >= :since_id)
+            group by ob.bill_id having count(*) > 1) twice
+        join pay_order_bill ob on ob.bill_id = twice.bill_id
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
         where not {_GIVEN_BACK}
-        group by ob.bill_id having count(*) > 1""",  # noqa: S608
+        group by twice.bill_id having count(*) > 1""",  # noqa: S608
     "a_bill_is_refunded_when_all_of_it_was_given_back": f"""
         select b.bill_no as breach from bill b join pay_order_bill ob
             on ob.bill_id = b.id and ob.bill_version = b.paid_version
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
-        where (b.state = 'refunded') <> ({_GIVEN_BACK})""",  # noqa: S608
-    "only_open_orders_hold_bills": """
-        select o.order_no as breach from pay_order o join pay_order_bill ob on ob.order_id = o.id
-        where ob.is_open <> (o.state = 'open')""",
+        where (b.id in (select s.bill_id from pay_refund_share s)
+               or (b.state = 'refunded' and b.paid_at >= :since))
+          and (b.state = 'refunded') <> ({_GIVEN_BACK})""",  # noqa: S608
     "splits_add_up_to_the_order": """
-        select o.order_no as breach from pay_order o where o.amount_fen <> (
+        select o.order_no as breach from pay_order o where o.id >= :since_id and (o.amount_fen <> (
             select coalesce(sum(s.amount_fen), 0) from pay_order_split s where s.order_id = o.id)
         or o.amount_fen <> (
-            select coalesce(sum(b.amount_fen), 0) from pay_order_bill b where b.order_id = o.id)""",
+            select coalesce(sum(b.amount_fen), 0) from pay_order_bill b where b.order_id = o.id)
+        )""",
     "every_paid_bill_has_its_receipt_message": """
-        select o.order_no as breach from pay_order o join pay_order_bill ob on ob.order_id = o.id
-        where o.state = 'paid' and 1 <> (
-            select count(*) from outbox_message m where m.topic = 'receipt'
-            and m.body->>'order_no' = o.order_no and m.body->>'bill_no' = ob.bill_no)""",
+        select o.order_no as breach from pay_order o
+        join pay_order_bill ob on ob.order_id = o.id
+        left join (
+            select body->>'order_no' as order_no, body->>'bill_no' as bill_no, count(*) as n
+            from outbox_message where topic = 'receipt' and id >= :since_id group by 1, 2
+        ) m on m.order_no = o.order_no and m.bill_no = ob.bill_no
+        where o.state = 'paid' and o.id >= :since_id and m.n is distinct from 1""",
+    # refunds: few beside the payments, so that all of them are looked at each time
     "no_arrival_is_given_back_beyond_its_amount": """
         select r.arrival_id::text as breach from pay_refund r
         where r.state not in ('rejected', 'closed')
@@ -132,7 +182,8 @@ INVARIANTS: dict[str, str] = {
             else n.starts <> 1 or n.reversals <> 1 or n.ends > 0 end""",
     "every_refund_in_the_books_is_one_of_ours": """
         select t.id::text as breach from ledger_transfer t
-        where t.kind in ('refund_start', 'refund_reversal', 'refund') and not exists (
+        where t.kind in ('refund_start', 'refund_reversal', 'refund') and t.id >= :since_id
+        and not exists (
             select from pay_refund r
             where r.refund_no = split_part(t.idempotency_key, ':', 2))""",
     "refunds_in_flight_are_those_unfinished": """
@@ -153,7 +204,7 @@ INVARIANTS: dict[str, str] = {
             on i.channel_trade_no = t.channel_no and i.out_trade_no = t.our_no
             and i.kind in ('double_payment', 'bill_already_paid', 'paid_after_close',
                            'paid_after_expiry', 'bill_revised', 'bill_withdrawn')
-        where t.kind = 'suspense'
+        where t.kind = 'suspense' and t.id >= :since_id
         and not exists (select from pay_refund r where r.arrival_id = t.id)""",
     "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": """
         select i.dedupe_key as breach from incident i join pay_refund r
@@ -161,17 +212,138 @@ INVARIANTS: dict[str, str] = {
         where i.resolved_by = 'system' and r.state <> 'succeeded'
         and not exists (select from pay_refund d
                         where d.incident_key = i.dedupe_key and d.state = 'succeeded')""",
+    # orders and attempts
+    "only_open_orders_hold_bills": """
+        select o.order_no as breach from pay_order_bill ob join pay_order o on o.id = ob.order_id
+        where ob.is_open and o.state <> 'open'
+        union all
+        select o.order_no from pay_order o join pay_order_bill ob on ob.order_id = o.id
+        where o.state = 'open' and o.id >= :since_id and not ob.is_open""",
+    "an_order_has_one_live_attempt_at_most": """
+        select o.order_no as breach from pay_attempt a join pay_order o on o.id = a.order_id
+        where a.state in ('opening', 'open') group by o.order_no having count(*) > 1""",
+    "every_watched_attempt_will_be_asked_about": """
+        select a.out_trade_no as breach from pay_attempt a
+        where a.state in ('opening', 'open') and a.next_query_at is null
+        union all
+        select a.out_trade_no from pay_attempt a
+        where a.state = 'abandoned' and a.next_query_at is null and a.id >= :since_id""",
+    "attempts_are_asked_about_in_time": """
+        select a.out_trade_no as breach from pay_attempt a
+        where a.next_query_at < :now - interval '5 minutes'""",
+    "no_attempt_is_silent_beyond_its_time": """
+        select a.out_trade_no as breach from pay_attempt a join pay_order o on o.id = a.order_id
+        where a.next_query_at is not null and o.expires_at < :now - interval '90 minutes'
+        and not exists (select from incident i where i.kind = 'silent_attempt'
+                        and i.out_trade_no = a.out_trade_no)""",
+    "no_order_is_open_beyond_its_end": """
+        select o.order_no as breach from pay_order o
+        where o.id in (select b.order_id from pay_order_bill b where b.is_open)
+        and o.state = 'open' and o.expires_at < :now - interval '15 minutes'
+        and not exists (select from pay_attempt a where a.order_id = o.id
+                        and a.state in ('opening', 'open') and a.next_query_at is not null)""",
+    # the inbox and what leaves us
+    "news_is_settled_in_time": """
+        select n.id::text as breach from pay_notice n
+        where n.handled_at is null and n.received_at < :now - interval '5 minutes'
+        and n.next_try_at is not null""",
+    "every_news_given_up_has_an_incident": """
+        select n.id::text as breach from pay_notice n
+        where n.handled_at is null and n.next_try_at is null and not exists (
+            select from incident i
+            where i.dedupe_key = 'unsettled_news:' || n.account_id || ':' || n.id::text)""",
+    "messages_leave_in_time": """
+        select m.id::text as breach from outbox_message m
+        where m.sent_at is null and m.dead_at is null
+        and m.created_at < :now - interval '5 minutes'""",
+    "no_message_is_dead": """
+        select m.id::text as breach from outbox_message m
+        where m.dead_at is not null and m.sent_at is null""",
+    # incidents
+    "every_open_incident_has_an_owner": """
+        select i.id::text as breach from incident i
+        where i.state = 'open' and i.owner not in ('finance', 'operator')""",
+    "an_overdue_incident_is_escalated": """
+        select i.id::text as breach from incident i
+        where i.state = 'open' and i.due_at < :now - interval '10 minutes' and not exists (
+            select from incident_action a where a.incident_id = i.id and a.action = 'escalate')""",
+    "a_resolved_incident_says_by_whom_and_why": """
+        select i.id::text as breach from incident i where i.state = 'resolved'
+        and (i.resolved_at is null or i.resolved_by = '' or i.resolution = '')""",
+    # the gate
+    "the_copy_from_inside_is_fresh": """
+        select s.stream as breach from gate_incoming_stream s
+        where s.watermark < :now - interval '10 minutes'""",
+    "no_incoming_stream_stands_still": """
+        select s.stream as breach from gate_incoming_stream s
+        where s.stopped_reason <> '' and s.stopped_at < :now - interval '5 minutes'""",
+    "rows_leave_through_the_gate_in_time": """
+        select distinct r.stream as breach from gate_outgoing_row r
+        where r.packed_seq is null and r.created_at < :now - interval '5 minutes'""",
 }
 
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
-async def broken_invariants(*, limit: int = 20) -> dict[str, list[str]]:
-    """The invariants that do not hold, each with up to `limit` breaches; {} when all is well."""
-    found = {name: await _breaches(sql, limit) for name, sql in INVARIANTS.items()}
-    return {name: breaches for name, breaches in found.items() if breaches}
+_NAME = re.compile(r"(?<!:):(now|since_id|since)\b")
 
 
-async def _breaches(sql: str, limit: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Breaches:
+    """What breaks one rule: how many in all, and the first of them in a stable order."""
+
+    total: int
+    first: list[str]
+
+
+async def broken_invariants(
+    *, limit: int = 20, now: datetime | None = None, since: datetime = BEGINNING
+) -> dict[str, list[str]]:
+    """The invariants that do not hold, each with up to `limit` breaches; {} when all is well.
+
+    Without `now` only those that hold at every moment: a duty that has a time needs the clock.
+    """
+    looked = {
+        name: await breaches_of(name, now=now or BEGINNING, since=since, limit=limit)
+        for name in INVARIANTS
+        if now is not None or not needs_clock(name)
+    }
+    return {name: found.first for name, found in looked.items() if found.total}
+
+
+async def breaches_of(
+    name: str, *, now: datetime, since: datetime = BEGINNING, limit: int = 100
+) -> Breaches:
+    """Look at one rule, at what was made since a moment. Raises KeyError for an unknown name."""
+    sql, values = bound(name, now=now, since=since)
     rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
-        f"{sql} limit {int(limit)}",
+        f"""select breach, count(*) over () as total from ({sql}) found
+            group by breach order by breach limit {int(limit)}""",  # noqa: S608  (our own queries)
+        values,
     )
-    return [row["breach"] for row in rows]
+    return Breaches(rows[0]["total"] if rows else 0, [row["breach"] for row in rows])
+
+
+def needs_clock(name: str) -> bool:
+    """True for a duty that has a time, such as "handled within five minutes"."""
+    return ":now" in INVARIANTS[name]
+
+
+def bound(name: str, *, now: datetime, since: datetime) -> tuple[str, list[Any]]:
+    """The query with numbered parameters, and their values."""
+    known: Mapping[str, Any] = {"now": now, "since": since, "since_id": first_id_at(since)}
+    casts = {"now": "timestamptz", "since": "timestamptz", "since_id": "uuid"}
+    used: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        word = found[1]
+        if word not in used:
+            used.append(word)
+        return f"${used.index(word) + 1}::{casts[word]}"
+
+    sql = _NAME.sub(number, INVARIANTS[name])
+    return sql, [known[word] for word in used]
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """The smallest row id that could be made at this moment (`shared.ids`: UUID version 7)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

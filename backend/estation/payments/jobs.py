@@ -10,7 +10,7 @@ import structlog
 
 from estation.outside.pay_channels import ChannelReport
 from estation.payments import rules
-from estation.payments.actions import asking, inbox, orders
+from estation.payments.actions import asking, inbox, incidents, orders, watching
 from estation.payments.actions.asking import WatchedAttempt
 from estation.payments.actions.changes import changed_orders
 from estation.payments.actions.refunds import send
@@ -108,6 +108,20 @@ async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -
 async def send_refunds(services: Services, *, now: datetime, limit: int = 32) -> dict[str, int]:
     """Bring due refunds to their channels, or ask about them."""
     return await send.send_refunds(services, now=now, limit=limit)
+
+
+async def check_invariants(*, now: datetime) -> dict[str, int]:
+    """One round of the invariants, unless another worker just made it; how many are broken."""
+    looked = await watching.check_invariants(now=now)
+    return {
+        "looked": len(looked or ()),
+        "broken": sum(bool(o.breaches.total) for o in looked or ()),
+    }
+
+
+async def escalate_overdue(*, now: datetime) -> dict[str, int]:
+    """Leave a trace on incidents whose time is over."""
+    return {"escalated": await incidents.escalate_overdue(now=now)}
 
 
 async def _claim_due(now: datetime, limit: int) -> list[WatchedAttempt]:

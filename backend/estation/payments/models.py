@@ -153,7 +153,7 @@ class Incident(Model):
 
     id = fields.UUIDField(primary_key=True)
     dedupe_key = fields.CharField(max_length=160, unique=True)
-    kind = fields.CharField(max_length=48)
+    kind = fields.CharField(max_length=80)
     state = fields.CharEnumField(IncidentState, max_length=16)
     owner = fields.CharField(max_length=64)
     channel = fields.CharField(max_length=16)
@@ -191,6 +191,19 @@ class IncidentAction(Model):
 
     class Meta:
         table = "incident_action"
+
+
+class InvariantCheck(Model):
+    """How one invariant was last found; the only memory of the five-minute round."""
+
+    name = fields.CharField(max_length=64, primary_key=True)
+    checked_at: datetime = fields.DatetimeField()
+    whole_at: datetime | None = fields.DatetimeField(null=True)  # the last look at everything
+    breaches = fields.IntField()
+    took_ms = fields.IntField()
+
+    class Meta:
+        table = "invariant_check"
 
 
 class Refund(Model):

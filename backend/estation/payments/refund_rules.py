@@ -92,6 +92,8 @@ class Deed(StrEnum):
     REFUND = "refund"  # by a maker, approved by a checker
     APPLY = "apply"  # to the still payable bill, by a maker, approved by a checker
     REDIRECT_REFUND = "redirect_refund"  # an abnormal refund, to the merchant's own card
+    ASK_CHANNEL = "ask_channel"  # ask again about the payment, and settle the answer
+    ESCALATE = "escalate"  # by the system alone, when the time is over
 
 
 LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {

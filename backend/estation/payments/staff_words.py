@@ -1,5 +1,7 @@
 """The clerk's words for incidents and what belongs to them. Pure data."""
 
+from estation.payments.invariant_meanings import MEANINGS, incident_kind
+
 INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "unknown_order": ("无此订单", "渠道收到一笔钱，商户订单号不是我们发出的。已记入挂账。"),
     "wrong_account": ("商户号不符", "钱到了另一个商户号，不是这笔支付所用的。已记入挂账。"),
@@ -29,6 +31,12 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "duplicate_in_bill": ("对账：渠道账单重复", "渠道账单中同一订单号多于一笔，可能重复扣款。"),
     "refund_differs": ("对账：退款不符", "渠道账单中我方退款的金额、商户号或结果与总账不同。"),
     "refund_not_in_ledger": ("对账：渠道有退款", "渠道账单出现退款，我方总账没有退款记录。"),
+    "bill_changed_after_payment": ("缴清后账单有变", "账单缴清之后登记中心又修订或撤回了它。"),
+    "message_not_delivered": ("消息未能送达", "一条消息多次发送失败，已停止重试。"),
+    **{
+        incident_kind(name): (f"自检：{meaning.title}", f"自检不成立：{meaning.words}")
+        for name, meaning in MEANINGS.items()
+    },
 }
 """Kind -> short name, and what happened. A new kind is shown by its code until named here."""
 

@@ -1,4 +1,4 @@
-"""Opening and resolving incidents by hand or by another context."""
+"""Opening, taking and resolving incidents; each thing done leaves a trace that stays."""
 
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,9 @@ from estation.payments.refund_rules import Deed
 from estation.shared.errors import InvalidInput
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
+
+SYSTEM = "system"
+"""Who did what no person did."""
 
 
 async def open_incident(
@@ -86,3 +89,28 @@ async def take_incident(*, incident_id: UUID, by: str, now: datetime) -> Inciden
             raise IncidentAlreadyResolved(incident_id=str(incident_id))
         await note_deed(db, rows[0]["dedupe_key"], deed=Deed.TAKE, by=by, now=now)
     return await queries.incident(incident_id)
+
+
+async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
+    """Leave a trace on open incidents past their time, once each; how many. The list shows them
+    first and the operator is alarmed. Two workers at once escalate each only once."""
+    async with in_transaction() as db:
+        locked = await db.execute_query_dict(
+            """select i.id from incident i where i.state = 'open' and i.due_at < $1
+               and not exists (select from incident_action a
+                               where a.incident_id = i.id and a.action = 'escalate')
+               order by i.due_at limit $2 for update of i skip locked""",
+            [now, limit],
+        )
+        # Looked at again under the lock: another worker may just have done it.
+        overdue = await db.execute_query_dict(
+            """select i.dedupe_key from incident i where i.id = any($1::uuid[])
+               and not exists (select from incident_action a
+                               where a.incident_id = i.id and a.action = 'escalate')""",
+            [[row["id"] for row in locked]],
+        )
+        for row in overdue:
+            await note_deed(
+                db, row["dedupe_key"], deed=Deed.ESCALATE, by=SYSTEM, note="超过处理时限", now=now
+            )
+    return len(overdue)

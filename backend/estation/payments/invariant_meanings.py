@@ -1,0 +1,207 @@
+"""What each invariant means to the people who are told that it is broken. Pure data.
+
+Beside `invariants.INVARIANTS`, name by name; a test asks that both name the same ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CRITICAL = "critical"
+"""Money may be wrong: look now."""
+WARNING = "warning"
+"""Something is late: look within the hour."""
+
+FINANCE = "finance"
+OPERATOR = "operator"
+
+KIND_PREFIX = "invariant_"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """`title` and `words` for staff, `doc` for developers; who is told, and how urgently."""
+
+    title: str
+    words: str
+    doc: str
+    owner: str
+    severity: str
+
+
+def _money(title: str, words: str, doc: str) -> Meaning:
+    return Meaning(title, words, doc, FINANCE, CRITICAL)
+
+
+def _late(title: str, words: str, doc: str) -> Meaning:
+    return Meaning(title, words, doc, OPERATOR, WARNING)
+
+
+MEANINGS: Mapping[str, Meaning] = {
+    "every_transfer_is_balanced": _money(
+        "凭证借贷不平",
+        "总账每张凭证至少两条分录，借方合计等于贷方合计。",
+        "A transfer has at least two entries and their debits equal their credits.",
+    ),
+    "debits_equal_credits_in_every_region": _money(
+        "区县账套不平",
+        "每个区县账套的借方合计等于贷方合计。",
+        "Over all transfers of a region the debits equal the credits.",
+    ),
+    "nobody_is_owed_less_than_nothing": _money(
+        "应付或挂账为负",
+        "应付收款单位、挂账、退款在途科目的余额不小于零。",
+        "Payee payable, suspense and refund-in-flight accounts never go below zero.",
+    ),
+    "every_paid_attempt_has_one_arrival": _money(
+        "已付支付缺到账凭证",
+        "每笔已付的支付在总账恰有一张到账凭证，金额一致。",
+        "A paid attempt has exactly one arrival in the books, of the same amount.",
+    ),
+    "every_paid_order_has_one_payment": _money(
+        "已付订单缺收款凭证",
+        "每个已付订单在总账恰有一笔收款，金额等于订单金额。",
+        "A paid order has exactly one payment in the books, of the order's amount.",
+    ),
+    "every_payment_belongs_to_a_paid_order": _money(
+        "收款凭证无已付订单",
+        "总账每张收款凭证都属于一个已付订单。",
+        "A payment in the books belongs to a paid order.",
+    ),
+    "every_suspense_has_an_incident": _money(
+        "挂账无人负责",
+        "每笔挂账都有异常事件或退款对应，不会无人过问。",
+        "Money in suspense has an incident or a refund.",
+    ),
+    "money_of_another_amount_has_an_incident": _money(
+        "金额不符无人负责",
+        "实付与应付哪怕只差一分，也有异常事件或退款对应。",
+        "A payment of another amount, by as little as one fen, has an incident or a refund.",
+    ),
+    "every_applied_notice_has_its_payment": _money(
+        "入账通知无收款",
+        "每条已入账的渠道通知都能在总账找到收款凭证。",
+        "A notice kept as applied has its payment in the books.",
+    ),
+    "the_bills_of_a_paid_order_are_paid": _money(
+        "已付订单的账单未销",
+        "已付订单所含的每张账单都已按同一版本销账。",
+        "The bills of a paid order are paid, in the version that was paid.",
+    ),
+    "a_paid_bill_has_its_paid_order": _money(
+        "账单已缴而无订单",
+        "每张已缴账单都有付清它的订单，没有人能手工改成已缴。",
+        "A paid bill has the paid order that paid this version; nobody sets paid by hand.",
+    ),
+    "a_bill_is_paid_by_one_order_at_most": _money(
+        "账单被两个订单付清",
+        "一张账单最多由一个订单付清。",
+        "At most one paid order holds a bill.",
+    ),
+    "splits_add_up_to_the_order": _money(
+        "分账合计不等于订单",
+        "分给各收款单位的金额之和、各账单金额之和都等于订单金额。",
+        "The splits of an order, and its bills, add up to its amount.",
+    ),
+    "every_paid_bill_has_its_receipt_message": _money(
+        "已缴账单缺回执",
+        "每张已缴账单恰有一条发往登记中心的回执消息。",
+        "Each bill of a paid order has exactly one receipt message to the centre.",
+    ),
+    "only_open_orders_hold_bills": _late(
+        "结束的订单仍占账单",
+        "只有未结束的订单占住账单；占错会让市民无法缴费。",
+        "A bill is held by open orders only, and by each of them.",
+    ),
+    "an_order_has_one_live_attempt_at_most": Meaning(
+        "同一订单两个付款码",
+        "同一订单同一时刻最多有一个可付的付款码。",
+        "At most one attempt of an order can be paid at a time.",
+        OPERATOR,
+        CRITICAL,
+    ),
+    "every_watched_attempt_will_be_asked_about": _late(
+        "支付无人查询",
+        "每笔结果未定的支付都排定了下一次向渠道查询的时间。",
+        "An attempt without a certain end has a time for its next question.",
+    ),
+    "attempts_are_asked_about_in_time": _late(
+        "查询积压",
+        "到时间的查询在五分钟内发出。",
+        "Due questions are asked within five minutes.",
+    ),
+    "no_attempt_is_silent_beyond_its_time": _late(
+        "渠道久无答复且无人知晓",
+        "订单结束一个半小时后仍无定论的支付，都已登记异常事件。",
+        "An attempt without a certain answer long after its order's end has an incident.",
+    ),
+    "no_order_is_open_beyond_its_end": _late(
+        "订单过期未关",
+        "过了时限的订单在一刻钟内关闭，释放账单。",
+        "An order past its end is closed within a quarter of an hour.",
+    ),
+    "news_is_settled_in_time": _late(
+        "渠道通知积压",
+        "收到的渠道通知在五分钟内处理完毕。",
+        "News in the inbox is handled within five minutes.",
+    ),
+    "every_news_given_up_has_an_incident": _money(
+        "放弃的通知无人负责",
+        "多次处理失败的通知都已登记异常事件。",
+        "News that is not tried any more has an incident.",
+    ),
+    "messages_leave_in_time": _late(
+        "待发消息积压",
+        "待发消息（回执等）在五分钟内发出。",
+        "Messages leave the outbox within five minutes.",
+    ),
+    "no_message_is_dead": _late(
+        "消息停止重试",
+        "没有消息因多次失败而停止发送。",
+        "No message was set aside after too many failures.",
+    ),
+    "every_open_incident_has_an_owner": _money(
+        "异常事件无归属",
+        "每条待处理的异常事件都归属财务或运维。",
+        "An open incident is owned by finance or by operators.",
+    ),
+    "an_overdue_incident_is_escalated": _late(
+        "超时事件未升级",
+        "超过时限的异常事件都已升级提醒。",
+        "An open incident past its time has been escalated.",
+    ),
+    "a_resolved_incident_says_by_whom_and_why": _money(
+        "办结缺经办人或理由",
+        "办结的异常事件写明了由谁、因何办结。",
+        "A resolved incident says when, by whom and why.",
+    ),
+    "the_copy_from_inside_is_fresh": _late(
+        "内网数据陈旧",
+        "登记中心传来的数据不早于十分钟前。",
+        "The copy from inside is at most ten minutes old.",
+    ),
+    "no_incoming_stream_stands_still": _late(
+        "光闸接收停止",
+        "光闸接收通道没有因缺包、分叉或坏包而停止。",
+        "No incoming stream is stopped by a gap, a fork or a bad packet.",
+    ),
+    "rows_leave_through_the_gate_in_time": _late(
+        "光闸发送积压",
+        "待发往内网的数据在五分钟内打包。",
+        "Rows for the inside are packed within five minutes.",
+    ),
+}
+
+
+def meaning_of(name: str) -> Meaning:
+    """Of an invariant nobody described yet, its name: it is no less broken for that."""
+    return MEANINGS.get(name) or Meaning(name, name, name, FINANCE, CRITICAL)
+
+
+def incident_kind(name: str) -> str:
+    """The kind of the incidents a broken invariant opens; its alert and runbook are named so."""
+    return f"{KIND_PREFIX}{name}"
+
+
+def runbook_of(name: str) -> str:
+    """Where the runbook stands, from the root of the repository."""
+    return f"config/runbooks/{incident_kind(name)}.md"

@@ -1,0 +1,336 @@
+"""A lived-in city in which all is well, and for every invariant the fault that breaks it.
+
+Faults are planted where no door of ours leads: by SQL, past triggers and foreign keys, as a
+hand in the database or a bug in a release would.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
+from estation.outside.pay_channels import Channel, ChannelReport
+from estation.payments import api
+from estation.payments.actions.inbox import keep_unhandled
+from estation.shared import ids, outbox
+from estation.shared.transactions import in_transaction
+from tests.payments.city import City, make_bill, rows
+
+
+@dataclass
+class LivedIn:
+    """One paid order, one open order with a code, one sum in suspense with its incident."""
+
+    now: datetime
+    city: City = field(default_factory=City)
+    paid_order: UUID = field(default_factory=uuid4)
+    paid_number: str = ""
+    open_order: UUID = field(default_factory=uuid4)
+    open_number: str = ""
+    odd_number: str = ""  # paid with one fen too many
+
+
+async def lived_in(now: datetime) -> LivedIn:
+    world = LivedIn(now)
+    world.paid_order, world.paid_number = await _opened(world)
+    await _settled(world, world.paid_number)
+    _, world.odd_number = await _opened(world)
+    await _settled(world, world.odd_number, one_fen_more=True)
+    world.open_order, world.open_number = await _opened(world)
+    return world
+
+
+async def _opened(world: LivedIn) -> tuple[UUID, str]:
+    bill = await make_bill(world.city.person_id, now=world.now)
+    order = await world.city.order(bill, now=world.now)
+    attempt = await world.city.attempt(order, now=world.now)
+    return order.id, attempt.out_trade_no
+
+
+async def _settled(world: LivedIn, number: str, *, one_fen_more: bool = False) -> None:
+    channel = world.city.wechat
+    asked = channel.trades[number].request.amount_fen
+    channel.pay(number, amount_fen=asked + one_fen_more, at=world.now)
+    notice = channel.notice(channel.report(number))
+    item = api.from_notice(notice, channel=Channel.WECHAT_PAY, account_id=channel.account_id)
+    await api.settle_batch([item], now=world.now)
+
+
+async def by_hand(*statements: str) -> None:
+    """SQL as an administrator would run it: no trigger and no foreign key in the way."""
+    async with in_transaction() as db:
+        await db.execute_script("set local session_replication_role = replica")
+        for statement in statements:
+            await db.execute_script(statement)
+        await db.execute_script("set local session_replication_role = origin")
+
+
+async def _one_fen_more_on_one_side(world: LivedIn) -> None:
+    await by_hand(
+        "update ledger_entry set debit_fen = debit_fen + 1"
+        f" where debit_fen > 0 and transfer_id = (select id from ledger_transfer"
+        f" where our_no = '{world.paid_number}')"
+    )
+
+
+async def _more_paid_out_than_owed(world: LivedIn) -> None:
+    account = world.city.wechat.account_id
+    await post_many(
+        [
+            TransferInput(
+                id=str(ids.row_id(world.now)),
+                idempotency_key="by-hand",
+                kind="payout",
+                region="360101",
+                order_id=None,
+                our_no="by-hand",
+                channel_no="",
+                occurred_at=world.now,
+                legs=[
+                    Leg(payee_payable("treasury"), debit_fen=99_000_000),
+                    Leg(clearing(account), credit_fen=99_000_000),
+                ],
+            )
+        ],
+        now=world.now,
+    )
+
+
+async def _another_trade_number(world: LivedIn) -> None:
+    await by_hand(
+        "update pay_attempt set channel_trade_no = 'another'"
+        f" where out_trade_no = '{world.paid_number}'"
+    )
+
+
+async def _order_set_paid_by_hand(world: LivedIn) -> None:
+    await by_hand(
+        f"update pay_order set state = 'paid', paid_at = now() where id = '{world.open_order}'",
+        f"update pay_order_bill set is_open = false where order_id = '{world.open_order}'",
+    )
+
+
+async def _paid_order_closed(world: LivedIn) -> None:
+    await by_hand(
+        "update pay_order set state = 'closed', closed_at = now(), close_reason = 'by hand'"
+        f" where id = '{world.paid_order}'"
+    )
+
+
+async def _incidents_deleted(world: LivedIn) -> None:
+    await by_hand("delete from incident")
+
+
+async def _notice_called_applied(world: LivedIn) -> None:
+    notice = world.city.wechat.notice(world.city.wechat.report(world.open_number))
+    await by_hand(
+        "insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,"
+        " plaintext, received_at, handled_at, outcome, tries, last_error)"
+        f" values ('{ids.row_id(world.now)}', 'wechat_pay', 'x', '{notice.event_key}', 'payment',"
+        f" '{world.open_number}', '{{}}', now(), now(), 'applied', 0, '')"
+    )
+
+
+async def _bill_unpaid_again(world: LivedIn) -> None:
+    await by_hand(
+        "update bill set state = 'payable', paid_at = null, paid_version = null where id ="
+        f" (select bill_id from pay_order_bill where order_id = '{world.paid_order}')"
+    )
+
+
+async def _bill_set_paid_by_hand(world: LivedIn) -> None:
+    await by_hand(
+        f"update bill set state = 'paid', paid_at = '{world.now.isoformat()}', paid_version ="
+        f" version where id ="
+        f" (select bill_id from pay_order_bill where order_id = '{world.open_order}')"
+    )
+
+
+async def _bill_in_two_paid_orders(world: LivedIn) -> None:
+    await by_hand(
+        "update pay_order_bill set is_open = false, bill_id ="
+        f" (select bill_id from pay_order_bill where order_id = '{world.paid_order}')"
+        f" where order_id = '{world.open_order}'",
+        f"update pay_order set state = 'paid', paid_at = now() where id = '{world.open_order}'",
+    )
+
+
+async def _one_fen_more_for_a_payee(world: LivedIn) -> None:
+    await by_hand(
+        "update pay_order_split set amount_fen = amount_fen + 1 where payee_code = 'treasury'"
+        f" and order_id = '{world.paid_order}'"
+    )
+
+
+async def _receipt_message_lost(world: LivedIn) -> None:
+    await by_hand("delete from outbox_message where topic = 'receipt'")
+
+
+async def _paid_order_holds_its_bill(world: LivedIn) -> None:
+    await by_hand(f"update pay_order_bill set is_open = true where order_id = '{world.paid_order}'")
+
+
+async def _two_live_codes(world: LivedIn) -> None:
+    await by_hand(
+        "drop index uq_pay_attempt_live",
+        "insert into pay_attempt (id, order_id, channel, account_id, scene, out_trade_no,"
+        " amount_fen, state, ticket, created_at, expires_at, next_query_at, queries, refusal,"
+        " close_reason)"
+        f" select '{ids.row_id(world.now)}', order_id, channel, account_id, scene, 'SECOND',"
+        " amount_fen, state, ticket, created_at, expires_at, next_query_at, queries, refusal,"
+        f" close_reason from pay_attempt where out_trade_no = '{world.open_number}'",
+    )
+
+
+async def _nobody_will_ask(world: LivedIn) -> None:
+    await by_hand(
+        f"update pay_attempt set next_query_at = null where out_trade_no = '{world.open_number}'"
+    )
+
+
+async def _questions_stand_still(world: LivedIn) -> None:
+    late = world.now - timedelta(minutes=6)
+    await by_hand(
+        f"update pay_attempt set next_query_at = '{late.isoformat()}'"
+        f" where out_trade_no = '{world.open_number}'"
+    )
+
+
+async def _silent_and_nobody_told(world: LivedIn) -> None:
+    ended = world.now - timedelta(hours=2)
+    soon = world.now + timedelta(minutes=1)
+    await by_hand(
+        f"update pay_order set expires_at = '{ended.isoformat()}' where id = '{world.open_order}'",
+        f"update pay_attempt set next_query_at = '{soon.isoformat()}'"
+        f" where out_trade_no = '{world.open_number}'",
+    )
+
+
+async def _order_forgotten(world: LivedIn) -> None:
+    ended = world.now - timedelta(minutes=20)
+    await by_hand(
+        f"update pay_order set expires_at = '{ended.isoformat()}' where id = '{world.open_order}'",
+        "update pay_attempt set state = 'closed', closed_at = now(), next_query_at = null"
+        f" where out_trade_no = '{world.open_number}'",
+    )
+
+
+async def _news_left_lying(world: LivedIn) -> None:
+    await _unsettled_news(world)
+
+
+async def _news_given_up_silently(world: LivedIn) -> None:
+    await _unsettled_news(world)
+    await by_hand("update pay_notice set next_try_at = null, tries = 20 where handled_at is null")
+
+
+async def _unsettled_news(world: LivedIn) -> None:
+    """The payer of the open order paid, and settling the news failed six minutes ago."""
+    channel = world.city.wechat
+    channel.pay(world.open_number, at=world.now)
+    report: ChannelReport = channel.report(world.open_number)
+    item = api.from_notice(
+        channel.notice(report), channel=Channel.WECHAT_PAY, account_id=channel.account_id
+    )
+    await keep_unhandled(
+        item, error=RuntimeError("disk full"), now=world.now - timedelta(minutes=6)
+    )
+
+
+async def _message_left_lying(world: LivedIn) -> None:
+    await outbox.put("bill_changed_after_payment", _NEWS, now=world.now - timedelta(minutes=6))
+
+
+async def _message_dead(world: LivedIn) -> None:
+    message_id = await outbox.put("bill_changed_after_payment", _NEWS, now=world.now)
+    await by_hand(
+        f"update outbox_message set dead_at = '{world.now.isoformat()}', tries = 20,"
+        f" last_error = 'peer gone' where id = '{message_id}'"
+    )
+
+
+_NEWS = {"bill_id": "b", "version": 2, "total_fen": 1}
+
+
+async def _owner_nobody_knows(world: LivedIn) -> None:
+    await by_hand("update incident set owner = 'nobody'")
+
+
+async def _overdue_and_quiet(world: LivedIn) -> None:
+    due = world.now - timedelta(minutes=11)
+    await by_hand(f"update incident set due_at = '{due.isoformat()}'")
+
+
+async def _resolved_without_words(world: LivedIn) -> None:
+    await by_hand("update incident set state = 'resolved'")
+
+
+async def _copy_stands_still(world: LivedIn) -> None:
+    await _incoming(world, "watermark", world.now - timedelta(minutes=11))
+
+
+async def _stream_stopped(world: LivedIn) -> None:
+    await _incoming(world, "stopped_at", world.now - timedelta(minutes=6), reason="forked")
+
+
+async def _incoming(world: LivedIn, column: str, moment: datetime, *, reason: str = "") -> None:
+    await by_hand(
+        f"insert into gate_incoming_stream (stream, last_seq, last_digest, {column},"
+        " stopped_reason, stopped_detail, failures, parked_files, duplicates, content_seq,"
+        f" reported_seq) values ('jc-center-online', 0, '', '{moment.isoformat()}', '{reason}',"
+        " '', 0, 0, 0, 0, 0)"
+    )
+
+
+async def _rows_left_lying(world: LivedIn) -> None:
+    late = world.now - timedelta(minutes=6)
+    await by_hand(
+        "insert into gate_outgoing_row (stream, topic, body, created_at)"
+        f" values ('online-jc-center', 'receipt', '{{}}', '{late.isoformat()}')"
+    )
+
+
+Plant = Callable[[LivedIn], Awaitable[None]]
+
+PLANTS: dict[str, Plant] = {
+    "every_transfer_is_balanced": _one_fen_more_on_one_side,
+    "debits_equal_credits_in_every_region": _one_fen_more_on_one_side,
+    "nobody_is_owed_less_than_nothing": _more_paid_out_than_owed,
+    "every_paid_attempt_has_one_arrival": _another_trade_number,
+    "every_paid_order_has_one_payment": _order_set_paid_by_hand,
+    "every_payment_belongs_to_a_paid_order": _paid_order_closed,
+    "every_suspense_has_an_incident": _incidents_deleted,
+    "money_of_another_amount_has_an_incident": _incidents_deleted,
+    "every_applied_notice_has_its_payment": _notice_called_applied,
+    "the_bills_of_a_paid_order_are_paid": _bill_unpaid_again,
+    "a_paid_bill_has_its_paid_order": _bill_set_paid_by_hand,
+    "a_bill_is_paid_by_one_order_at_most": _bill_in_two_paid_orders,
+    "splits_add_up_to_the_order": _one_fen_more_for_a_payee,
+    "every_paid_bill_has_its_receipt_message": _receipt_message_lost,
+    "only_open_orders_hold_bills": _paid_order_holds_its_bill,
+    "an_order_has_one_live_attempt_at_most": _two_live_codes,
+    "every_watched_attempt_will_be_asked_about": _nobody_will_ask,
+    "attempts_are_asked_about_in_time": _questions_stand_still,
+    "no_attempt_is_silent_beyond_its_time": _silent_and_nobody_told,
+    "no_order_is_open_beyond_its_end": _order_forgotten,
+    "news_is_settled_in_time": _news_left_lying,
+    "every_news_given_up_has_an_incident": _news_given_up_silently,
+    "messages_leave_in_time": _message_left_lying,
+    "no_message_is_dead": _message_dead,
+    "every_open_incident_has_an_owner": _owner_nobody_knows,
+    "an_overdue_incident_is_escalated": _overdue_and_quiet,
+    "a_resolved_incident_says_by_whom_and_why": _resolved_without_words,
+    "the_copy_from_inside_is_fresh": _copy_stands_still,
+    "no_incoming_stream_stands_still": _stream_stopped,
+    "rows_leave_through_the_gate_in_time": _rows_left_lying,
+}
+"""Every rule of the registry, by name: a rule nobody can break is not known to work."""
+
+
+async def incident_rows(kind: str) -> list[dict[str, object]]:
+    return await rows(
+        "select id, state, owner, evidence::text as evidence from incident"
+        " where kind = $1 order by opened_at, id",
+        kind,
+    )
