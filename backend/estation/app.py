@@ -1,6 +1,5 @@
 """Puts the online program together."""
 
-import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -8,13 +7,14 @@ from typing import Any, cast
 
 import asyncpg
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import Blueprint, HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
 from sanic.response import raw
 from tortoise import Tortoise
 from tortoise.exceptions import DBConnectionError
 
+from estation import measuring
 from estation import settings as settings_module
 from estation.cases import pages as case_pages
 from estation.fees import routes as fee_routes
@@ -23,7 +23,6 @@ from estation.identity import routes as identity_routes
 from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, public
 from estation.identity.errors import Forbidden, FormExpired, LoginRequired
-from estation.ledger import metrics as ledger_metrics
 from estation.ledger import routes as ledger_routes
 from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, limit_viewer
 from estation.payments import pages as payment_pages
@@ -172,9 +171,8 @@ async def healthz(request: Request[Any, Any]) -> HTTPResponse:
 @public
 async def metrics(request: Request[Any, Any]) -> HTTPResponse:
     """Prometheus text. nginx lets only the monitoring network reach it."""
-    with contextlib.suppress(*DATABASE_LOST):  # what we know without the database is still told
-        await ledger_metrics.refresh(request.app.ctx.clock())
-    return raw(generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+    body = await measuring.exposition(now=request.app.ctx.clock())
+    return raw(body, content_type=CONTENT_TYPE_LATEST)
 
 
 @public

@@ -17,8 +17,8 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from estation import app as online_app
+from estation import operating, watchdog
 from estation import settings as settings_module
-from estation import watchdog
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
 from estation.demo import main as demo_main
@@ -55,6 +55,7 @@ main.add_typer(gate, name="gate")
 main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
 main.add_typer(simulate, name="simulate")
+operating.add_to(main)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 Side = Annotated[str, typer.Option(help="online or inner.")]
@@ -104,9 +105,16 @@ def serve_sandbox(
 
 
 @main.command()
-def worker(side: Side = "online") -> None:
+def worker(
+    side: Side = "online",
+    once: Annotated[
+        bool, typer.Option(help="Each job of the online side once, then stop.")
+    ] = False,
+) -> None:
     """The background program of one side, until it is told to stop."""
-    if side == "inner":
+    if once:
+        _work_once()
+    elif side == "inner":
         inner = InnerSettings.read()
         logs.configure(as_json=inner.log_as_json)
         asyncio.run(inner_worker.work(inner))
@@ -114,6 +122,16 @@ def worker(side: Side = "online") -> None:
         online = Settings.read()
         logs.configure(as_json=online.log_as_json)
         asyncio.run(online_worker.work(online))
+
+
+def _work_once() -> None:
+    """Exit code 1 when a job failed."""
+    settings = Settings.read()
+    logs.configure(as_json=settings.log_as_json)
+    fates = asyncio.run(_with_database("online", online_worker.work_once(settings)))
+    for job, fate in fates.items():
+        console.print(f"{job}: {fate}")
+    raise typer.Exit(0 if set(fates.values()) == {"ok"} else 1)
 
 
 @main.command()

@@ -8,7 +8,18 @@ import pytest
 
 ROOT = "estation"
 OPEN_TO_ALL = {"services", "settings", "shared", "outside"}
-SEES_ALL = {"__main__", "app", "worker", "migrations", "cli", "demo", "bench", "simulation"}
+SEES_ALL = {
+    "__main__",
+    "app",
+    "worker",
+    "migrations",
+    "cli",
+    "operating",
+    "measuring",
+    "demo",
+    "bench",
+    "simulation",
+}
 PUBLIC = {"api", "errors"}
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 

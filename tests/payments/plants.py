@@ -5,11 +5,12 @@ hand in the database or a bug in a release would.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
+from estation.outside.gate.format import NO_PREVIOUS
 from estation.outside.pay_channels import Channel, ChannelReport
 from estation.payments import api
 from estation.payments.actions.inbox import keep_unhandled
@@ -123,6 +124,8 @@ async def _incidents_deleted(world: LivedIn) -> None:
 
 
 async def _notice_called_applied(world: LivedIn) -> None:
+    """The payer paid, and what was written of it is lost but for the notice."""
+    world.city.wechat.pay(world.open_number, at=world.now)
     notice = world.city.wechat.notice(world.city.wechat.report(world.open_number))
     await by_hand(
         "insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,"
@@ -172,6 +175,8 @@ async def _paid_order_holds_its_bill(world: LivedIn) -> None:
 
 
 async def _two_live_codes(world: LivedIn) -> None:
+    known = world.city.wechat.trades[world.open_number]
+    world.city.wechat.trades["SECOND"] = replace(known)
     await by_hand(
         "drop index uq_pay_attempt_live",
         "insert into pay_attempt (id, order_id, channel, account_id, scene, out_trade_no,"
@@ -271,14 +276,14 @@ async def _copy_stands_still(world: LivedIn) -> None:
 
 
 async def _stream_stopped(world: LivedIn) -> None:
-    await _incoming(world, "stopped_at", world.now - timedelta(minutes=6), reason="forked")
+    await _incoming(world, "stopped_at", world.now - timedelta(minutes=6), reason="fork")
 
 
 async def _incoming(world: LivedIn, column: str, moment: datetime, *, reason: str = "") -> None:
     await by_hand(
         f"insert into gate_incoming_stream (stream, last_seq, last_digest, {column},"
         " stopped_reason, stopped_detail, failures, parked_files, duplicates, content_seq,"
-        f" reported_seq) values ('jc-center-online', 0, '', '{moment.isoformat()}', '{reason}',"
+        f" reported_seq) values ('jc-center-online', 0, '{NO_PREVIOUS}', '{moment.isoformat()}', '{reason}',"
         " '', 0, 0, 0, 0, 0)"
     )
 

@@ -86,6 +86,18 @@ class NothingToInstruct(Refused):
     message = "这一天没有尚未分账的款项，不需要再生成。"
 
 
+class AttemptNotFound(NotFound):
+    code = "attempt_not_found"
+    message = "没有找到这个商户订单号的支付。"
+
+
+class ReceiptNotKnown(Refused):
+    """The order was paid in several parts: its receipts cannot be told from one payment."""
+
+    code = "receipt_not_known"
+    message = "这笔订单的收款不止一笔，无法自动补发回执，请人工核对。"
+
+
 class IncidentNotFound(NotFound):
     code = "incident_not_found"
     message = "没有找到这条异常记录。"

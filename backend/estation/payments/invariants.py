@@ -220,8 +220,11 @@ INVARIANTS: dict[str, str] = {
         select o.order_no from pay_order o join pay_order_bill ob on ob.order_id = o.id
         where o.state = 'open' and o.id >= :since_id and not ob.is_open""",
     "an_order_has_one_live_attempt_at_most": """
-        select o.order_no as breach from pay_attempt a join pay_order o on o.id = a.order_id
-        where a.state in ('opening', 'open') group by o.order_no having count(*) > 1""",
+        select live.out_trade_no as breach from (
+            select a.out_trade_no, row_number() over (
+                partition by a.order_id order by a.created_at desc, a.id desc) as place
+            from pay_attempt a where a.state in ('opening', 'open')) live
+        where live.place > 1""",
     "every_watched_attempt_will_be_asked_about": """
         select a.out_trade_no as breach from pay_attempt a
         where a.state in ('opening', 'open') and a.next_query_at is null

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 from sanic import Blueprint, HTTPResponse
 from sanic.response import empty, raw
 
@@ -63,6 +63,14 @@ REFUSED_NOTICES = Counter(
 )
 FAILED_NOTICES = Counter(
     "estation_notices_failed", "Believed notices not settled at once", ["channel"]
+)
+
+
+ACK_SECONDS = Histogram(
+    "estation_notice_ack_seconds",
+    "From a believed notice's arrival to its answer",
+    ["channel"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4),
 )
 
 
@@ -250,7 +258,8 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
         return _answer(channel, rejected.status)
     services.unbelieved.note_believed(sender, now=now)
     item = from_notice(notice, channel=channel.channel, account_id=account_id)
-    return await _settle(item, channel, services, now)
+    with ACK_SECONDS.labels(channel.channel).time():
+        return await _settle(item, channel, services, now)
 
 
 def _opened(

@@ -80,6 +80,7 @@ class IncidentKind(StrEnum):
     INCOMPLETE_NEWS = "incomplete_news"
     UNREADABLE_NEWS = "unreadable_news"  # Believed, but of a kind we cannot act on.
     UNSETTLED_NEWS = "unsettled_news"
+    UNOWNED_SUSPENSE = "unowned_suspense"  # Found in the books, with nobody looking after it.
     SILENT_ATTEMPT = "silent_attempt"  # No news: its channel gives no certain answer.
     REFUND_CLOSED = "refund_closed"  # The channel will not give the money back.
     REFUND_ABNORMAL = "refund_abnormal"  # The payer's account cannot take it.

@@ -23,6 +23,7 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "refund_not_enough": ("退款余额不足", "商户账户余额不足，退款在等待；请充值或等待入账。"),
     "refund_unfinished": ("退款久无结果", "退款已超过一天没有结果，请向渠道核查。"),
     "refund_order_refused": ("退款指令未执行", "登记中心的退款指令无法执行，已告知原因。"),
+    "unowned_suspense": ("挂账无人负责", "总账中有一笔挂账，没有异常事件也没有退款对应。"),
     "unsettled_news": ("消息处理失败", "这条通知多次处理失败，需要运维查看原因。"),
     "missing_in_ledger": ("对账：渠道有、我方无", "渠道账单有这笔收款，我方总账没有。"),
     "status_differs": ("对账：状态不符", "渠道账单为成功，我方该笔支付已关闭或被拒。"),

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from tortoise import Tortoise
 
 from estation.outside.pay_channels import (
     Channel,
@@ -26,6 +27,7 @@ from estation.payments import rules
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
 from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
+from estation.payments.errors import AttemptNotFound
 from estation.payments.rules import AttemptState, CloseReason, IncidentKind, OrderState
 from estation.services import Services
 from estation.shared.transactions import in_transaction
@@ -65,6 +67,17 @@ class WatchedAttempt:
         return rules.must_end(
             self.state, self.order_state, order_expires_at=self.order_expires_at, now=now
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """How an attempt stood before and after; `answer` is the channel's state or an Ending, None
+    when the channel gave none."""
+
+    out_trade_no: str
+    before: AttemptState
+    after: AttemptState
+    answer: str | None
 
 
 WATCHED_COLUMNS = """a.id, a.order_id, a.channel, a.account_id, a.scene, a.out_trade_no, a.state,
@@ -157,6 +170,37 @@ async def tell_of_silent(attempts: Sequence[WatchedAttempt], *, now: datetime) -
             await put_incidents(db, [_silence(attempt) for attempt in silent], now=now)
 
 
+async def ask_again(out_trade_no: str, services: Services, *, now: datetime) -> AskedAgain:
+    """Ask the channel about one attempt at a person's wish, and act on a certain answer.
+
+    One that nobody may pay any more is closed there. One that stays without a certain answer is
+    watched again, whatever was lost of its next time. Refuses AttemptNotFound.
+    """
+    attempt = await _watched(out_trade_no)
+    if attempt.must_end(now):
+        answer: str | None = await end_at_its_end(attempt, services, now=now)
+    else:
+        answer = await query_and_settle(attempt, services, now=now)
+    await Tortoise.get_connection("default").execute_query_dict(
+        """update pay_attempt set next_query_at = $1 where id = $2
+           and state in ('opening', 'open', 'abandoned') and next_query_at is null""",
+        [now + rules.FIRST_QUERY, attempt.id],
+    )
+    after = await _watched(out_trade_no)
+    return AskedAgain(out_trade_no, attempt.state, after.state, str(answer) if answer else None)
+
+
+async def close_now(out_trade_no: str, services: Services, *, now: datetime) -> AskedAgain:
+    """Close one attempt at its channel, so that nobody can pay it; `answer` is an Ending.
+
+    For a second code that should not be. Refuses AttemptNotFound.
+    """
+    attempt = await _watched(out_trade_no)
+    answer = await end_at_its_end(attempt, services, now=now)
+    after = await _watched(out_trade_no)
+    return AskedAgain(out_trade_no, attempt.state, after.state, str(answer))
+
+
 async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
     """Take a code the channel knows nothing of off the screen; it stays watched. False: it may
     not be abandoned, because the channel should know it."""
@@ -185,6 +229,17 @@ async def _settled(report: ChannelReport, now: datetime) -> Ending:
     if isinstance(outcome, Exception):
         return Ending.UNKNOWN
     return Ending.PAID if report.state is ChannelState.PAID else Ending.CLOSED
+
+
+async def _watched(out_trade_no: str) -> WatchedAttempt:
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"""select {WATCHED_COLUMNS} from pay_attempt a join pay_order o on o.id = a.order_id
+            where a.out_trade_no = $1""",  # noqa: S608  (our own constant)
+        [out_trade_no],
+    )
+    if not rows:
+        raise AttemptNotFound
+    return watched(rows[0])
 
 
 async def _move(

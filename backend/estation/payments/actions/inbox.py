@@ -63,6 +63,18 @@ async def redrive(*, now: datetime, limit: int) -> tuple[int, int]:
     return len(rows) - len(failed), len(failed)
 
 
+async def hurry(*, now: datetime, given_up: bool) -> int:
+    """Have waiting notices tried at once; with `given_up` also those that were given up get all
+    their tries again. How many."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """update pay_notice set next_try_at = $1::timestamptz,
+               tries = case when next_try_at is null then 0 else tries end
+           where handled_at is null and (next_try_at is not null or $2) returning id""",
+        [now, given_up],
+    )
+    return len(rows)
+
+
 async def _claim(now: datetime, limit: int) -> Sequence[dict[str, Any]]:
     rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
         """update pay_notice n set tries = n.tries + 1, next_try_at = $1::timestamptz +

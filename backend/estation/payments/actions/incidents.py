@@ -11,6 +11,7 @@ from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, 
 from estation.payments.errors import IncidentAlreadyResolved
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
+from estation.payments.rules import IncidentKind
 from estation.shared.errors import InvalidInput
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
@@ -114,3 +115,37 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
                 db, row["dedupe_key"], deed=Deed.ESCALATE, by=SYSTEM, note="超过处理时限", now=now
             )
     return len(overdue)
+
+
+async def adopt_suspense(*, now: datetime, limit: int = 200) -> int:
+    """Open an incident for money in suspense that has neither incident nor refund; how many.
+
+    That never happens by our own doing: this is the remedy for rows lost from the database.
+    """
+    async with in_transaction() as db:
+        rows = await db.execute_query_dict(
+            """select t.id, t.order_id, t.our_no, t.channel_no, t.occurred_at, e.debit_fen,
+                      substr(e.account, length('channel_clearing:') + 1) as account_id
+               from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+               where t.kind = 'suspense' and e.account like 'channel_clearing:%'
+               and not exists (select from incident i where i.channel_trade_no = t.channel_no)
+               and not exists (select from pay_refund r where r.arrival_id = t.id)
+               order by t.id limit $1""",
+            [limit],
+        )
+        notes = [
+            IncidentNote(
+                kind=IncidentKind.UNOWNED_SUSPENSE,
+                channel=row["account_id"].partition(":")[0],
+                account_id=row["account_id"],
+                out_trade_no=row["our_no"],
+                channel_trade_no=row["channel_no"],
+                amount_fen=row["debit_fen"],
+                order_id=row["order_id"],
+                distinction=row["channel_no"],
+                evidence={"transfer_id": str(row["id"]), "occurred_at": row["occurred_at"]},
+            )
+            for row in rows
+        ]
+        await put_incidents(db, notes, now=now)
+    return len(notes)

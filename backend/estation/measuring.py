@@ -1,0 +1,55 @@
+"""What `/metrics` and `estation signals` say: our counters, and facts of the database."""
+
+from datetime import datetime
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.registry import REGISTRY
+
+from estation.ledger import metrics as ledger_metrics
+from estation.payments.signals import SIGNALS, read_signals
+
+log = structlog.get_logger()
+
+DATABASE_UP = "estation_database_up"
+
+
+async def exposition(*, now: datetime) -> bytes:
+    """Prometheus text. Without the database it says so, and the counters are told all the same."""
+    told = await facts(now=now)
+    return generate_latest(REGISTRY) + told
+
+
+async def facts(*, now: datetime, with_books: bool = False) -> bytes:
+    """What the database says, and whether it does. The gauges of the books stand with this
+    process's counters; `with_books` tells them here too."""
+    registry = CollectorRegistry()
+    if with_books:
+        registry.register(ledger_metrics.BLOCKS)
+        registry.register(ledger_metrics.UNSEALED_AGE)
+    is_up = Gauge(DATABASE_UP, "1 when the database answers", registry=registry)
+    try:
+        await ledger_metrics.refresh(now)
+        for reading in await read_signals(now=now):
+            signal = reading.signal
+            gauge = Gauge(signal.name, signal.help, signal.labels, registry=registry)
+            for labels, value in reading.values:
+                (gauge.labels(*labels) if labels else gauge).set(value)
+        is_up.set(1)
+    except Exception as failure:
+        # Whatever keeps the facts away, an alarm must come of it and not a broken page.
+        log.error("signals_unreadable", error=repr(failure))
+        is_up.set(0)
+    return generate_latest(registry)
+
+
+def exported_names() -> set[str]:
+    """Every metric name a scrape may show; the alert rules are tested against it."""
+    names = {DATABASE_UP, *(signal.name for signal in SIGNALS)}
+    for family in REGISTRY.collect():
+        names.update({family.name, *(sample.name for sample in family.samples)})
+        if family.type == "counter":
+            names.add(f"{family.name}_total")
+        if family.type == "histogram":
+            names.update(f"{family.name}_{part}" for part in ("bucket", "sum", "count"))
+    return names

@@ -1,0 +1,256 @@
+"""What an operator does by hand: `estation invariants|inbox|attempts|incidents|receipts|signals`.
+
+Each is the same action the worker or a page would use, so that no way by hand leads around
+`settle`; the runbooks in config/runbooks are made of these.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tortoise import Tortoise
+
+from estation import measuring
+from estation import settings as settings_module
+from estation.payments.actions import asking, inbox, incidents, receipts
+from estation.payments.invariant_meanings import meaning_of, runbook_of
+from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
+from estation.payments.queries import list_incidents
+from estation.payments.rules import IncidentState
+from estation.payments.staff_words import incident_name
+from estation.services import Services, open_services
+from estation.settings import Settings
+from estation.shared.clock import system_clock
+from estation.shared.errors import Refused
+from estation.shared.money import display_yuan
+
+T = TypeVar("T")
+
+console = Console()
+inbox_commands = typer.Typer(no_args_is_help=True, help="Channel notices that were not settled.")
+attempt_commands = typer.Typer(no_args_is_help=True, help="Ask a channel about one payment.")
+incident_commands = typer.Typer(no_args_is_help=True, help="Incidents and who looks after them.")
+receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the centre.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
+
+REDRIVE_ROUNDS = 1000
+"""Of 64 notices each: an end, whatever keeps failing."""
+
+
+def add_to(main: typer.Typer) -> None:
+    """Hang these commands on `estation`."""
+    main.command("invariants")(show_invariants)
+    main.command("signals")(show_signals)
+    main.add_typer(inbox_commands, name="inbox")
+    main.add_typer(attempt_commands, name="attempts")
+    main.add_typer(incident_commands, name="incidents")
+    main.add_typer(receipt_commands, name="receipts")
+
+
+def show_invariants(
+    name: Name = "",
+    explain: Annotated[bool, typer.Option(help="What it means and what to do.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything now, without telling anybody. Exit code 1 when something is broken."""
+    wanted = [name] if name else list(INVARIANTS)
+    if name and name not in INVARIANTS:
+        console.print(f"没有名为 {name} 的自检项。全部名称：{'、'.join(INVARIANTS)}")
+        raise typer.Exit(2)
+    if explain:
+        _explain(wanted)
+        return
+
+    async def look() -> dict[str, Breaches]:
+        now = system_clock()
+        return {one: await breaches_of(one, now=now) for one in wanted}
+
+    found = _on_database(look)
+    broken = {one: breaches for one, breaches in found.items() if breaches.total}
+    if as_json:
+        _print_json(
+            {
+                one: {
+                    "breaches": breaches.total,
+                    "rows": breaches.first,
+                    "runbook": runbook_of(one),
+                }
+                for one, breaches in found.items()
+            }
+        )
+    else:
+        for one, breaches in broken.items():
+            console.print(f"[red]不成立[/] {one}：{meaning_of(one).words}")
+            console.print(f"  {breaches.total} 条：{'、'.join(breaches.first[:20])}")
+            console.print(f"  处置见 {runbook_of(one)}")
+        console.print(f"{len(found)} 项自检，{len(broken)} 项不成立。")
+    raise typer.Exit(1 if broken else 0)
+
+
+def _explain(names: list[str]) -> None:
+    for name in names:
+        meaning = meaning_of(name)
+        console.print(f"[bold]{name}[/]（{meaning.owner}，{meaning.severity}）")
+        console.print(f"{meaning.words}\n{meaning.doc}")
+        console.print(f"处置见 {runbook_of(name)}")
+        sys.stdout.write(f"{INVARIANTS[name]}\n\n")
+
+
+def show_signals() -> None:
+    """The gauges alarms look at, as a scrape of /metrics would show them."""
+
+    async def read() -> bytes:
+        return await measuring.facts(now=system_clock(), with_books=True)
+
+    sys.stdout.write(_on_database(read).decode())
+
+
+@inbox_commands.command("show")
+def show_inbox() -> None:
+    """The notices that wait, oldest first, and why."""
+
+    async def read() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+            """select id, channel, out_trade_no, received_at, tries, next_try_at, last_error
+               from pay_notice where handled_at is null order by received_at limit 50"""
+        )
+        return rows
+
+    _print_table(_on_database(read))
+
+
+@inbox_commands.command("redrive")
+def redrive_inbox(
+    given_up: Annotated[
+        bool, typer.Option(help="Also those that failed too often, once the cause is mended.")
+    ] = False,
+) -> None:
+    """Settle the notices that wait, now. Exit code 1 when some fail again."""
+
+    async def redrive() -> tuple[int, int]:
+        await inbox.hurry(now=system_clock(), given_up=given_up)
+        settled = failed = 0
+        for _ in range(REDRIVE_ROUNDS):
+            done, again = await inbox.redrive(now=system_clock(), limit=64)
+            settled, failed = settled + done, failed + again
+            if not done and not again:
+                break
+        return settled, failed
+
+    settled, failed = _on_database(redrive)
+    console.print(f"{settled} 条通知已处理，{failed} 条仍然失败（见 estation inbox show）。")
+    raise typer.Exit(1 if failed else 0)
+
+
+@attempt_commands.command("query")
+def query_attempt(number: Annotated[str, typer.Argument(help="Our out_trade_no.")]) -> None:
+    """Ask the channel and act on a certain answer, through the one door. Exit 1: no answer."""
+    _asked(lambda services: asking.ask_again(number, services, now=system_clock()))
+
+
+@attempt_commands.command("close")
+def close_attempt(number: Annotated[str, typer.Argument(help="Our out_trade_no.")]) -> None:
+    """Close one code at its channel, so that nobody can pay it. Money that came is settled."""
+    _asked(lambda services: asking.close_now(number, services, now=system_clock()))
+
+
+def _asked(ask: Callable[[Services], Awaitable[asking.AskedAgain]]) -> None:
+    async def run() -> asking.AskedAgain:
+        async with open_services(Settings.read(), system_clock) as services:
+            return await ask(services)
+
+    found = _on_database(run)
+    console.print(
+        f"{found.out_trade_no}：渠道答复 {found.answer or '无'}，{found.before} → {found.after}"
+    )
+    raise typer.Exit(0 if found.answer else 1)
+
+
+@incident_commands.command("list")
+def show_incidents() -> None:
+    """The open ones, most urgent first."""
+
+    async def read() -> list[dict[str, Any]]:
+        return [
+            {
+                "id": str(one.id),
+                "cause": incident_name(one.kind),
+                "owner": one.owner,
+                "assigned_to": one.assigned_to,
+                "amount": display_yuan(one.amount_fen),
+                "number": one.out_trade_no,
+                "due": one.due_at,
+            }
+            for one in await list_incidents(state=IncidentState.OPEN, limit=50)
+        ]
+
+    _print_table(_on_database(read))
+
+
+@incident_commands.command("adopt")
+def adopt_suspense() -> None:
+    """Open an incident for each sum in suspense that nobody looks after."""
+    opened = _on_database(lambda: incidents.adopt_suspense(now=system_clock()))
+    console.print(f"为 {opened} 笔无人负责的挂账登记了异常事件。")
+
+
+@incident_commands.command("resolve")
+def resolve_incident(
+    incident_id: UUID,
+    by: Annotated[str, typer.Option(help="Who decided: a name.")],
+    words: Annotated[str, typer.Option(help="What was found and decided.")],
+) -> None:
+    """Close one with the words of the person who decided. Moves no money."""
+    _on_database(
+        lambda: incidents.resolve_incident(
+            incident_id=incident_id, by=by, resolution=words, now=system_clock()
+        )
+    )
+    console.print("已办结。")
+
+
+@receipt_commands.command("resend")
+def resend_receipts(order_no: str) -> None:
+    """Queue the receipts a paid order should have sent to the centre and did not."""
+    queued = _on_database(lambda: receipts.resend_receipts(order_no=order_no, now=system_clock()))
+    console.print(f"补发 {queued} 份回执。")
+
+
+def _on_database(work: Callable[[], Awaitable[T]]) -> T:
+    """Run it on the online database; a refusal is said in its sentence, exit code 2."""
+
+    async def run() -> T:
+        url = Settings.read().database_url
+        await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
+        try:
+            return await work()
+        finally:
+            await Tortoise.close_connections()
+
+    try:
+        return asyncio.run(run())
+    except Refused as refusal:
+        console.print(refusal.message)
+        raise typer.Exit(2) from None
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        console.print("没有。")
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*("—" if value in (None, "") else str(value) for value in row.values()))
+    console.print(table)

@@ -1,0 +1,139 @@
+"""What the alarms look at: ages and counts read from the database when somebody asks.
+
+Read at each scrape rather than kept by the worker: a worker that died cannot tell so, but what
+it leaves lying grows old. Plain SQL over several contexts' tables, each held small by an index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tortoise import Tortoise
+
+from estation.payments.invariants import INVARIANTS
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One gauge: a query of label columns and `value`; `$1` is the moment of asking."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one signal says: (label values, value) each."""
+
+    signal: Signal
+    values: list[tuple[tuple[str, ...], float]]
+
+
+_AGE = "coalesce(extract(epoch from $1::timestamptz - min({column})), 0)"
+
+
+def _age(column: str) -> str:
+    return _AGE.format(column=column)
+
+
+SIGNALS: Sequence[Signal] = (
+    Signal(
+        "estation_invariant_breaches",
+        "Rows that break an invariant, as of its last look",
+        ("name",),
+        "select name, breaches as value, $1::timestamptz from invariant_check",
+    ),
+    Signal(
+        "estation_invariants_last_run_timestamp_seconds",
+        "When the invariant that waits longest was looked at; 0: one never was",
+        (),
+        """select case when count(*) = {rules} then extract(epoch from min(checked_at)) else 0 end
+               as value, $1::timestamptz
+           from invariant_check""",
+    ),
+    Signal(
+        "estation_invariants_duration_seconds",
+        "What the last looks took together",
+        (),
+        "select coalesce(sum(took_ms), 0) / 1000.0 as value, $1::timestamptz from invariant_check",
+    ),
+    Signal(
+        "estation_inbox_oldest_unhandled_seconds",
+        "Age of the oldest channel notice that is not handled; 0: none",
+        (),
+        f"select {_age('received_at')} as value from pay_notice where handled_at is null",  # noqa: S608
+    ),
+    Signal(
+        "estation_sweep_late_seconds",
+        "How late the most overdue question to a channel is; 0: none is due",
+        (),
+        f"""select {_age("next_query_at")} as value from pay_attempt
+            where next_query_at <= $1""",  # noqa: S608
+    ),
+    Signal(
+        "estation_outbox_oldest_seconds",
+        "Age of the oldest message that has not left; 0: none",
+        (),
+        f"""select {_age("created_at")} as value from outbox_message
+            where sent_at is null and dead_at is null""",  # noqa: S608
+    ),
+    Signal(
+        "estation_outbox_dead",
+        "Messages set aside after too many failures",
+        (),
+        """select count(*) as value, $1::timestamptz from outbox_message
+           where dead_at is not null and sent_at is null""",
+    ),
+    Signal(
+        "estation_incident_oldest_seconds",
+        "Age of the oldest open incident by owner",
+        ("owner",),
+        f"""select o.owner, {_age("i.opened_at")} as value
+            from (values ('finance'), ('operator')) o(owner)
+            left join incident i on i.owner = o.owner and i.state = 'open' group by o.owner""",  # noqa: S608
+    ),
+    Signal(
+        "estation_incidents_overdue",
+        "Open incidents past their time by owner",
+        ("owner",),
+        """select o.owner, count(i.id) as value from (values ('finance'), ('operator')) o(owner)
+           left join incident i on i.owner = o.owner and i.state = 'open' and i.due_at < $1
+           group by o.owner""",
+    ),
+    Signal(
+        "estation_gate_lag_seconds",
+        "How old the newest complete picture from inside is",
+        ("stream",),
+        """select stream, extract(epoch from $1::timestamptz - watermark) as value
+           from gate_incoming_stream where watermark is not null""",
+    ),
+    Signal(
+        "estation_gate_stopped",
+        "1 when an incoming stream stands still",
+        ("stream",),
+        """select stream, (stopped_reason <> '')::int as value, $1::timestamptz
+           from gate_incoming_stream""",
+    ),
+    Signal(
+        "estation_gate_waiting_seconds",
+        "Age of the oldest row that waits to be packed for the inside",
+        ("stream",),
+        """select stream, extract(epoch from $1::timestamptz - min(created_at)) as value
+           from gate_outgoing_row where packed_seq is null group by stream""",
+    ),
+)
+
+
+async def read_signals(*, now: datetime) -> list[Reading]:
+    """All gauges as of now. Raises what the database raises when it is away."""
+    return [Reading(signal, await _values(signal, now)) for signal in SIGNALS]
+
+
+async def _values(signal: Signal, now: datetime) -> list[tuple[tuple[str, ...], float]]:
+    sql = signal.sql.replace("{rules}", str(len(INVARIANTS)))
+    rows = await Tortoise.get_connection("default").execute_query_dict(sql, [now])
+    return [
+        (tuple(str(row[label]) for label in signal.labels), float(row["value"])) for row in rows
+    ]

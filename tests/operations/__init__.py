@@ -1,0 +1,1 @@
+"""Alarms and what an operator does about them."""

@@ -1,0 +1,449 @@
+"""Every alert reads a metric we export, has a runbook, fires at a planted fault, and is silent
+again after an operator did what the runbook says."""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+import pytest
+import yaml
+from sanic import Sanic
+from tortoise import Tortoise
+
+from estation import measuring, services
+from estation import settings as settings_module
+from estation.app import create_app
+from estation.demo import places as places_module
+from estation.demo.places import Places
+from estation.local import LocalPostgres
+from estation.outside.gate import keys, sending
+from estation.payments.actions import watching
+from estation.payments.invariant_meanings import MEANINGS, incident_kind
+from estation.payments.invariants import INVARIANTS
+from estation.sandbox.credentials import export_secrets, write_credentials
+from estation.settings import CONFIG, ROOT, Settings
+from estation.shared import connections, logs
+from estation.shared.clock import system_clock
+from estation.shared.migrating import asyncpg_dsn
+from tests.operations.promql import Scrape, is_firing, metric_names, scrape
+from tests.operations.runbooks import RUNBOOKS, Operator, blocks_of, breaches_now
+from tests.outside import counterparts
+from tests.payments.city import rows
+from tests.payments.plants import PLANTS, LivedIn, by_hand, lived_in
+
+ALERTS: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for file in sorted((CONFIG / "alerts").glob("*.yml"))
+    for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+}
+INVARIANT_ALERTS = {incident_kind(name): name for name in INVARIANTS}
+GATE_STREAM = "jc-center-online"
+
+
+def test_the_rule_files_have_the_shape_prometheus_wants() -> None:
+    for file in sorted((CONFIG / "alerts").glob("*.yml")):
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        assert content.keys() == {"groups"}
+        for group in content["groups"]:
+            assert group.keys() == {"name", "rules"}
+            for rule in group["rules"]:
+                assert rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"}
+                assert re.fullmatch(r"[a-z_]+", rule["alert"])
+                assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
+                assert rule["labels"]["severity"] in {"critical", "warning"}
+                assert rule["labels"]["owner"] in {"finance", "operator"}
+                assert rule["annotations"].keys() == {"summary", "description", "runbook"}
+
+
+def test_no_two_alerts_share_a_name_and_every_rule_is_read() -> None:
+    names = re.findall(
+        r"- alert: (\w+)",
+        "".join(file.read_text() for file in (CONFIG / "alerts").glob("*.yml")),
+    )
+
+    assert sorted(names) == sorted(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_reads_metrics_that_the_program_exports(alert: str) -> None:
+    names = metric_names(ALERTS[alert]["expr"])
+
+    assert names
+    assert names <= measuring.exported_names()
+    is_firing(ALERTS[alert]["expr"], *_nothing())  # every part of the expression is understood
+
+
+def test_every_invariant_has_its_alert_with_its_owner_and_severity() -> None:
+    for alert, name in INVARIANT_ALERTS.items():
+        labels = ALERTS[alert]["labels"]
+        assert ALERTS[alert]["expr"] == f'estation_invariant_breaches{{name="{name}"}} > 0'
+        assert (labels["owner"], labels["severity"]) == (
+            MEANINGS[name].owner,
+            MEANINGS[name].severity,
+        )
+
+
+def test_every_signal_is_watched_by_an_alert() -> None:
+    watched = {name for rule in ALERTS.values() for name in metric_names(rule["expr"])}
+    told_only = {"estation_invariants_duration_seconds"}
+
+    assert {signal.name for signal in measuring.SIGNALS} - told_only <= watched
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_names_a_runbook_that_looks_mends_and_makes_sure(alert: str) -> None:
+    runbook = ROOT / ALERTS[alert]["annotations"]["runbook"]
+
+    assert runbook == RUNBOOKS / f"{alert}.md"
+    text = runbook.read_text(encoding="utf-8")
+    for heading in ("**现象**", "**对市民意味着**", "## 先看", "## 处置", "## 如何确认已结束"):
+        assert heading in text
+    assert {block.purpose for block in blocks_of(runbook)} == {"look", "remedy", "over"}
+
+
+def test_there_is_no_runbook_without_an_alert() -> None:
+    assert {file.stem for file in RUNBOOKS.glob("*.md")} == set(ALERTS)
+
+
+def test_every_alert_has_a_plant() -> None:
+    assert set(FAULTS) == set(ALERTS)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_runbook_ends_what_set_off_its_alert(
+    alert: str, world: "World", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expression = ALERTS[alert]["expr"]
+    blocks = blocks_of(RUNBOOKS / f"{alert}.md")
+    fault = FAULTS[alert]
+    monkeypatch.setattr(
+        services, "channels_from_settings", fault.channels or (lambda *_: world.fakes())
+    )
+    calm = world.scrape()
+    assert not is_firing(expression, calm, calm)
+    try:
+        world.run(fault.plant, world)
+        world.look_at_invariants(fault)
+        fault.traffic(world)
+        fired = world.scrape()
+        assert is_firing(expression, calm, fired)
+
+        for purpose in ("look", "remedy"):
+            for block in blocks:
+                if block.purpose == purpose:
+                    codes = world.operator(alert).perform(block)
+                    assert purpose == "look" or set(codes) <= {0}, block.text
+        before = world.scrape()
+        world.look_at_invariants(fault)
+        fault.traffic(world)
+
+        for block in blocks:
+            if block.purpose == "over":
+                assert set(world.operator(alert).perform(block)) == {0}, block.text
+        assert not is_firing(expression, before, world.scrape())
+    finally:
+        fault.always(world)
+
+
+@dataclass
+class World:
+    """A lived-in city in a database of its own, and the program's settings in the environment."""
+
+    postgres: LocalPostgres
+    url: str
+    places: Places
+    lived_in: LivedIn = field(default_factory=lambda: LivedIn(system_clock()))
+
+    @property
+    def database(self) -> str:
+        return urlsplit(self.url).path.removeprefix("/")
+
+    def run(self, work: Callable[..., Awaitable[Any]], *given: Any) -> Any:
+        """In an event loop and a pool of its own, as each command has."""
+
+        async def run() -> Any:
+            await Tortoise.init(
+                config=settings_module.database(self.url), _enable_global_fallback=True
+            )
+            try:
+                return await work(*given)
+            finally:
+                await Tortoise.close_connections()
+
+        return asyncio.run(run())
+
+    def scrape(self) -> Scrape:
+        now = system_clock()
+
+        async def read() -> bytes:
+            return await measuring.exposition(now=now)
+
+        return scrape(self.run(read).decode(), at=now)
+
+    def look_at_invariants(self, fault: "Fault") -> None:
+        async def look() -> None:
+            await watching.check_invariants(now=system_clock(), again=True)
+
+        if fault.by_the_round:
+            self.run(look)
+
+    def fakes(self) -> dict[str, Any]:
+        city = self.lived_in.city
+        return {one.account_id: one for one in (city.wechat, city.alipay)}
+
+    def operator(self, alert: str) -> Operator:
+        return Operator(
+            self.postgres,
+            self.database,
+            {
+                "breach": lambda: breaches_now(INVARIANT_ALERTS[alert]),
+                "incident": lambda: self._column(
+                    "select id::text as one from incident where state = 'open'"
+                ),
+                "wrong_transfer": lambda: self._column(
+                    "select id::text as one from ledger_transfer where our_no = 'by-hand'"
+                ),
+            },
+        )
+
+    def _column(self, sql: str) -> list[str]:
+        return [row["one"] for row in self.run(rows, sql)]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`plant` breaks something; `traffic` is what goes on meanwhile and afterwards; `always` is
+    done at the end whatever happens. `channels` replaces the fake channels."""
+
+    plant: Callable[[World], Awaitable[None]]
+    traffic: Callable[[World], None] = lambda _: None
+    always: Callable[[World], None] = lambda _: None
+    channels: Any = None
+    by_the_round: bool = False
+
+
+def _of_invariant(name: str) -> Fault:
+    async def plant(world: World) -> None:
+        await PLANTS[name](world.lived_in)
+        if name == "the_copy_from_inside_is_fresh":
+            await _packet_arrives(world)
+
+    return Fault(plant, by_the_round=True)
+
+
+def _as_invariant(name: str) -> Fault:
+    """The same fault, seen by its age and not by the round."""
+    return Fault(_of_invariant(name).plant)
+
+
+async def _incidents_are_four_days_old(world: World) -> None:
+    opened = system_clock() - timedelta(days=4)
+    await by_hand(
+        f"update incident set opened_at = '{opened.isoformat()}',"
+        f" due_at = '{(opened + timedelta(days=1)).isoformat()}'"
+    )
+
+
+async def _rounds_stand_still(world: World) -> None:
+    await watching.check_invariants(now=system_clock(), again=True)
+    await by_hand("update invariant_check set checked_at = now() - interval '1 hour'")
+
+
+async def _packet_arrives(world: World) -> None:
+    """A sealed heartbeat from inside waits in our incoming folder."""
+    outgoing = world.places.data / "device"
+    outgoing.mkdir(exist_ok=True)
+    key = keys.load_seal_key((world.places.secrets / "gate/jc-center_key.pem").read_bytes())
+    await sending.pack_waiting(
+        GATE_STREAM, folder=outgoing, key=key, now=system_clock(), heartbeat=True
+    )
+    for packet in outgoing.iterdir():
+        shutil.move(packet, world.places.online_gate / "incoming" / packet.name)
+
+
+# Traffic: notices at the door of the real program.
+
+
+def _ring(world: World, sent: Callable[[], tuple[dict[str, str], bytes]], *, times: int) -> None:
+    """Open the program, ring its door, close it: each traffic is after a restart."""
+
+    async def ring() -> None:
+        app: Any = create_app(name=f"door-{uuid4().hex}", settings=Settings.read())
+        app.config.TOUCHUP = False  # it rewrites functions once per process
+        door = socket.create_server(("127.0.0.1", 0))
+        server: Any = await app.create_server(
+            sock=door, return_asyncio_server=True, access_log=False
+        )
+        await server.startup()
+        await server.before_start()
+        await server.start_serving()
+        try:
+            address = f"http://127.0.0.1:{door.getsockname()[1]}/notices/wechat-pay/1900000109"
+            async with aiohttp.ClientSession() as http:
+                for _ in range(times):
+                    headers, body = sent()
+                    async with http.post(address, headers=headers, data=body) as answer:
+                        await answer.read()
+        finally:
+            await server.close()
+            await server.after_stop()
+            Sanic._app_registry.pop(app.name, None)
+
+    asyncio.run(ring())
+
+
+def _news_of_the_open_order(world: World) -> None:
+    """The channel tells, three times, that the open order is paid."""
+    channel, number = world.lived_in.city.wechat, world.lived_in.open_number
+    channel.pay(number, at=world.lived_in.now)
+    headers = {"wechatpay-signature": "good", "content-type": "application/json"}
+    body = f'{{"out_trade_no": "{number}"}}'.encode()
+    _ring(world, lambda: (headers, body), times=3)
+
+
+def _signed_news(world: World) -> None:
+    """Notices rightly signed with the channel's present key."""
+
+    def sent() -> tuple[dict[str, str], bytes]:
+        notice = counterparts.WechatNotice(timestamp=str(int(system_clock().timestamp())))
+        return notice.sent()
+
+    _ring(world, sent, times=25)
+
+
+async def _the_channel_changed_its_key(world: World) -> None:
+    folder = world.places.secrets / "wechat_pay"
+    (folder / "api_v3.key").write_bytes(counterparts.API_V3_KEY)
+    new = world.places.data / "new_platform_key.pem"
+    new.write_bytes(counterparts.public_pem("platform"))
+    os.environ["NEW_PLATFORM_KEY"] = str(new)
+
+
+async def _a_session_holds_the_orders(world: World) -> None:
+    """Somebody's editor, left open in the middle of a transaction."""
+    connections.WAITS["lock_timeout"] = "1500ms"  # the same wait, shorter
+    entered = threading.Event()
+
+    async def hold() -> None:
+        ended = asyncio.Event()
+        connection = await asyncpg.connect(asyncpg_dsn(world.url))
+        connection.add_termination_listener(lambda _: ended.set())
+        await connection.execute("begin; lock table pay_order in access exclusive mode")
+        entered.set()
+        await ended.wait()
+
+    threading.Thread(target=lambda: asyncio.run(hold()), daemon=True).start()
+    await asyncio.to_thread(entered.wait, 10)
+
+
+def _nobody_holds_anything(world: World) -> None:
+    connections.WAITS["lock_timeout"] = "10s"
+    world.postgres.psql(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        f" where datname = '{world.database}' and pid <> pg_backend_pid()"
+    )
+
+
+async def _read_only(world: World) -> None:
+    """As after a failover that nobody finished."""
+    await by_hand(f"alter database {world.database} set default_transaction_read_only = on")
+
+
+async def _closed(world: World) -> None:
+    world.postgres.psql(f"alter database {world.database} allow_connections false")
+    world.postgres.psql(
+        f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{world.database}'"
+    )
+
+
+FAULTS: dict[str, Fault] = {
+    **{alert: _of_invariant(name) for alert, name in INVARIANT_ALERTS.items()},
+    "inbox_stands_still": _as_invariant("news_is_settled_in_time"),
+    "questions_are_late": _as_invariant("attempts_are_asked_about_in_time"),
+    "outbox_stands_still": _as_invariant("messages_leave_in_time"),
+    "messages_are_dead": _as_invariant("no_message_is_dead"),
+    "incidents_are_overdue": _as_invariant("an_overdue_incident_is_escalated"),
+    "an_incident_is_old": Fault(_incidents_are_four_days_old),
+    "the_gate_lags": _as_invariant("the_copy_from_inside_is_fresh"),
+    "the_gate_stands_still": _as_invariant("no_incoming_stream_stands_still"),
+    "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
+    "invariants_are_not_looked_at": Fault(_rounds_stand_still),
+    "notices_answered_slowly": Fault(
+        _a_session_holds_the_orders, _news_of_the_open_order, always=_nobody_holds_anything
+    ),
+    "notices_refused": Fault(
+        _the_channel_changed_its_key, _signed_news, channels=services.channels_from_settings
+    ),
+    "notices_not_settled": Fault(_read_only, _news_of_the_open_order),
+    "the_database_is_lost": Fault(
+        _closed,
+        always=lambda world: (
+            world.postgres.psql(f"alter database {world.database} allow_connections true") and None
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """Folders, keys and secrets as the demo makes them; nothing listens."""
+    made = Places(tmp_path_factory.mktemp("operations"), 0, 0, 1)
+    places_module.make_folders(made)
+    write_credentials(made.sandbox_data, made.sandbox_url)
+    export_secrets(made.sandbox_data, made.secrets)
+    places_module.make_data_key(made)
+    for side in ("online", "jc-center"):
+        keys.make_pair(
+            private=made.secrets / f"gate/{side}_key.pem",
+            public=made.secrets / f"gate/{side}_public.pem",
+        )
+    return made
+
+
+@pytest.fixture
+def world(
+    postgres: LocalPostgres,
+    own_database_url: str,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+) -> World:
+    for folder in ("incoming", "outgoing"):
+        for left in (places.online_gate / folder).iterdir():
+            left.unlink() if left.is_file() else shutil.rmtree(left)
+    export_secrets(places.sandbox_data, places.secrets)
+    environment = places_module.child_environment(
+        places, online_db=own_database_url, inner_db="unused", redis="redis://127.0.0.1:1/0"
+    )
+    for name, value in environment.items():
+        if name.startswith("ESTATION_"):
+            monkeypatch.setenv(name, value)
+    # A command's output ends with it; loggers that kept it would write to a closed file.
+    monkeypatch.setattr(logs, "configure", lambda **_: None)
+    made = World(postgres, own_database_url, places)
+
+    async def begin() -> LivedIn:
+        world = await lived_in(system_clock())
+        # The receipts have left: whatever lies in the outbox afterwards is the fault's.
+        await by_hand("update outbox_message set sent_at = created_at")
+        await watching.check_invariants(now=system_clock(), again=True)
+        return world
+
+    made.lived_in = made.run(begin)
+    return made
+
+
+def _nothing() -> tuple[Scrape, Scrape]:
+    empty = Scrape(system_clock(), {})
+    return empty, empty
