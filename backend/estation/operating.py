@@ -18,11 +18,15 @@ from tortoise import Tortoise
 
 from estation import measuring
 from estation import settings as settings_module
+from estation.payments import queries as payment_queries
 from estation.payments.actions import asking, inbox, incidents, receipts
+from estation.payments.actions.refunds import ask as refund_asking
 from estation.payments.invariant_meanings import meaning_of, runbook_of
 from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
 from estation.payments.queries import list_incidents
+from estation.payments.refund_queries import refundable_of
 from estation.payments.rules import IncidentState
+from estation.payments.staff_queries import arrival_of
 from estation.payments.staff_words import incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
@@ -36,6 +40,7 @@ console = Console()
 inbox_commands = typer.Typer(no_args_is_help=True, help="Channel notices that were not settled.")
 attempt_commands = typer.Typer(no_args_is_help=True, help="Ask a channel about one payment.")
 incident_commands = typer.Typer(no_args_is_help=True, help="Incidents and who looks after them.")
+refund_commands = typer.Typer(no_args_is_help=True, help="Refunds asked by hand.")
 receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the centre.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
@@ -53,6 +58,7 @@ def add_to(main: typer.Typer) -> None:
     main.add_typer(attempt_commands, name="attempts")
     main.add_typer(incident_commands, name="incidents")
     main.add_typer(receipt_commands, name="receipts")
+    main.add_typer(refund_commands, name="refunds")
 
 
 def show_invariants(
@@ -196,10 +202,10 @@ def show_incidents() -> None:
 
 
 @incident_commands.command("adopt")
-def adopt_suspense() -> None:
-    """Open an incident for each sum in suspense that nobody looks after."""
-    opened = _on_database(lambda: incidents.adopt_suspense(now=system_clock()))
-    console.print(f"为 {opened} 笔无人负责的挂账登记了异常事件。")
+def adopt_unowned() -> None:
+    """Open an incident for each sum in suspense, or automatic refund, that has none."""
+    opened = _on_database(lambda: incidents.adopt_unowned(now=system_clock()))
+    console.print(f"为 {opened} 笔无人负责的钱登记了异常事件。")
 
 
 @incident_commands.command("resolve")
@@ -222,6 +228,31 @@ def resend_receipts(order_no: str) -> None:
     """Queue the receipts a paid order should have sent to the centre and did not."""
     queued = _on_database(lambda: receipts.resend_receipts(order_no=order_no, now=system_clock()))
     console.print(f"补发 {queued} 份回执。")
+
+
+@refund_commands.command("ask")
+def ask_refund(
+    incident_id: UUID,
+    by: Annotated[str, typer.Option(help="The maker's name; another person approves.")],
+    reason: Annotated[str, typer.Option(help="The payer reads it.")],
+) -> None:
+    """Ask to give back all that is left of the money of an incident. A checker approves it."""
+
+    async def ask() -> UUID:
+        found = await payment_queries.incident(incident_id)
+        arrival = await arrival_of(found)
+        left = sum(one.refundable_fen for one in await refundable_of(arrival_id=arrival))
+        return await refund_asking.ask_refund(
+            incident_id=incident_id,
+            amount_fen=left,
+            believed_refundable_fen=left,
+            reason=reason,
+            by=by,
+            now=system_clock(),
+        )
+
+    request_id = _on_database(ask)
+    console.print(f"已申请退款 {request_id}，请复核人在 /staff/refunds 复核。")
 
 
 def _on_database(work: Callable[[], Awaitable[T]]) -> T:

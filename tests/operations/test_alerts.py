@@ -212,6 +212,9 @@ class World:
                 "incident": lambda: self._column(
                     "select id::text as one from incident where state = 'open'"
                 ),
+                "unrefunded_incident": lambda: self._column(
+                    "select id::text as one from incident where kind = 'paid_after_close'"
+                ),
                 "wrong_transfer": lambda: self._column(
                     "select id::text as one from ledger_transfer where our_no = 'by-hand'"
                 ),

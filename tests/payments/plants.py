@@ -14,9 +14,10 @@ from estation.outside.gate.format import NO_PREVIOUS
 from estation.outside.pay_channels import Channel, ChannelReport
 from estation.payments import api
 from estation.payments.actions.inbox import keep_unhandled
+from estation.payments.jobs import send_refunds
 from estation.shared import ids, outbox
 from estation.shared.transactions import in_transaction
-from tests.payments.city import City, make_bill, rows
+from tests.payments.city import TOTAL, City, make_bill, rows
 
 
 @dataclass
@@ -30,6 +31,9 @@ class LivedIn:
     open_order: UUID = field(default_factory=uuid4)
     open_number: str = ""
     odd_number: str = ""  # paid with one fen too many
+    given_back_order: UUID = field(default_factory=uuid4)  # wholly
+    flying_refund: str = ""  # a part of the paid order on its way back
+    automatic_refund: str = ""  # of money that came after the order was cancelled
 
 
 async def lived_in(now: datetime) -> LivedIn:
@@ -38,8 +42,44 @@ async def lived_in(now: datetime) -> LivedIn:
     await _settled(world, world.paid_number)
     _, world.odd_number = await _opened(world)
     await _settled(world, world.odd_number, one_fen_more=True)
+    await _with_refunds(world)
     world.open_order, world.open_number = await _opened(world)
     return world
+
+
+async def _with_refunds(world: LivedIn) -> None:
+    """One order wholly given back, a part of another on its way, and one that came too late."""
+    city = world.city
+    world.given_back_order, number = await _opened(world)
+    await _settled(world, number)
+    await _approved(world, world.given_back_order, TOTAL)
+    city.wechat.now = world.now
+    await send_refunds(city.services, now=world.now)
+    (sent,) = city.wechat.refunds
+    report = city.wechat.finish(sent, at=world.now)
+    await api.settle_batch([api.from_refund(report)], now=world.now)
+    world.flying_refund = await _approved(world, world.paid_order, 8_000)
+    cancelled, number = await _opened(world)
+    await api.cancel_order(
+        person_id=city.person_id, order_id=cancelled, services=city.services, now=world.now
+    )
+    await _settled(world, number)
+    late = await rows("select refund_no from pay_refund where cause = 'paid_late'")
+    world.automatic_refund = late[0]["refund_no"]
+
+
+async def _approved(world: LivedIn, order_id: UUID, amount_fen: int) -> str:
+    request_id = await api.ask_refund(
+        order_id=order_id,
+        amount_fen=amount_fen,
+        believed_refundable_fen=TOTAL,
+        reason="多缴退还",
+        by="经办",
+        now=world.now,
+    )
+    await api.approve_refund(request_id=request_id, by="复核", now=world.now)
+    (refund,) = await api.refunds_of_request(request_id)
+    return refund.refund_no
 
 
 async def _opened(world: LivedIn) -> tuple[UUID, str]:
@@ -71,7 +111,7 @@ async def _one_fen_more_on_one_side(world: LivedIn) -> None:
     await by_hand(
         "update ledger_entry set debit_fen = debit_fen + 1"
         f" where debit_fen > 0 and transfer_id = (select id from ledger_transfer"
-        f" where our_no = '{world.paid_number}')"
+        f" where kind = 'payment' and our_no = '{world.paid_number}')"
     )
 
 
@@ -168,6 +208,80 @@ async def _one_fen_more_for_a_payee(world: LivedIn) -> None:
 
 async def _receipt_message_lost(world: LivedIn) -> None:
     await by_hand("delete from outbox_message where topic = 'receipt'")
+
+
+async def _refunded_bill_called_paid(world: LivedIn) -> None:
+    await by_hand(
+        "update bill set state = 'paid' where id ="
+        f" (select bill_id from pay_order_bill where order_id = '{world.given_back_order}')"
+    )
+
+
+async def _one_more_refund(world: LivedIn) -> None:
+    """Of all that was paid, beside the part that is on its way back already."""
+    await by_hand(
+        "create temp table more on commit drop as select * from pay_refund"
+        f" where refund_no = '{world.flying_refund}'",
+        f"update more set id = '{ids.row_id(world.now)}', refund_no = 'MORE', cause = 'centre',"
+        " amount_fen = total_fen",
+        "insert into pay_refund select * from more",
+    )
+
+
+async def _a_payee_gives_back_a_fortune(world: LivedIn) -> None:
+    await by_hand(
+        f"update pay_refund_share set amount_fen = 99000000 where {_OF_THE_FLYING_REFUND}"
+    )
+
+
+async def _one_fen_more_given_back(world: LivedIn) -> None:
+    await by_hand(
+        f"update pay_refund_share set amount_fen = amount_fen + 1 where {_OF_THE_FLYING_REFUND}"
+    )
+
+
+_OF_THE_FLYING_REFUND = (
+    "refund_id = (select id from pay_refund where cause = 'staff' and state = 'approved')"
+)
+
+
+async def _refund_called_done(world: LivedIn) -> None:
+    await by_hand(
+        "update pay_refund set state = 'succeeded', ended_at = now(), next_try_at = null"
+        f" where refund_no = '{world.flying_refund}'"
+    )
+
+
+async def _refund_lost(world: LivedIn) -> None:
+    await by_hand(
+        f"delete from pay_refund_share where {_OF_THE_FLYING_REFUND}",
+        f"delete from pay_refund where refund_no = '{world.flying_refund}'",
+    )
+
+
+async def _automatic_refund_never_made(world: LivedIn) -> None:
+    await by_hand(
+        "delete from ledger_entry where transfer_id = (select id from ledger_transfer"
+        f" where idempotency_key = 'refund_start:{world.automatic_refund}')",
+        "delete from ledger_transfer"
+        f" where idempotency_key = 'refund_start:{world.automatic_refund}'",
+        f"delete from pay_refund where refund_no = '{world.automatic_refund}'",
+    )
+
+
+async def _resolved_too_early(world: LivedIn) -> None:
+    await by_hand(
+        "update incident set state = 'resolved', resolved_at = now(), resolved_by = 'system',"
+        " resolution = 'refunded' where kind = 'paid_after_close'"
+    )
+
+
+async def _refunds_stand_still(world: LivedIn) -> None:
+    late = world.now - timedelta(minutes=6)
+    await by_hand(
+        f"update pay_refund set next_try_at = '{late.isoformat()}'"
+        f" where refund_no = '{world.flying_refund}'"
+    )
 
 
 async def _paid_order_holds_its_bill(world: LivedIn) -> None:
@@ -283,8 +397,8 @@ async def _incoming(world: LivedIn, column: str, moment: datetime, *, reason: st
     await by_hand(
         f"insert into gate_incoming_stream (stream, last_seq, last_digest, {column},"
         " stopped_reason, stopped_detail, failures, parked_files, duplicates, content_seq,"
-        f" reported_seq) values ('jc-center-online', 0, '{NO_PREVIOUS}', '{moment.isoformat()}', '{reason}',"
-        " '', 0, 0, 0, 0, 0)"
+        f" reported_seq) values ('jc-center-online', 0, '{NO_PREVIOUS}', '{moment.isoformat()}',"
+        f" '{reason}', '', 0, 0, 0, 0, 0)"
     )
 
 
@@ -313,6 +427,17 @@ PLANTS: dict[str, Plant] = {
     "a_bill_is_paid_by_one_order_at_most": _bill_in_two_paid_orders,
     "splits_add_up_to_the_order": _one_fen_more_for_a_payee,
     "every_paid_bill_has_its_receipt_message": _receipt_message_lost,
+    "a_bill_is_refunded_when_all_of_it_was_given_back": _refunded_bill_called_paid,
+    "no_arrival_is_given_back_beyond_its_amount": _one_more_refund,
+    "no_payee_gives_back_more_than_it_got": _a_payee_gives_back_a_fortune,
+    "shares_add_up_to_the_refund": _one_fen_more_given_back,
+    "a_refund_stands_in_the_books_as_it_stands_here": _refund_called_done,
+    "every_refund_in_the_books_is_one_of_ours": _refund_lost,
+    "refunds_in_flight_are_those_unfinished": _refund_called_done,
+    "every_automatic_refund_has_its_incident": _incidents_deleted,
+    "what_the_platform_gives_back_by_itself_is_on_its_way": _automatic_refund_never_made,
+    "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": _resolved_too_early,
+    "refunds_move_in_time": _refunds_stand_still,
     "only_open_orders_hold_bills": _paid_order_holds_its_bill,
     "an_order_has_one_live_attempt_at_most": _two_live_codes,
     "every_watched_attempt_will_be_asked_about": _nobody_will_ask,

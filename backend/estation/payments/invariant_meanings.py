@@ -97,6 +97,11 @@ MEANINGS: Mapping[str, Meaning] = {
         "一张账单最多由一个订单付清。",
         "At most one paid order holds a bill.",
     ),
+    "a_bill_is_refunded_when_all_of_it_was_given_back": _money(
+        "退款与账单状态不符",
+        "账单全额退还后为已退，否则仍为已缴。",
+        "A bill is refunded exactly when all of it was given back.",
+    ),
     "splits_add_up_to_the_order": _money(
         "分账合计不等于订单",
         "分给各收款单位的金额之和、各账单金额之和都等于订单金额。",
@@ -106,6 +111,56 @@ MEANINGS: Mapping[str, Meaning] = {
         "已缴账单缺回执",
         "每张已缴账单恰有一条发往登记中心的回执消息。",
         "Each bill of a paid order has exactly one receipt message to the centre.",
+    ),
+    "no_arrival_is_given_back_beyond_its_amount": _money(
+        "退款超过收款",
+        "每笔收款的退款合计不超过收款金额。",
+        "The refunds of one arrival never exceed its amount.",
+    ),
+    "no_payee_gives_back_more_than_it_got": _money(
+        "收款单位退多于收",
+        "每个收款单位退还的不超过它从该账单分得的。",
+        "A payee never gives back more of a bill than it got of it.",
+    ),
+    "shares_add_up_to_the_refund": _money(
+        "退款分摊合计不符",
+        "已入账款的退款，各收款单位分摊之和等于退款金额；挂账的退款没有分摊。",
+        "The shares of a refund of a payment add up to it; those of suspense are none.",
+    ),
+    "a_refund_stands_in_the_books_as_it_stands_here": _money(
+        "退款与总账不符",
+        "每笔退款的状态与总账的退款凭证一致。",
+        "The transfers of a refund are those of its state.",
+    ),
+    "every_refund_in_the_books_is_one_of_ours": _money(
+        "总账退款无对应记录",
+        "总账每张退款凭证都对应我方一笔退款。",
+        "A refund in the books is one of ours.",
+    ),
+    "refunds_in_flight_are_those_unfinished": _money(
+        "退款在途余额不符",
+        "每个商户账户的退款在途余额等于未完成退款之和。",
+        "The balance of refunds in flight is the sum of the unfinished ones, per account.",
+    ),
+    "every_automatic_refund_has_its_incident": _money(
+        "自动退款缺事件",
+        "每笔自动退款都有说明原因的异常事件。",
+        "A refund the platform makes by itself has the incident that says why.",
+    ),
+    "what_the_platform_gives_back_by_itself_is_on_its_way": _money(
+        "应自动退还而未退",
+        "重复支付、关单后到账等应自动退还的钱都已有退款。",
+        "Money the platform gives back by itself has its refund.",
+    ),
+    "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": _money(
+        "退款未成而事件已办结",
+        "等待退款的异常事件在退款成功之前不会自动办结。",
+        "An incident is resolved by a refund only when that refund succeeded.",
+    ),
+    "refunds_move_in_time": _late(
+        "退款积压",
+        "到时间的退款在五分钟内向渠道提出或查询。",
+        "Due refunds are taken to their channel within five minutes.",
     ),
     "only_open_orders_hold_bills": _late(
         "结束的订单仍占账单",

@@ -212,6 +212,9 @@ INVARIANTS: dict[str, str] = {
         where i.resolved_by = 'system' and r.state <> 'succeeded'
         and not exists (select from pay_refund d
                         where d.incident_key = i.dedupe_key and d.state = 'succeeded')""",
+    "refunds_move_in_time": """
+        select r.refund_no as breach from pay_refund r
+        where r.next_try_at < :now - interval '5 minutes'""",
     # orders and attempts
     "only_open_orders_hold_bills": """
         select o.order_no as breach from pay_order_bill ob join pay_order o on o.id = ob.order_id

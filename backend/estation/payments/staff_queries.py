@@ -9,11 +9,12 @@ from uuid import UUID
 import orjson
 from tortoise import Tortoise
 
-from estation.ledger.api import TransferView, transfers_about
+from estation.ledger.api import TransferView, arrival_by_key, transfers_about
 from estation.payments.combining import parts_of, whole_number
+from estation.payments.errors import ArrivalNotFound
 from estation.payments.models import Incident, Notice, PayAttempt, PayOrder
 from estation.payments.queries import IncidentView, incident_view
-from estation.payments.rules import IncidentState
+from estation.payments.rules import IncidentState, arrival_key
 from estation.payments.staff_words import incident_name
 
 PAGE_SIZE = 50
@@ -100,6 +101,15 @@ async def incidents_about(out_trade_nos: Sequence[str]) -> dict[str, UUID]:
         [list(out_trade_nos)],
     )
     return {row["out_trade_no"]: row["id"] for row in rows}
+
+
+async def arrival_of(incident: IncidentView) -> UUID:
+    """The ledger transfer that recorded the money an incident is about. Raises ArrivalNotFound."""
+    key = arrival_key(incident.account_id, incident.channel_trade_no or "")
+    found = await arrival_by_key(key)
+    if found is None:
+        raise ArrivalNotFound
+    return found.id
 
 
 async def incident_kinds() -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.payments import queries
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
@@ -117,35 +118,64 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
     return len(overdue)
 
 
-async def adopt_suspense(*, now: datetime, limit: int = 200) -> int:
-    """Open an incident for money in suspense that has neither incident nor refund; how many.
+async def adopt_unowned(*, now: datetime, limit: int = 200) -> int:
+    """Open an incident for money in suspense that has neither incident nor refund, and again for
+    each refund of our own making whose incident is missing; how many.
 
-    That never happens by our own doing: this is the remedy for rows lost from the database.
+    Neither happens by our own doing: this is the remedy for rows lost from the database.
     """
     async with in_transaction() as db:
-        rows = await db.execute_query_dict(
-            """select t.id, t.order_id, t.our_no, t.channel_no, t.occurred_at, e.debit_fen,
-                      substr(e.account, length('channel_clearing:') + 1) as account_id
-               from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
-               where t.kind = 'suspense' and e.account like 'channel_clearing:%'
-               and not exists (select from incident i where i.channel_trade_no = t.channel_no)
-               and not exists (select from pay_refund r where r.arrival_id = t.id)
-               order by t.id limit $1""",
-            [limit],
-        )
-        notes = [
-            IncidentNote(
-                kind=IncidentKind.UNOWNED_SUSPENSE,
-                channel=row["account_id"].partition(":")[0],
-                account_id=row["account_id"],
-                out_trade_no=row["our_no"],
-                channel_trade_no=row["channel_no"],
-                amount_fen=row["debit_fen"],
-                order_id=row["order_id"],
-                distinction=row["channel_no"],
-                evidence={"transfer_id": str(row["id"]), "occurred_at": row["occurred_at"]},
-            )
-            for row in rows
-        ]
+        notes = [*await _unowned_suspense(db, limit), *await _unexplained_refunds(db, limit)]
         await put_incidents(db, notes, now=now)
     return len(notes)
+
+
+async def _unexplained_refunds(db: BaseDBAsyncClient, limit: int) -> list[IncidentNote]:
+    rows = await db.execute_query_dict(
+        """select r.* from pay_refund r where r.cause in ('double_payment', 'paid_late',
+           'bill_changed') and r.incident_key <> ''
+           and not exists (select from incident i where i.dedupe_key = r.incident_key)
+           order by r.id limit $1""",
+        [limit],
+    )
+    return [
+        IncidentNote(
+            kind=row["incident_key"].partition(":")[0],
+            channel=row["channel"],
+            account_id=row["account_id"],
+            out_trade_no=row["out_trade_no"],
+            channel_trade_no=row["channel_trade_no"],
+            amount_fen=row["total_fen"],
+            order_id=row["order_id"],
+            distinction=row["incident_key"].rpartition(":")[2],
+            evidence={"refund_no": row["refund_no"], "state": row["state"]},
+        )
+        for row in rows
+    ]
+
+
+async def _unowned_suspense(db: BaseDBAsyncClient, limit: int) -> list[IncidentNote]:
+    rows = await db.execute_query_dict(
+        """select t.id, t.order_id, t.our_no, t.channel_no, t.occurred_at, e.debit_fen,
+                  substr(e.account, length('channel_clearing:') + 1) as account_id
+           from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+           where t.kind = 'suspense' and e.account like 'channel_clearing:%'
+           and not exists (select from incident i where i.channel_trade_no = t.channel_no)
+           and not exists (select from pay_refund r where r.arrival_id = t.id)
+           order by t.id limit $1""",
+        [limit],
+    )
+    return [
+        IncidentNote(
+            kind=IncidentKind.UNOWNED_SUSPENSE,
+            channel=row["account_id"].partition(":")[0],
+            account_id=row["account_id"],
+            out_trade_no=row["our_no"],
+            channel_trade_no=row["channel_no"],
+            amount_fen=row["debit_fen"],
+            order_id=row["order_id"],
+            distinction=row["channel_no"],
+            evidence={"transfer_id": str(row["id"]), "occurred_at": row["occurred_at"]},
+        )
+        for row in rows
+    ]
