@@ -103,6 +103,14 @@ class IncidentNotFound(NotFound):
     message = "没有找到这条异常记录。"
 
 
+class NotYourIncident(Refused):
+    """Not a deed of this officer's post, or not of this incident as it stands now."""
+
+    code = "not_your_incident"
+    http_status = 403
+    message = "这条异常不由您的岗位处理，或已不能这样处理。"
+
+
 class IncidentAlreadyResolved(Refused):
     code = "incident_already_resolved"
     http_status = 409

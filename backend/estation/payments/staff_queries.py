@@ -1,6 +1,6 @@
 """What staff see of incidents: the list, and everything known about one number."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,15 +8,34 @@ from uuid import UUID
 
 import orjson
 from tortoise import Tortoise
+from tortoise.functions import Sum
+from tortoise.queryset import QuerySet
 
 from estation.ledger.api import TransferView, arrival_by_key, transfers_about
 from estation.payments.combining import parts_of, whole_number
-from estation.payments.errors import ArrivalNotFound
-from estation.payments.models import Incident, Notice, PayAttempt, PayOrder
+from estation.payments.errors import ArrivalNotFound, OrderNotFound, RefundNotFound
+from estation.payments.models import (
+    Incident,
+    IncidentAction,
+    Notice,
+    PayAttempt,
+    PayOrder,
+    Refund,
+)
 from estation.payments.queries import IncidentView, incident_view
-from estation.payments.rules import IncidentState, arrival_key
-from estation.payments.staff_words import incident_name
+from estation.payments.refund_rules import Deed
+from estation.payments.rules import IncidentState, RefundState, arrival_key
+from estation.payments.staff_words import (
+    ATTEMPT_WORDS,
+    DEED_WORDS,
+    REFUND_STATE_WORDS,
+    incident_name,
+    who,
+)
+from estation.shared.money import yuan_from_fen
 
+OUR_NUMBERS = 32
+"""Characters an order or trade number of ours has at most."""
 PAGE_SIZE = 50
 MAX_PAGE = 200
 
@@ -61,15 +80,21 @@ class Story:
     timeline: list[Moment]
 
 
-async def incident_page(
-    *, state: IncidentState | None, kind: str, sort: str, page: int
-) -> IncidentPage:
+@dataclass(frozen=True, slots=True)
+class IncidentFilter:
+    """Which incidents are meant; empty: any. `assigned_to` is an officer as `Incident` names one,
+    `overdue_at` leaves the open ones past their time at that moment."""
+
+    state: IncidentState | None = None
+    kind: str = ""
+    owner: str = ""
+    assigned_to: str = ""
+    overdue_at: datetime | None = None
+
+
+async def incident_page(wanted: IncidentFilter, *, sort: str, page: int) -> IncidentPage:
     """`sort` is a key of ORDERS (KeyError otherwise); `page` counts from 1 and is bounded."""
-    query = Incident.all()
-    if state is not None:
-        query = query.filter(state=state)
-    if kind:
-        query = query.filter(kind=kind)
+    query = _matching(wanted)
     total = await query.count()
     pages = max(1, min(MAX_PAGE, -(-total // PAGE_SIZE)))
     page = min(max(1, page), pages)
@@ -77,19 +102,40 @@ async def incident_page(
     return IncidentPage(
         rows=[incident_view(row) for row in rows],
         total=total,
-        total_fen=await _total_fen(state, kind),
+        total_fen=await _total_fen(wanted),
         page=page,
         pages=pages,
     )
 
 
-async def _total_fen(state: IncidentState | None, kind: str) -> int:
-    rows = await Tortoise.get_connection("default").execute_query_dict(
-        """select coalesce(sum(amount_fen), 0)::bigint as fen from incident
-           where ($1::text is null or state = $1) and ($2::text = '' or kind = $2)""",
-        [state, kind],
-    )
-    return int(rows[0]["fen"])
+async def incidents_after(
+    wanted: IncidentFilter, *, after: UUID | None, limit: int
+) -> list[IncidentView]:
+    """In the order of their ids, page by page: an export neither skips nor repeats one."""
+    query = _matching(wanted)
+    if after is not None:
+        query = query.filter(id__gt=after)
+    return [incident_view(row) for row in await query.order_by("id").limit(limit)]
+
+
+def _matching(wanted: IncidentFilter) -> QuerySet[Incident]:
+    query = Incident.all()
+    if wanted.state is not None:
+        query = query.filter(state=wanted.state)
+    if wanted.kind:
+        query = query.filter(kind=wanted.kind)
+    if wanted.owner:
+        query = query.filter(owner=wanted.owner)
+    if wanted.assigned_to:
+        query = query.filter(assigned_to=wanted.assigned_to)
+    if wanted.overdue_at is not None:
+        query = query.filter(state=IncidentState.OPEN, due_at__lt=wanted.overdue_at)
+    return query
+
+
+async def _total_fen(wanted: IncidentFilter) -> int:
+    rows = await _matching(wanted).annotate(fen=Sum("amount_fen")).values("fen")
+    return int(rows[0]["fen"] or 0) if rows else 0
 
 
 async def incidents_about(out_trade_nos: Sequence[str]) -> dict[str, UUID]:
@@ -110,6 +156,81 @@ async def arrival_of(incident: IncidentView) -> UUID:
     if found is None:
         raise ArrivalNotFound
     return found.id
+
+
+async def refund_of(incident: IncidentView) -> UUID:
+    """The refund an incident about a refund names. Raises RefundNotFound."""
+    number = await _refund_no(incident)
+    found = await Refund.get_or_none(refund_no=number) if number else None
+    if found is None:
+        raise RefundNotFound
+    return found.id
+
+
+async def _refund_no(incident: IncidentView) -> str:
+    """The incidents of a refund are kept apart by its number: the end of their key."""
+    row = await Incident.get(id=incident.id)
+    return row.dedupe_key.rpartition(":")[2]
+
+
+async def refunds_about(incident: IncidentView) -> list[Refund]:
+    """Refunds of the incident's number, newest first."""
+    if not incident.out_trade_no:
+        return []
+    return await Refund.filter(out_trade_no=incident.out_trade_no).order_by("-asked_at").limit(50)
+
+
+async def incidents_of_refunds(refund_ids: Sequence[UUID]) -> list[IncidentView]:
+    """The incidents these refunds are to settle."""
+    refunds = await Refund.filter(id__in=list(refund_ids))
+    keys = {refund.incident_key for refund in refunds if refund.incident_key}
+    rows = await Incident.filter(dedupe_key__in=sorted(keys)).order_by("opened_at")
+    return [incident_view(row) for row in rows]
+
+
+async def escalated(incident_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these the system told of because their time was over."""
+    rows = await IncidentAction.filter(
+        incident_id__in=list(incident_ids), action=Deed.ESCALATE
+    ).values_list("incident_id", flat=True)
+    return {UUID(str(row)) for row in rows}
+
+
+async def order_by_number(number: str, *, accounts: Iterable[str]) -> PayOrder:
+    """By the order's number, our trade number, or the channel's at one of these merchant
+    accounts. Raises OrderNotFound."""
+    if not number or len(number) > 64 or not number.isascii():
+        raise OrderNotFound
+    ours = len(number) <= OUR_NUMBERS
+    order = await PayOrder.get_or_none(order_no=number) if ours else None
+    if order is None:
+        order_id = await _order_of_trade(number, accounts)
+        order = await PayOrder.get_or_none(id=order_id) if order_id else None
+    if order is None:
+        raise OrderNotFound
+    return order
+
+
+async def _attempt(number: str) -> PayAttempt | None:
+    """A stranger's number may be longer than any of ours."""
+    if len(number) > OUR_NUMBERS:
+        return None
+    return await PayAttempt.get_or_none(out_trade_no=number)
+
+
+async def _order_of_trade(number: str, accounts: Iterable[str]) -> UUID | None:
+    attempt = await _attempt(number)
+    if attempt is not None:
+        return attempt.order_id
+    for account_id in accounts:
+        money = await arrival_by_key(arrival_key(account_id, number))
+        if money is not None:
+            return money.order_id
+    return None
+
+
+async def order_view(order_id: UUID | None) -> PayOrder | None:
+    return await PayOrder.get_or_none(id=order_id) if order_id else None
 
 
 async def incident_kinds() -> list[str]:
@@ -135,8 +256,12 @@ async def story_of(incident: IncidentView) -> Story:
         else []
     )
     transfers = [one for number in numbers for one in await transfers_about(number)]
+    refunds = await Refund.filter(out_trade_no__in=numbers).order_by("asked_at", "id").limit(50)
+    deeds = await IncidentAction.filter(incident_id=incident.id).order_by("at", "id").limit(200)
     moments = [
         *_of_incident(incident),
+        *(_of_deed(deed) for deed in deeds if deed.action != Deed.RESOLVE),
+        *(moment for refund in refunds for moment in _of_refund(refund)),
         *(moment for attempt in attempts for moment in _of_attempt(attempt)),
         *(moment for notice in notices for moment in _of_notice(notice)),
         *(_of_transfer(transfer) for transfer in transfers),
@@ -169,7 +294,7 @@ def _numbers(number: str, attempts: Sequence[PayAttempt]) -> list[str]:
 async def _order(incident: IncidentView) -> PayOrder | None:
     if incident.order_id:
         return await PayOrder.get_or_none(id=incident.order_id)
-    attempt = await PayAttempt.get_or_none(out_trade_no=whole_number(incident.out_trade_no))
+    attempt = await _attempt(whole_number(incident.out_trade_no))
     return await PayOrder.get_or_none(id=attempt.order_id) if attempt else None
 
 
@@ -184,10 +309,33 @@ def _of_incident(incident: IncidentView) -> list[Moment]:
 def _of_attempt(attempt: PayAttempt) -> list[Moment]:
     name = f"{attempt.channel} {attempt.scene} {attempt.out_trade_no}"
     moments = [Moment(attempt.created_at, "发起支付", name)]
+    if attempt.last_query_at:
+        said = f"{name}，共 {attempt.queries} 次，现为{ATTEMPT_WORDS[attempt.state]}"
+        moments.append(Moment(attempt.last_query_at, "最近一次向渠道查询", said))
     if attempt.paid_at:
         moments.append(Moment(attempt.paid_at, "渠道收款", f"{name} → {attempt.channel_trade_no}"))
     if attempt.closed_at:
         moments.append(Moment(attempt.closed_at, "支付关闭", f"{name}（{attempt.close_reason}）"))
+    return moments
+
+
+def _of_deed(deed: IncidentAction) -> Moment:
+    what = DEED_WORDS.get(deed.action, deed.action)
+    led_to = f"（退款 {deed.refund_id}）" if deed.refund_id else ""
+    led_to += f"（凭证 {deed.transfer_id}）" if deed.transfer_id else ""
+    return Moment(deed.at, what, f"{who(deed.by)} {deed.note}{led_to}".strip())
+
+
+def _of_refund(refund: Refund) -> list[Moment]:
+    name = f"{refund.refund_no} {yuan_from_fen(refund.amount_fen)} 元"
+    moments = [Moment(refund.asked_at, "退款申请", f"{name}：{who(refund.asked_by)}")]
+    if refund.decided_at:
+        rejected = refund.state is RefundState.REJECTED
+        what = "退款未批准" if rejected else "退款批准"
+        moments.append(Moment(refund.decided_at, what, f"{name}：{who(refund.decided_by)}"))
+    if refund.ended_at and refund.state in (RefundState.SUCCEEDED, RefundState.CLOSED):
+        said = f"{name}：{REFUND_STATE_WORDS[refund.state]} {refund.received_account}"
+        moments.append(Moment(refund.ended_at, "退款结束", said.strip()))
     return moments
 
 
@@ -204,6 +352,26 @@ def _of_transfer(transfer: TransferView) -> Moment:
 
 
 def as_pretty(value: Any, *, limit: int = 20_000) -> str:
-    """Evidence as readable text, cut at `limit` characters."""
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    """Evidence as readable text, cut at `limit` characters. What names the payer at a channel is
+    masked: it helps to compare two messages, no more."""
+    text = orjson.dumps(_masked(value), option=orjson.OPT_INDENT_2, default=str).decode()
     return text if len(text) <= limit else f"{text[:limit]}\n…（过长，已截断）"
+
+
+PAYER_FIELDS = frozenset(
+    {"openid", "sub_openid", "buyer_id", "buyer_open_id", "buyer_logon_id", "buyer_user_id"}
+)
+"""In WeChat Pay's and Alipay's messages."""
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: f"{inner[:3]}…{inner[-3:]}"
+            if key in PAYER_FIELDS and isinstance(inner, str) and len(inner) > 6
+            else _masked(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(inner) for inner in value]
+    return value

@@ -1,6 +1,7 @@
 """The clerk's words for incidents and what belongs to them. Pure data."""
 
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
+from estation.shared.money import display_yuan, yuan_from_fen
 
 INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "unknown_order": ("无此订单", "渠道收到一笔钱，商户订单号不是我们发出的。已记入挂账。"),
@@ -42,6 +43,62 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
 """Kind -> short name, and what happened. A new kind is shown by its code until named here."""
 
 OWNER_WORDS = {"finance": "财务", "operator": "运维"}
+DEED_WORDS = {
+    "take": "由我处理",
+    "resolve": "办结",
+    "refund": "申请退款",
+    "refund_asked": "申请退款",
+    "refund_approved": "批准退款",
+    "refund_rejected": "不予退款",
+    "refunded": "退款到账",
+    "refund_abnormal": "退款异常",
+    "refund_closed": "退款未成",
+    "apply": "转入账单",
+    "apply_asked": "申请转入账单",
+    "apply_approved": "批准转入账单",
+    "applied": "已转入账单",
+    "redirect_refund": "异常退款转入商户卡",
+    "ask_channel": "向渠道查询",
+    "escalate": "超时升级",
+}
+"""What was done about an incident, as `incident_action` names it."""
+
+ATTEMPT_WORDS = {
+    "opening": "正在下单",
+    "open": "待支付",
+    "abandoned": "已换码",
+    "paid": "已支付",
+    "closed": "已关闭",
+    "refused": "渠道拒绝",
+}
+REFUND_STATE_WORDS = {
+    "asked": "待复核",
+    "rejected": "未批准",
+    "approved": "已批准",
+    "processing": "渠道处理中",
+    "abnormal": "异常",
+    "succeeded": "已退到账",
+    "closed": "未退成",
+}
+REFUND_CAUSE_WORDS = {
+    "double_payment": "重复支付自动退",
+    "paid_late": "逾期到账自动退",
+    "bill_changed": "账单变动自动退",
+    "staff": "财务申请",
+    "centre": "登记中心指令",
+}
+
+TRANSFER_WORDS = {
+    "payment": "收款",
+    "suspense": "挂账",
+    "refund_start": "退款预留",
+    "refund_reversal": "退款撤销",
+    "refund": "退款",
+    "hold": "待收",
+    "release": "待收解除",
+    "reversal": "冲正",
+}
+
 SORT_WORDS = {"due": "按时限", "oldest": "最早登记", "newest": "最新登记", "amount": "按金额"}
 STATE_WORDS = {"open": "待处理", "resolved": "已办结", "all": "全部"}
 
@@ -52,3 +109,17 @@ def incident_name(kind: str) -> str:
 
 def incident_meaning(kind: str) -> str:
     return INCIDENT_WORDS[kind][1] if kind in INCIDENT_WORDS else ""
+
+
+def plain_yuan(fen: int) -> str:
+    """As a field wants it back."""
+    return yuan_from_fen(fen)
+
+
+def yuan(fen: int) -> str:
+    return f"¥ {display_yuan(fen)}"
+
+
+def who(name: str) -> str:
+    """An officer, the centre, or nobody of flesh."""
+    return {"system": "系统", "": "—"}.get(name, name)

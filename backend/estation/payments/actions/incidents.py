@@ -93,6 +93,16 @@ async def take_incident(*, incident_id: UUID, by: str, now: datetime) -> Inciden
     return await queries.incident(incident_id)
 
 
+async def note_on(incident_id: UUID, deed: Deed, *, by: str, note: str, now: datetime) -> None:
+    """A trace of something done about an incident that changed nothing of the incident itself."""
+    async with in_transaction() as db:
+        rows = await db.execute_query_dict(
+            "select dedupe_key from incident where id = $1", [incident_id]
+        )
+        for row in rows:
+            await note_deed(db, row["dedupe_key"], deed=deed, by=by, note=note, now=now)
+
+
 async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
     """Leave a trace on open incidents past their time, once each; how many. The list shows them
     first and the operator is alarmed. Two workers at once escalate each only once."""

@@ -1,0 +1,41 @@
+"""What the staff's payment pages share: the blueprint, who is acting, what may be asked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sanic import Blueprint
+
+from estation.services import OnlineRequest
+from estation.shared.errors import InvalidInput
+
+bp = Blueprint("payment_staff_pages")
+
+FINANCE = ("finance_clerk", "finance_checker")
+CHECKER = "finance_checker"
+OPERATOR = "operator"
+
+
+def officer(request: OnlineRequest) -> str:
+    """The officer behind the request, as traces and refunds name one."""
+    viewer = request.ctx.viewer
+    return f"{viewer.name}（{viewer.role}）"[:64]
+
+
+def known(request: OnlineRequest, name: str, allowed: Mapping[str, Any], default: str) -> str:
+    """A query argument that must be one of these words. Raises InvalidInput (D17)."""
+    value = str(request.args.get(name, default))
+    if value not in allowed:
+        raise InvalidInput(field=name)
+    return value
+
+
+def page_number(request: OnlineRequest) -> int:
+    text = str(request.args.get("page", "1"))
+    if not (text.isascii() and text.isdigit() and len(text) <= 4):
+        raise InvalidInput(field="page")
+    return int(text)
+
+
+def field(request: OnlineRequest, name: str) -> str:
+    """A form's field; "" when it is missing."""
+    return str(request.form.get(name, "")) if request.form else ""

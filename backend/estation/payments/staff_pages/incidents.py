@@ -1,0 +1,283 @@
+"""Incidents: the list, one incident on one screen, and what may be done about it."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import UUID
+
+from sanic import HTTPResponse
+from sanic.response import ResponseStream, redirect
+
+from estation.identity.api import staff_only
+from estation.payments import staff_queries, staff_words
+from estation.payments.actions import asking, incidents
+from estation.payments.api import ask_refund, incident, redirect_abnormal, resolve_incident
+from estation.payments.errors import ArrivalNotFound, NotYourIncident
+from estation.payments.incident_deeds import deeds_for
+from estation.payments.incident_export import IncidentExport
+from estation.payments.queries import IncidentView
+from estation.payments.refund_queries import RefundableView, refundable_of
+from estation.payments.refund_rules import Deed
+from estation.payments.rules import IncidentState
+from estation.payments.staff_pages.blueprint import (
+    FINANCE,
+    OPERATOR,
+    bp,
+    field,
+    known,
+    officer,
+    page_number,
+)
+from estation.payments.staff_queries import IncidentFilter
+from estation.services import OnlineRequest
+from estation.shared.errors import InvalidInput, Refused
+from estation.shared.money import NotMoney, fen_from_yuan
+from estation.shared.pages import render
+
+STATES: Mapping[str, IncidentState | None] = {
+    "open": IncidentState.OPEN,
+    "resolved": IncidentState.RESOLVED,
+    "all": None,
+}
+OWNERS = {"": "", **staff_words.OWNER_WORDS}
+MINE = {"": "全部", "1": "我的"}
+OVERDUE = {"": "不限", "1": "已超时限"}
+EXPORT_ROWS = 1000
+
+
+@bp.get("/staff/incidents")
+@staff_only(*FINANCE, OPERATOR)
+async def list_of_incidents(request: OnlineRequest) -> HTTPResponse:
+    """Filter by state, kind, owner, mine and overdue, sort by a name of the list; else 422."""
+    wanted, words = await _wanted(request)
+    sort = known(request, "sort", staff_queries.ORDERS, "due")
+    found = await staff_queries.incident_page(wanted, sort=sort, page=page_number(request))
+    return render(
+        request,
+        "staff/incidents.html",
+        found=found,
+        chosen={**words, "sort": sort},
+        kinds=await staff_queries.incident_kinds(),
+        escalated=await staff_queries.escalated([row.id for row in found.rows]),
+        now=request.app.ctx.clock(),
+        words=staff_words,
+        owners=OWNERS,
+        mine=MINE,
+        overdue=OVERDUE,
+    )
+
+
+@bp.get("/staff/incidents.csv")
+@staff_only(*FINANCE, OPERATOR)
+async def export(request: OnlineRequest) -> HTTPResponse:
+    """All that match the filter, sent page by page; the last row is their sum."""
+    wanted, _ = await _wanted(request)
+
+    async def send(response: Any) -> None:
+        made = IncidentExport()
+        await response.write(made.header())
+        after: UUID | None = None
+        while page := await staff_queries.incidents_after(wanted, after=after, limit=EXPORT_ROWS):
+            await response.write(made.rows(page))
+            after = page[-1].id
+        await response.write(made.footer())
+
+    headers = {
+        "content-disposition": 'attachment; filename="incidents.csv"',
+        "content-security-policy": "default-src 'none'; sandbox",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
+    stream = ResponseStream(send, headers=headers, content_type="text/csv; charset=utf-8")
+    return cast(HTTPResponse, stream)  # Sanic sends it like one, without holding the whole file
+
+
+@bp.get("/staff/incidents/<incident_id:uuid>")
+@staff_only(*FINANCE, OPERATOR)
+async def one_incident(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    return await _show(request, await incident(incident_id))
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>")
+@staff_only(*FINANCE, OPERATOR)
+async def resolve(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """Close the incident with a reason. No money moves here, and no bill becomes paid."""
+
+    async def work() -> None:
+        try:
+            await resolve_incident(
+                incident_id=incident_id,
+                by=officer(request),
+                resolution=field(request, "resolution"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput:
+            raise _Said("请写明处理结果（最多 2000 字）。", status=422) from None
+
+    return await _do(request, incident_id, Deed.RESOLVE, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/take")
+@staff_only(*FINANCE, OPERATOR)
+async def take(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The officer looks after it from now on, also instead of a colleague."""
+
+    async def work() -> None:
+        await incidents.take_incident(
+            incident_id=incident_id, by=officer(request), now=request.app.ctx.clock()
+        )
+
+    return await _do(request, incident_id, Deed.TAKE, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/ask-channel")
+@staff_only(*FINANCE, OPERATOR)
+async def ask_channel(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """Ask the channel again about the incident's number; a certain answer passes `settle`."""
+    services = request.app.ctx
+
+    async def work() -> None:
+        found = await incident(incident_id)
+        answer = await asking.ask_again(found.out_trade_no, services, now=services.clock())
+        said = f"渠道答复：{answer.answer or '没有答复'}；{answer.before} → {answer.after}"
+        await incidents.note_on(
+            incident_id, Deed.ASK_CHANNEL, by=officer(request), note=said, now=services.clock()
+        )
+
+    return await _do(request, incident_id, Deed.ASK_CHANNEL, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/refund")
+@staff_only(*FINANCE)
+async def ask_for_refund(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker's half: a checker has to approve it on the refund's page."""
+
+    async def work() -> None:
+        try:
+            await ask_refund(
+                incident_id=incident_id,
+                amount_fen=fen_from_yuan(field(request, "amount").strip()),
+                believed_refundable_fen=_fen(field(request, "believed_fen")),
+                reason=field(request, "reason"),
+                by=officer(request),
+                now=request.app.ctx.clock(),
+            )
+        except NotMoney as wrong:
+            raise _Said(wrong.message, status=422) from None
+        except InvalidInput:
+            raise _Said("请填写退款原因（付款人看得到，最多 80 字）和金额。", status=422) from None
+
+    return await _do(request, incident_id, Deed.REFUND, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/redirect")
+@staff_only(*FINANCE)
+async def redirect_refund(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """Have an abnormal refund paid to our own card, from where finance pays by transfer."""
+    services = request.app.ctx
+
+    async def work() -> None:
+        refund_id = await staff_queries.refund_of(await incident(incident_id))
+        await redirect_abnormal(
+            refund_id=refund_id, by=officer(request), services=services, now=services.clock()
+        )
+
+    return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
+
+
+class _Said(Exception):
+    """A refusal in the words of this page."""
+
+    def __init__(self, words: str, *, status: int) -> None:
+        super().__init__(words)
+        self.words = words
+        self.status = status
+
+
+async def _do(request: OnlineRequest, incident_id: UUID, deed: Deed, work: Any) -> HTTPResponse:
+    """Do it when it is legal for this officer now; every refusal is said on the incident's page
+    with its own status, and what was typed is still there."""
+    found = await incident(incident_id)
+    if deed not in _deeds(request, found):
+        return await _show(
+            request, found, status=NotYourIncident.http_status, problem=NotYourIncident.message
+        )
+    try:
+        await work()
+    except _Said as refusal:
+        return await _show(request, found, status=refusal.status, problem=refusal.words)
+    except Refused as refusal:
+        return await _show(request, found, status=refusal.http_status, problem=_in_words(refusal))
+    return redirect(f"/staff/incidents/{incident_id}", status=303)
+
+
+def _in_words(refusal: Refused) -> str:
+    fen = refusal.details.get("refundable_fen")
+    return (
+        refusal.message if fen is None else f"{refusal.message}（现可退 {staff_words.yuan(fen)}）"
+    )
+
+
+async def _show(
+    request: OnlineRequest, found: IncidentView, *, status: int = 200, problem: str = ""
+) -> HTTPResponse:
+    deeds = _deeds(request, found)
+    return render(
+        request,
+        "staff/incident.html",
+        status=status,
+        incident=found,
+        story=await staff_queries.story_of(found),
+        evidence=staff_queries.as_pretty(found.evidence),
+        deeds=deeds,
+        refundable=await _refundable(found) if Deed.REFUND in deeds else None,
+        refunds=await staff_queries.refunds_about(found),
+        problem=problem,
+        typed={name: field(request, name)[:2000] for name in ("resolution", "amount", "reason")},
+        me=officer(request),
+        now=request.app.ctx.clock(),
+        words=staff_words,
+    )
+
+
+def _deeds(request: OnlineRequest, found: IncidentView) -> tuple[Deed, ...]:
+    deeds = deeds_for(
+        kind=found.kind, state=found.state, owner=found.owner, role=request.ctx.viewer.role
+    )
+    without_number = {Deed.ASK_CHANNEL} if not found.out_trade_no else set()
+    return tuple(deed for deed in deeds if deed not in without_number)
+
+
+async def _refundable(found: IncidentView) -> RefundableView | None:
+    """What is left of the incident's money; None when the books have none of it."""
+    try:
+        (view,) = await refundable_of(arrival_id=await staff_queries.arrival_of(found))
+    except ArrivalNotFound:
+        return None
+    return view
+
+
+async def _wanted(request: OnlineRequest) -> tuple[IncidentFilter, dict[str, str]]:
+    kind = str(request.args.get("kind", ""))
+    if kind and kind not in await staff_queries.incident_kinds():
+        raise InvalidInput(field="kind")
+    words = {
+        "state": known(request, "state", STATES, "open"),
+        "kind": kind,
+        "owner": known(request, "owner", OWNERS, ""),
+        "mine": known(request, "mine", MINE, ""),
+        "overdue": known(request, "overdue", OVERDUE, ""),
+    }
+    wanted = IncidentFilter(
+        state=STATES[words["state"]],
+        kind=kind,
+        owner=words["owner"],
+        assigned_to=officer(request) if words["mine"] else "",
+        overdue_at=request.app.ctx.clock() if words["overdue"] else None,
+    )
+    return wanted, words
+
+
+def _fen(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidInput(field="believed_fen")
+    return int(text)

@@ -1,0 +1,450 @@
+"""Incidents and refunds at the office: who may do what, each deed with its trace, money never by
+a page alone."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from estation.payments import api
+from estation.payments.actions import incidents
+from estation.payments.actions.incidents import open_incident
+from estation.payments.incident_deeds import ORDER, ROLES, deeds_for
+from estation.payments.invariants import broken_invariants
+from estation.payments.models import Incident, IncidentAction, Refund
+from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
+from estation.payments.rules import IncidentKind, IncidentState
+from estation.shared.money import fen_from_yuan
+from estation.shared.pages import H5
+from tests.payments.city import TOTAL, City, count, later, rows
+from tests.payments.fakes import NOW, UNKNOWN
+from tests.payments.office import Office, open_office
+
+ALL = frozenset({"clerk", "checker", "operator"})
+FINANCE = frozenset({"clerk", "checker"})
+SOME = "01980000-0000-7000-8000-000000000009"
+DAY = "2026-03-10"
+
+PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
+    ("GET", "/staff"): ALL,
+    ("POST", "/staff/logout"): ALL,
+    ("GET", "/staff/incidents"): ALL,
+    ("GET", "/staff/incidents.csv"): ALL,
+    ("GET", "/staff/incidents/<incident_id:uuid>"): ALL,
+    ("POST", "/staff/incidents/<incident_id:uuid>"): ALL,
+    ("POST", "/staff/incidents/<incident_id:uuid>/take"): ALL,
+    ("POST", "/staff/incidents/<incident_id:uuid>/ask-channel"): ALL,
+    ("POST", "/staff/incidents/<incident_id:uuid>/refund"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/redirect"): FINANCE,
+    ("GET", "/staff/refunds"): ALL,
+    ("GET", "/staff/refunds/new"): FINANCE,
+    ("POST", "/staff/refunds/new"): FINANCE,
+    ("GET", "/staff/refunds/<request_id:uuid>"): ALL,
+    ("POST", "/staff/refunds/<request_id:uuid>/approve"): frozenset({"checker"}),
+    ("POST", "/staff/refunds/<request_id:uuid>/reject"): frozenset({"checker"}),
+    ("GET", "/staff/reconciliation"): ALL,
+    ("POST", "/staff/reconciliation"): FINANCE,
+    ("GET", "/staff/reconciliation/<day:ymd>"): ALL,
+    ("GET", "/staff/reconciliation/<day:ymd>/differences.csv"): FINANCE,
+    ("GET", "/staff/reconciliation/<day:ymd>/bills/<file_id:uuid>"): FINANCE,
+}
+"""Every staff route, and who may call it. Whoever adds a route says so here, in review (D17)."""
+
+
+@pytest.fixture
+async def office(database: str) -> AsyncIterator[Office]:
+    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
+        pytest.skip("h5/dist is not built: run scripts/build-h5")
+    async with open_office() as opened:
+        yield opened
+
+
+async def test_every_staff_route_is_in_the_table_of_permissions(office: Office) -> None:
+    routes = {
+        (method, "/" + str(route.path).strip("/").replace("\\", ""))
+        for group in office.app.router.groups.values()
+        for route in group.routes
+        for method in route.methods
+        if str(route.path).strip("/").startswith("staff") and method not in ("HEAD", "OPTIONS")
+    }
+
+    assert {one for one in routes if one[1] != "/staff/login"} == set(PERMISSIONS)
+
+
+@pytest.mark.parametrize(("method", "address"), PERMISSIONS)
+async def test_a_route_lets_in_exactly_those_of_the_table(
+    office: Office, method: str, address: str
+) -> None:
+    path = address.replace("<day:ymd>", DAY)
+    for name in ("incident_id", "request_id", "file_id"):
+        path = path.replace(f"<{name}:uuid>", SOME)
+
+    office.who = ""
+    assert await office.ask(method, path) == 303, "a stranger is sent to the login"
+    for who in sorted(ALL):
+        await office.sit_down(who)
+        status = await office.ask(method, path)
+        assert (status != 403) == (who in PERMISSIONS[method, address]), (who, status)
+        assert status < 500
+
+
+def test_what_may_be_done_about_an_incident_is_a_table() -> None:
+    """Every kind × state × owner × role: only legal deeds, only for the owner's roles."""
+    kinds = [*IncidentKind, "missing_in_ledger", "invariant_no_message_is_dead", "brand_new"]
+    for kind in kinds:
+        for role in ("finance_clerk", "finance_checker", "operator", None):
+            for owner in ("finance", "operator", "nobody"):
+                open_ = deeds_for(kind=kind, state=IncidentState.OPEN, owner=owner, role=role)
+                closed = deeds_for(kind=kind, state=IncidentState.RESOLVED, owner=owner, role=role)
+                theirs = role is not None and (role == "operator") == (owner == "operator")
+                assert closed == ()
+                assert bool(open_) == theirs
+                assert set(open_) <= legal_deeds(kind) | {Deed.ASK_CHANNEL}
+                assert Deed.ESCALATE not in open_
+                if theirs:
+                    assert {Deed.TAKE, Deed.RESOLVE} <= set(open_)
+                if role == "operator":
+                    assert not {Deed.REFUND, Deed.APPLY, Deed.REDIRECT_REFUND} & set(open_)
+    assert set(ORDER) | {Deed.ESCALATE} == set(Deed) == set(ROLES)
+    assert set(LEGAL_DEEDS) <= set(IncidentKind)
+
+
+async def test_the_list_tells_owner_assignee_age_cause_amount_and_time(office: Office) -> None:
+    await _incident("wrong_amount", 12_345)
+    await _incident("silent_attempt", 0, owner="operator")
+    office.clock[0] = NOW + timedelta(hours=25)
+    await incidents.escalate_overdue(now=office.clock[0])
+    await office.sit_down("clerk")
+
+    assert await office.get("/staff/incidents") == 200
+
+    for word in ("金额不符", "123.45", "财务", "运维", "未认领", "25 小时", "已超时限", "已升级"):
+        assert word in office.text
+    assert await office.get("/staff/incidents?owner=operator") == 200
+    assert "共 1 件" in office.text
+    assert "渠道久无答复" in office.text
+    assert await office.get("/staff/incidents?overdue=1") == 200
+    assert "共 2 件" in office.text
+    office.clock[0] = NOW
+    await office.get("/staff/incidents?overdue=1")
+    assert "共 0 件" in office.text
+
+
+async def test_taken_on_it_is_mine_until_a_colleague_takes_it(office: Office) -> None:
+    incident_id = await _incident("wrong_amount", 500)
+    await office.sit_down("clerk")
+    await office.get("/staff/incidents?mine=1")
+    assert "共 0 件" in office.text
+
+    assert await office.post(f"/staff/incidents/{incident_id}/take") == 303
+    await office.get("/staff/incidents?mine=1")
+    assert "共 1 件" in office.text
+    await office.sit_down("other_clerk")
+    assert await office.post(f"/staff/incidents/{incident_id}/take") == 303
+
+    await office.get(f"/staff/incidents/{incident_id}")
+    assert "钱立（finance_clerk）" in office.text
+    assert await _deeds(incident_id) == [
+        ("take", "何敏（finance_clerk）"),
+        ("take", "钱立（finance_clerk）"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["owner=nobody", "mine=2", "overdue=x", "sort=id;drop", "state=no", "kind=none", "page=-1"],
+)
+@pytest.mark.parametrize("path", ["/staff/incidents", "/staff/incidents.csv"])
+async def test_a_filter_is_one_of_the_known_words(office: Office, path: str, query: str) -> None:
+    await office.sit_down("clerk")
+    only_the_list = path.endswith("csv") and query.startswith(("sort", "page"))
+
+    assert await office.get(f"{path}?{query}") == (200 if only_the_list else 422)
+
+
+async def test_the_export_ties_and_no_cell_is_a_formula(office: Office) -> None:
+    for number, amount in (("=1+1", 101), ("@SUM(A1)", 202), ("20260803AB", 303)):
+        await _incident("wrong_amount", amount, number=number)
+    other = await _incident("silent_attempt", 0, owner="operator")
+    await incidents.resolve_incident(incident_id=other, by="-x", resolution="+1", now=NOW)
+    await office.sit_down("clerk")
+
+    assert await office.get("/staff/incidents.csv?state=all") == 200
+
+    assert office.headers["content-disposition"].startswith("attachment")
+    header, *lines, total = csv.reader(io.StringIO(office.body.decode("utf-8-sig")))
+    at = header.index("金额（元）")
+    assert len(lines) == 4
+    assert total[:2] == ["合计", "4 件"]
+    assert sum(fen_from_yuan(line[at]) for line in lines) == fen_from_yuan(total[at]) == 606
+    for line in lines:
+        for cell in line:
+            assert cell.strip()[:1] not in {"=", "+", "-", "@"}
+    await office.get("/staff/incidents.csv?owner=operator&state=all")
+    assert office.body.decode("utf-8-sig").count("\r\n") == 3
+
+
+async def test_one_screen_shows_news_tries_books_and_deeds(office: Office) -> None:
+    incident_id, number = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+    await office.post(f"/staff/incidents/{incident_id}/take")
+
+    assert await office.get(f"/staff/incidents/{incident_id}") == 200
+
+    for word in (number, "发起支付", "渠道收款", "收到通知", "通知已处理", "总账入账", "由我处理",
+                 "挂账", "申请退款", "办结", "suspense:wechat_pay:1900000109"):  # fmt: skip
+        assert word in office.text, word
+
+
+async def test_what_names_the_payer_is_masked_in_the_evidence(office: Office) -> None:
+    evidence = {"plaintext": {"payer": {"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"}}}
+    incident_id = await _incident("wrong_amount", 500, evidence=evidence)
+    await office.sit_down("clerk")
+
+    await office.get(f"/staff/incidents/{incident_id}")
+
+    assert "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" not in office.text
+    assert "oUp…S6o" in office.text
+
+
+async def test_asking_the_channel_again_settles_what_it_says(office: Office) -> None:
+    """A silent attempt whose payer had paid: the answer passes the one door."""
+    _, order, number = await office.city.opened()
+    office.city.wechat.pay(number)
+    incident_id = await _incident("silent_attempt", 0, number=number, owner="operator")
+    await office.sit_down("operator")
+
+    assert await office.post(f"/staff/incidents/{incident_id}/ask-channel") == 303
+
+    assert await _state_of(order.id) == "paid"
+    assert await _deeds(incident_id) == [("ask_channel", "丁一（operator）")]
+    await office.get(f"/staff/incidents/{incident_id}")
+    assert "渠道答复：paid；open → paid" in office.text
+    assert await broken_invariants() == {}
+
+
+async def test_a_channel_without_an_answer_changes_nothing(office: Office) -> None:
+    _, order, number = await office.city.opened()
+    office.city.wechat.trouble["query"] = UNKNOWN
+    incident_id = await _incident("silent_attempt", 0, number=number, owner="operator")
+    await office.sit_down("operator")
+
+    assert await office.post(f"/staff/incidents/{incident_id}/ask-channel") == 303
+
+    assert await _state_of(order.id) == "open"
+    await office.get(f"/staff/incidents/{incident_id}")
+    assert "没有答复" in office.text
+
+
+async def test_a_number_of_nobody_cannot_be_asked_about(office: Office) -> None:
+    incident_id = await _incident("unknown_order", 500, number="NOT-OURS")
+    await office.sit_down("clerk")
+
+    assert await office.post(f"/staff/incidents/{incident_id}/ask-channel") == 404
+
+    assert await _deeds(incident_id) == []
+
+
+async def test_finances_incidents_are_not_the_operators_and_the_other_way(office: Office) -> None:
+    money = await _incident("wrong_amount", 500)
+    programs = await _incident("unsettled_news", 0, owner="operator")
+
+    for who, incident_id in (("operator", money), ("clerk", programs)):
+        await office.sit_down(who)
+        for deed in ("", "/take", "/ask-channel"):
+            assert await office.post(f"/staff/incidents/{incident_id}{deed}") == 403
+    assert await count("incident_action") == 0
+    assert await count("incident", "state = 'open' and assigned_to = ''") == 2
+
+
+async def test_money_set_aside_goes_back_by_two_persons(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+    status = await office.post(
+        f"/staff/incidents/{incident_id}/refund",
+        amount="8255.25", believed_fen=str(TOTAL + 1), reason="多付一分，全额退还",
+    )  # fmt: skip
+    assert status == 303
+    refund = await Refund.get()
+    assert (refund.state, refund.amount_fen) == ("asked", TOTAL + 1)
+
+    page = f"/staff/refunds/{refund.request_id}"
+    assert await office.post(f"{page}/approve") == 403
+    await office.sit_down("checker")
+    await office.get("/staff/refunds?state=asked")
+    assert refund.refund_no in office.text
+    await office.get(page)
+    assert "批准退款" in office.text
+    assert "多付一分，全额退还" in office.text
+    assert await office.post(f"{page}/approve") == 303
+
+    assert (await Refund.get()).state == "approved"
+    assert [deed for deed, _ in await _deeds(incident_id)] == ["refund_asked", "refund_approved"]
+    await office.get(f"/staff/incidents/{incident_id}")
+    assert "退款批准" in office.text
+    assert await broken_invariants() == {}
+
+
+async def test_a_checker_may_not_check_an_own_request(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("checker")
+    await office.post(
+        f"/staff/incidents/{incident_id}/refund",
+        amount="1.00", believed_fen=str(TOTAL + 1), reason="部分退还",
+    )  # fmt: skip
+    page = f"/staff/refunds/{(await Refund.get()).request_id}"
+
+    await office.get(page)
+    assert "须由另一位复核人处理" in office.text
+    assert "批准后钱退回" not in office.text
+    assert await office.post(f"{page}/approve") == 403
+    assert "经办人不能复核自己" in office.text
+    assert (await Refund.get()).state == "asked"
+    await office.sit_down("other_checker")
+    assert await office.post(f"{page}/approve") == 303
+    assert (await Refund.get()).state == "approved"
+
+
+async def test_a_sum_that_changed_meanwhile_is_told_and_nothing_is_asked(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+
+    status = await office.post(
+        f"/staff/incidents/{incident_id}/refund",
+        amount="1.00", believed_fen="100", reason="退还",
+    )  # fmt: skip
+
+    assert status == 412
+    assert "现可退 ¥ 8,255.25" in office.text
+    assert 'value="1.00"' in office.text
+    assert await count("pay_refund") == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"amount": "1.234", "believed_fen": "825525", "reason": "退还"}, 422),
+        ({"amount": "-1", "believed_fen": "825525", "reason": "退还"}, 422),
+        ({"amount": "1e3", "believed_fen": "825525", "reason": "退还"}, 422),
+        ({"amount": "1", "believed_fen": "٣", "reason": "退还"}, 422),
+        ({"amount": "1", "believed_fen": "825525", "reason": " "}, 422),
+        ({"amount": "1", "believed_fen": "825525", "reason": "长" * 81}, 422),
+        ({"amount": "9999999", "believed_fen": "825525", "reason": "退还"}, 409),
+        ({}, 422),
+    ],
+)
+async def test_a_refund_that_cannot_be_read_is_refused(
+    office: Office, form: dict[str, str], status: int
+) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+
+    assert await office.post(f"/staff/incidents/{incident_id}/refund", **form) == status
+
+    assert await count("pay_refund") == 0
+
+
+async def test_an_orders_payment_is_given_back_by_two_persons(office: Office) -> None:
+    order_no, number = await _paid(office.city)
+    await office.sit_down("clerk")
+    for asked in (order_no, number, "4200000000000000000000000000"):
+        assert await office.get(f"/staff/refunds/new?order_no={asked}") == 200
+        assert "8,255.24" in office.text
+    status = await office.post(
+        "/staff/refunds/new",
+        order_no=order_no, amount="80", believed_fen=str(TOTAL), reason="登记费退还",
+    )  # fmt: skip
+    assert status == 303
+    page = office.headers["location"]
+
+    await office.sit_down("checker")
+    assert await office.get(page) == 200
+    assert "登记费退还" in office.text
+    assert await office.post(f"{page}/reject", note="") == 422
+    assert await office.post(f"{page}/reject", note="缺材料") == 303
+
+    await office.get(page)
+    assert "未批准" in office.text
+    assert "缺材料" in office.text
+    assert await office.post(f"{page}/approve") == 409
+    assert await broken_invariants() == {}
+
+
+@pytest.mark.parametrize("number", ["NONE", "' or 1=1 --", "x" * 33, "x" * 65, "订单"])
+async def test_there_is_nothing_to_give_back_of_an_unknown_number(
+    office: Office, number: str
+) -> None:
+    await office.sit_down("clerk")
+
+    assert await office.get(f"/staff/refunds/new?order_no={number}") == 404
+    assert "没有找到" in office.text
+    assert await office.post("/staff/refunds/new", order_no=number, amount="1") == 404
+
+
+async def test_a_refund_of_nobody_is_not_found(office: Office) -> None:
+    await office.sit_down("checker")
+
+    assert await office.get(f"/staff/refunds/{uuid4()}") == 404
+    assert await office.post(f"/staff/refunds/{uuid4()}/approve") == 404
+    assert await office.get("/staff/refunds?state=gone") == 422
+
+
+async def test_a_broken_invariant_is_shown_with_its_rows_and_runbook(office: Office) -> None:
+    incident_id = await _incident(
+        "invariant_no_message_is_dead",
+        0,
+        owner="operator",
+        evidence={"rows": ["row-1"], "total": 1, "runbook": "config/runbooks/x.md"},
+    )
+    await office.sit_down("operator")
+
+    assert await office.get(f"/staff/incidents/{incident_id}") == 200
+
+    for word in ("自检：消息停止重试", "row-1", "config/runbooks/x.md"):
+        assert word in office.text
+
+
+async def _incident(kind: str, amount_fen: int, **more: Any) -> UUID:
+    number = more.get("number", f"{kind}-number")
+    await open_incident(
+        kind=kind,
+        channel="wechat_pay",
+        account_id="wechat_pay:1900000109",
+        out_trade_no=number,
+        distinction=number,
+        evidence=more.get("evidence", {}),
+        amount_fen=amount_fen,
+        owner=more.get("owner", "finance"),
+        now=NOW,
+    )
+    return (await Incident.get(kind=kind, out_trade_no=number)).id
+
+
+async def _wrong_amount(city: City) -> tuple[UUID, str]:
+    """One fen too many was paid and told; the incident and the number."""
+    _, _, number = await city.opened()
+    city.wechat.pay(number, amount_fen=TOTAL + 1)
+    notice = city.wechat.notice(city.wechat.report(number))
+    item = api.from_notice(notice, channel=city.wechat.channel, account_id=city.wechat.account_id)
+    await api.settle_batch([item], now=NOW)
+    return (await Incident.get(kind="wrong_amount")).id, number
+
+
+async def _paid(city: City) -> tuple[str, str]:
+    _, order, number = await city.opened()
+    await api.settle_batch([api.from_report(city.paid(number))], now=later(seconds=30))
+    return order.order_no, number
+
+
+async def _state_of(order_id: UUID) -> str:
+    found = await rows("select state from pay_order where id = $1", order_id)
+    return str(found[0]["state"])
+
+
+async def _deeds(incident_id: UUID) -> list[tuple[str, str]]:
+    found = await IncidentAction.filter(incident_id=incident_id).order_by("at", "id")
+    return [(deed.action, deed.by) for deed in found]
