@@ -135,6 +135,11 @@ def _is_writing_paid(node: ast.AST) -> bool:
     return False
 
 
+_SETS = re.compile(
+    r"(?P<what>\w+)?(?:\s+\w)?\s+set\b(?P<sets>.*?)(?:\bwhere\b|\bfrom\b|;|$)", re.S | re.I
+)
+
+
 def _sql_sets_paid(text: str) -> bool:
     """Between `set` and the statement's `where` or `from`; of a bill or an order also a state
     that only the caller knows."""
@@ -146,7 +151,7 @@ def _sql_sets_paid(text: str) -> bool:
         if re.search(r"\bstate\s*=\s*'paid'", found["sets"]):
             return True
         if found["what"] in ("bill", "pay_order") and re.search(
-            r"\bstate\s*=\s*(?!')", found["sets"]
+            r"\bstate\s*=(?!\s*')", found["sets"]
         ):
             return True
     return False
@@ -154,7 +159,9 @@ def _sql_sets_paid(text: str) -> bool:
 
 def _is_paid(node: ast.AST) -> bool:
     return (isinstance(node, ast.Constant) and node.value == "paid") or (
-        isinstance(node, ast.Attribute) and node.attr == "PAID"
+        isinstance(node, ast.Attribute)
+        and node.attr == "PAID"
+        and _name_of(node.value) != "ChannelState"  # the channel's word, not our state
     )
 
 

@@ -4,7 +4,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -59,6 +59,8 @@ class Office:
         return await self.ask("GET", path)
 
     async def post(self, path: str, **form: str) -> int:
+        """A second passes with each: what was done first stands first in a history."""
+        self.clock[0] += timedelta(seconds=1)
         return await self.ask("POST", path, data=form)
 
     async def ask(self, method: str, path: str, **more: Any) -> int:

@@ -10,14 +10,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from estation.payments import api
+from estation.outside.pay_channels import RefundStatus
+from estation.payments import api, jobs
 from estation.payments.actions import incidents
 from estation.payments.actions.incidents import open_incident
 from estation.payments.incident_deeds import ORDER, ROLES, deeds_for
 from estation.payments.invariants import broken_invariants
-from estation.payments.models import Incident, IncidentAction, Refund
+from estation.payments.models import Incident, IncidentAction, PayOrder, Refund
 from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
-from estation.payments.rules import IncidentKind, IncidentState
+from estation.payments.rules import IncidentKind, IncidentState, RefundState
 from estation.shared.money import fen_from_yuan
 from estation.shared.pages import H5
 from tests.payments.city import TOTAL, City, count, later, rows
@@ -40,6 +41,9 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/staff/incidents/<incident_id:uuid>/ask-channel"): ALL,
     ("POST", "/staff/incidents/<incident_id:uuid>/refund"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/redirect"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/apply"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/apply/approve"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/apply/reject"): frozenset({"checker"}),
     ("GET", "/staff/refunds"): ALL,
     ("GET", "/staff/refunds/new"): FINANCE,
     ("POST", "/staff/refunds/new"): FINANCE,
@@ -309,6 +313,54 @@ async def test_a_checker_may_not_check_an_own_request(office: Office) -> None:
     assert (await Refund.get()).state == "approved"
 
 
+async def test_late_money_pays_its_bill_by_two_persons(office: Office) -> None:
+    """The automatic refund was closed by the channel: the money is ours to apply again."""
+    incident_id, order_id = await _paid_late_and_not_refunded(office.city)
+    await office.sit_down("checker")
+    page = f"/staff/incidents/{incident_id}"
+    assert await office.post(f"{page}/apply/approve") == 409
+    assert await office.post(f"{page}/apply") == 303
+    assert await office.post(f"{page}/apply/approve") == 403, "nobody checks an own wish"
+    assert await _state_of(order_id) == "closed"
+
+    await office.sit_down("other_checker")
+    await office.get(page)
+    assert "转入账单：等待复核" in office.text
+    assert await office.post(f"{page}/apply/reject", note=" ") == 422
+    assert await office.post(f"{page}/apply/approve") == 303
+
+    assert await _state_of(order_id) == "paid"
+    assert [deed for deed, _ in await _deeds(incident_id)][-2:] == ["apply_asked", "applied"]
+    assert (await Incident.get(id=incident_id)).state is IncidentState.RESOLVED
+    assert await broken_invariants() == {}
+
+
+async def test_an_abnormal_refund_is_redirected_from_its_incident(office: Office) -> None:
+    order_no, _ = await _paid(office.city)
+    city, at = office.city, later(hours=1)
+    order = await PayOrder.get(order_no=order_no)
+    request_id = await api.ask_refund(
+        order_id=order.id, amount_fen=100, believed_refundable_fen=TOTAL, reason="退还",
+        by="maker", now=at,
+    )  # fmt: skip
+    await api.approve_refund(request_id=request_id, by="checker", now=at)
+    city.wechat.now = at
+    await jobs.send_refunds(city.services, now=at)
+    (refund_no,) = city.wechat.refunds
+    report = city.wechat.finish(refund_no, RefundStatus.ABNORMAL, at=at)
+    await api.settle_batch([api.from_refund(report)], now=at)
+    incident = await Incident.get(kind="refund_abnormal")
+    await office.sit_down("clerk")
+    await office.get(f"/staff/incidents/{incident.id}")
+    assert "改退到商户银行卡" in office.text
+
+    assert await office.post(f"/staff/incidents/{incident.id}/redirect") == 303
+
+    assert (await Refund.get(refund_no=refund_no)).state is RefundState.PROCESSING
+    assert "redirect_refund" in [deed for deed, _ in await _deeds(incident.id)]
+    assert await office.post(f"/staff/incidents/{incident.id}/redirect") == 409
+
+
 async def test_a_sum_that_changed_meanwhile_is_told_and_nothing_is_asked(office: Office) -> None:
     incident_id, _ = await _wrong_amount(office.city)
     await office.sit_down("clerk")
@@ -432,6 +484,22 @@ async def _wrong_amount(city: City) -> tuple[UUID, str]:
     item = api.from_notice(notice, channel=city.wechat.channel, account_id=city.wechat.account_id)
     await api.settle_batch([item], now=NOW)
     return (await Incident.get(kind="wrong_amount")).id, number
+
+
+async def _paid_late_and_not_refunded(city: City) -> tuple[UUID, UUID]:
+    """Paid after the order was cancelled; the channel would not give the money back."""
+    _, order, number = await city.opened()
+    await api.cancel_order(
+        person_id=city.person_id, order_id=order.id, services=city.services, now=NOW
+    )
+    city.wechat.pay(number)
+    await api.settle_batch([api.from_report(city.wechat.report(number))], now=NOW)
+    city.wechat.now = NOW
+    await jobs.send_refunds(city.services, now=NOW)
+    (refund_no,) = city.wechat.refunds
+    report = city.wechat.finish(refund_no, RefundStatus.CLOSED)
+    await api.settle_batch([api.from_refund(report)], now=NOW)
+    return (await Incident.get(kind="paid_after_close")).id, order.id
 
 
 async def _paid(city: City) -> tuple[str, str]:

@@ -180,6 +180,18 @@ async def refunds_about(incident: IncidentView) -> list[Refund]:
     return await Refund.filter(out_trade_no=incident.out_trade_no).order_by("-asked_at").limit(50)
 
 
+async def wish_to_apply(incident_id: UUID) -> IncidentAction | None:
+    """The maker's wish that this late money pays its bill, while no checker has answered it."""
+    last = (
+        await IncidentAction.filter(
+            incident_id=incident_id, action__in=["apply_asked", "apply_rejected", "applied"]
+        )
+        .order_by("-at", "-id")
+        .first()
+    )
+    return last if last and last.action == "apply_asked" else None
+
+
 async def incidents_of_refunds(refund_ids: Sequence[UUID]) -> list[IncidentView]:
     """The incidents these refunds are to settle."""
     refunds = await Refund.filter(id__in=list(refund_ids))

@@ -55,7 +55,7 @@ DEED_WORDS = {
     "refund_closed": "退款未成",
     "apply": "转入账单",
     "apply_asked": "申请转入账单",
-    "apply_approved": "批准转入账单",
+    "apply_rejected": "不予转入账单",
     "applied": "已转入账单",
     "redirect_refund": "异常退款转入商户卡",
     "ask_channel": "向渠道查询",
@@ -86,6 +86,16 @@ REFUND_CAUSE_WORDS = {
     "bill_changed": "账单变动自动退",
     "staff": "财务申请",
     "centre": "登记中心指令",
+}
+
+NOT_APPLIED_WORDS = {
+    "refunded": "这笔钱已有退款。",
+    "applied": "这笔钱已转入账单。",
+    "not_asked": "没有待复核的转入申请。",
+    "bill_changed": "账单已变化或已缴清。",
+    "wrong_amount": "金额与应缴不同。",
+    "no_order": "找不到它的缴费订单。",
+    "in_another_order": "账单正在另一个订单中缴费。",
 }
 
 TRANSFER_WORDS = {

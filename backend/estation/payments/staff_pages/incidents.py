@@ -10,7 +10,15 @@ from sanic.response import ResponseStream, redirect
 from estation.identity.api import staff_only
 from estation.payments import staff_queries, staff_words
 from estation.payments.actions import asking, incidents
-from estation.payments.api import ask_refund, incident, redirect_abnormal, resolve_incident
+from estation.payments.api import (
+    approve_applying,
+    ask_refund,
+    ask_to_apply,
+    incident,
+    redirect_abnormal,
+    reject_applying,
+    resolve_incident,
+)
 from estation.payments.errors import ArrivalNotFound, NotYourIncident
 from estation.payments.incident_deeds import deeds_for
 from estation.payments.incident_export import IncidentExport
@@ -19,6 +27,7 @@ from estation.payments.refund_queries import RefundableView, refundable_of
 from estation.payments.refund_rules import Deed
 from estation.payments.rules import IncidentState
 from estation.payments.staff_pages.blueprint import (
+    CHECKER,
     FINANCE,
     OPERATOR,
     bp,
@@ -169,6 +178,54 @@ async def ask_for_refund(request: OnlineRequest, incident_id: UUID) -> HTTPRespo
     return await _do(request, incident_id, Deed.REFUND, work)
 
 
+@bp.post("/staff/incidents/<incident_id:uuid>/apply")
+@staff_only(*FINANCE)
+async def ask_applying(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker's wish that late money pays its still payable bill; a checker decides."""
+
+    async def work() -> None:
+        await ask_to_apply(
+            incident_id=incident_id,
+            by=officer(request),
+            note=field(request, "note")[:200],
+            now=request.app.ctx.clock(),
+        )
+
+    return await _do(request, incident_id, Deed.APPLY, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/apply/approve")
+@staff_only(CHECKER)
+async def approve_apply(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's yes: the money passes `settle` and the incident is resolved."""
+
+    async def work() -> None:
+        await approve_applying(
+            incident_id=incident_id, by=officer(request), now=request.app.ctx.clock()
+        )
+
+    return await _do(request, incident_id, Deed.APPLY, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/apply/reject")
+@staff_only(CHECKER)
+async def reject_apply(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's no, with its reason."""
+
+    async def work() -> None:
+        try:
+            await reject_applying(
+                incident_id=incident_id,
+                by=officer(request),
+                note=field(request, "note"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput:
+            raise _Said("不予转入须写明理由。", status=422) from None
+
+    return await _do(request, incident_id, Deed.APPLY, work)
+
+
 @bp.post("/staff/incidents/<incident_id:uuid>/redirect")
 @staff_only(*FINANCE)
 async def redirect_refund(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
@@ -211,6 +268,9 @@ async def _do(request: OnlineRequest, incident_id: UUID, deed: Deed, work: Any) 
 
 
 def _in_words(refusal: Refused) -> str:
+    why = staff_words.NOT_APPLIED_WORDS.get(str(refusal.details.get("why", "")))
+    if why:
+        return f"{refusal.message}{why}"
     fen = refusal.details.get("refundable_fen")
     return (
         refusal.message if fen is None else f"{refusal.message}（现可退 {staff_words.yuan(fen)}）"
@@ -231,6 +291,8 @@ async def _show(
         deeds=deeds,
         refundable=await _refundable(found) if Deed.REFUND in deeds else None,
         refunds=await staff_queries.refunds_about(found),
+        wish=await staff_queries.wish_to_apply(found.id) if Deed.APPLY in deeds else None,
+        may_check=request.ctx.viewer.role == CHECKER,
         problem=problem,
         typed={name: field(request, name)[:2000] for name in ("resolution", "amount", "reason")},
         me=officer(request),
