@@ -56,6 +56,7 @@ main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
 main.add_typer(simulate, name="simulate")
 operating.add_to(main)
+books.command("reverse")(operating.reverse_transfer)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 Side = Annotated[str, typer.Option(help="online or inner.")]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
+import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,7 @@ from tortoise import Tortoise
 
 from estation import measuring
 from estation import settings as settings_module
+from estation.ledger import api as ledger
 from estation.payments import queries as payment_queries
 from estation.payments.actions import asking, inbox, incidents, receipts
 from estation.payments.actions.refunds import ask as refund_asking
@@ -27,14 +29,17 @@ from estation.payments.queries import list_incidents
 from estation.payments.refund_queries import refundable_of
 from estation.payments.rules import IncidentState
 from estation.payments.staff_queries import arrival_of
-from estation.payments.staff_words import incident_name
+from estation.payments.staff_words import TRANSFER_WORDS, incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import system_clock
 from estation.shared.errors import Refused
 from estation.shared.money import display_yuan
+from estation.shared.transactions import in_transaction
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 console = Console()
 inbox_commands = typer.Typer(no_args_is_help=True, help="Channel notices that were not settled.")
@@ -45,6 +50,8 @@ receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the cent
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
+
+POSTED_BY_ACTIONS = frozenset(TRANSFER_WORDS)
 
 REDRIVE_ROUNDS = 1000
 """Of 64 notices each: an end, whatever keeps failing."""
@@ -221,6 +228,30 @@ def resolve_incident(
         )
     )
     console.print("已办结。")
+
+
+def reverse_transfer(
+    transfer_id: UUID, by: Annotated[str, typer.Option(help="Who decided: a name.")]
+) -> None:
+    """Undo a transfer that nobody but a hand can have posted, by its exact mirror; both stay.
+
+    What our own actions post (payments, refunds, holds) is undone by them alone. Exit code 2: no.
+    """
+
+    async def reverse() -> str:
+        async with in_transaction() as db:
+            rows = await db.execute_query_dict(
+                "select kind from ledger_transfer where id = $1", [transfer_id]
+            )
+            if not rows or rows[0]["kind"] in POSTED_BY_ACTIONS:
+                console.print("没有这张凭证，或它由程序自己记账，不能手工冲回。")
+                raise typer.Exit(2)
+            mirror = await ledger.reverse(transfer_id, now=system_clock())
+            (posted,) = await ledger.post_many([mirror], now=system_clock(), db=db)
+        log.warning("transfer_reversed", transfer_id=str(transfer_id), by=by, mirror=posted)
+        return posted
+
+    console.print(f"已用反向凭证 {_on_database(reverse)} 冲回。")
 
 
 @receipt_commands.command("resend")

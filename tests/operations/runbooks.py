@@ -76,6 +76,7 @@ class Operator:
         result = CliRunner().invoke(main, shlex.split(line)[1:])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
+        print(result.output)  # noqa: T201  (pytest shows it when the test fails)
         assert result.exit_code != 2, result.output
         return result.exit_code
 

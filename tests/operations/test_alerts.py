@@ -264,6 +264,10 @@ async def _rounds_stand_still(world: World) -> None:
     await by_hand("update invariant_check set checked_at = now() - interval '1 hour'")
 
 
+async def _nobody_seals(world: World) -> None:
+    await by_hand("update ledger_transfer set posted_at = now() - interval '6 minutes'")
+
+
 async def _packet_arrives(world: World) -> None:
     """A sealed heartbeat from inside waits in our incoming folder."""
     outgoing = world.places.data / "device"
@@ -382,6 +386,7 @@ FAULTS: dict[str, Fault] = {
     "the_gate_lags": _as_invariant("the_copy_from_inside_is_fresh"),
     "the_gate_stands_still": _as_invariant("no_incoming_stream_stands_still"),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
+    "the_books_are_not_sealed": Fault(_nobody_seals),
     "invariants_are_not_looked_at": Fault(_rounds_stand_still),
     "notices_answered_slowly": Fault(
         _a_session_holds_the_orders, _news_of_the_open_order, always=_nobody_holds_anything
@@ -407,6 +412,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     write_credentials(made.sandbox_data, made.sandbox_url)
     export_secrets(made.sandbox_data, made.secrets)
     places_module.make_data_key(made)
+    places_module.make_ledger_key(made)
     for side in ("online", "jc-center"):
         keys.make_pair(
             private=made.secrets / f"gate/{side}_key.pem",
@@ -422,8 +428,12 @@ def world(
     places: Places,
     monkeypatch: pytest.MonkeyPatch,
 ) -> World:
-    for folder in ("incoming", "outgoing"):
-        for left in (places.online_gate / folder).iterdir():
+    for folder in (
+        places.online_gate / "incoming",
+        places.online_gate / "outgoing",
+        places.published,
+    ):
+        for left in folder.iterdir():
             left.unlink() if left.is_file() else shutil.rmtree(left)
     export_secrets(places.sandbox_data, places.secrets)
     environment = places_module.child_environment(

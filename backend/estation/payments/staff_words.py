@@ -105,7 +105,7 @@ TRANSFER_WORDS = {
     "refund_reversal": "退款撤销",
     "refund": "退款",
     "hold": "待收",
-    "release": "待收解除",
+    "hold_release": "待收解除",
     "reversal": "冲正",
 }
 
