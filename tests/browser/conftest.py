@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from estation.shared.pages import H5, LARGE_PRINT_COOKIE
-from tests.browser.gallery import serve
+from tests.browser.serving import serve
 
 CHROMIUM = Path("/usr/bin/chromium")
 SCREENSHOTS = Path(__file__).with_name("screenshots")

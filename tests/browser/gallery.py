@@ -1,10 +1,9 @@
 """Every state of every citizen page, rendered from fixed values: one address per state.
 
-`python -m tests.browser.gallery 8300` serves it for looking at.
+`python -m tests.browser.serving 8300` serves it for looking at.
 """
 
 import json
-import sys
 from datetime import date, datetime, timedelta
 from types import SimpleNamespace as Values
 from typing import Any
@@ -645,14 +644,14 @@ def case_page(the_case: Values, **more: Any) -> State:
 PAGES = _pages()
 
 
-def create_gallery() -> Sanic[Any, Any]:
+def create_gallery(more: dict[str, State] | None = None) -> Sanic[Any, Any]:
     """A small program: `/` lists the states, `/<state>` shows one (cookie large_print=1)."""
     app: Sanic[Any, Any] = Sanic("gallery", configure_logging=False)
     app.ctx.settings = Values(city_name="江城市", bureau_name="江城市不动产登记中心")
     app.static("/static", H5 / "dist", name="static")
 
     async def show(request: Request[Any, Any], state: str) -> HTTPResponse:
-        template, values = PAGES[state]
+        template, values = every[state]
         values = dict(values)
         request.ctx.viewer = values.pop("viewer", None)
         request.ctx.csrf_token = "gallery"
@@ -663,15 +662,7 @@ def create_gallery() -> Sanic[Any, Any]:
         return empty(headers={"hx-redirect": "/pay-paid"} if len(asked) % 3 == 0 else {})
 
     asked: list[int] = []
+    every = {**PAGES, **(more or {})}
     app.add_route(show, "/<state:str>")
     app.add_route(status, "/pay/<order_id:uuid>/status")
     return app
-
-
-def serve(port: int) -> None:
-    """Blocks; ended by a signal."""
-    create_gallery().run("127.0.0.1", port, single_process=True, access_log=False)
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))

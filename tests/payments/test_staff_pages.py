@@ -151,10 +151,10 @@ async def test_taken_on_it_is_mine_until_a_colleague_takes_it(office: Office) ->
     assert await office.post(f"/staff/incidents/{incident_id}/take") == 303
 
     await office.get(f"/staff/incidents/{incident_id}")
-    assert "钱立（finance_clerk）" in office.text
+    assert "钱立（财务经办）" in office.text
     assert await _deeds(incident_id) == [
-        ("take", "何敏（finance_clerk）"),
-        ("take", "钱立（finance_clerk）"),
+        ("take", "何敏（财务经办）"),
+        ("take", "钱立（财务经办）"),
     ]
 
 
@@ -225,7 +225,7 @@ async def test_asking_the_channel_again_settles_what_it_says(office: Office) -> 
     assert await office.post(f"/staff/incidents/{incident_id}/ask-channel") == 303
 
     assert await _state_of(order.id) == "paid"
-    assert await _deeds(incident_id) == [("ask_channel", "丁一（operator）")]
+    assert await _deeds(incident_id) == [("ask_channel", "丁一（运维）")]
     await office.get(f"/staff/incidents/{incident_id}")
     assert "渠道答复：paid；open → paid" in office.text
     assert await broken_invariants() == {}

@@ -13,12 +13,13 @@ bp = Blueprint("payment_staff_pages")
 FINANCE = ("finance_clerk", "finance_checker")
 CHECKER = "finance_checker"
 OPERATOR = "operator"
+ROLE_WORDS = {"finance_clerk": "财务经办", "finance_checker": "财务复核", "operator": "运维"}
 
 
 def officer(request: OnlineRequest) -> str:
     """The officer behind the request, as traces and refunds name one."""
     viewer = request.ctx.viewer
-    return f"{viewer.name}（{viewer.role}）"[:64]
+    return f"{viewer.name}（{ROLE_WORDS.get(viewer.role, viewer.role)}）"[:64]
 
 
 def known(request: OnlineRequest, name: str, allowed: Mapping[str, Any], default: str) -> str:
