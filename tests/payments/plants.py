@@ -17,7 +17,8 @@ from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.jobs import send_refunds
 from estation.shared import ids, outbox
 from estation.shared.transactions import in_transaction
-from tests.payments.city import TOTAL, City, make_bill, rows
+from tests.payments.city import COMBINING, MERCHANTS, TOTAL, City, make_bill, rows
+from tests.payments.fakes import CombiningChannel
 
 
 @dataclass
@@ -142,6 +143,32 @@ async def _another_trade_number(world: LivedIn) -> None:
     await by_hand(
         "update pay_attempt set channel_trade_no = 'another'"
         f" where out_trade_no = '{world.paid_number}'"
+    )
+
+
+async def _paid_to_the_payees_themselves(world: LivedIn) -> str:
+    """A combined payment, settled as it should be; its number."""
+    combining = CombiningChannel(Channel.WECHAT_PAY, COMBINING)
+    city = replace(world.city, merchants=dict(MERCHANTS), others=[combining])
+    order = await city.order(await make_bill(city.person_id, now=world.now), now=world.now)
+    number = (await city.attempt(order, now=world.now)).out_trade_no
+    combining.pay(number, at=world.now)
+    notice = combining.notice(combining.report(number))
+    item = api.from_notice(notice, channel=Channel.WECHAT_PAY, account_id=COMBINING)
+    await api.settle_batch([item], now=world.now)
+    return number
+
+
+async def _more_paid_than_the_parts_brought(world: LivedIn) -> None:
+    number = await _paid_to_the_payees_themselves(world)
+    await by_hand(f"update pay_attempt set paid_fen = paid_fen + 1 where out_trade_no = '{number}'")
+
+
+async def _a_part_called_another_payees(world: LivedIn) -> None:
+    number = await _paid_to_the_payees_themselves(world)
+    await by_hand(
+        "update pay_attempt set parts = jsonb_set(parts, '{0,payee_code}', '\"nobody\"')"
+        f" where out_trade_no = '{number}'"
     )
 
 
@@ -417,7 +444,9 @@ PLANTS: dict[str, Plant] = {
     "debits_equal_credits_in_every_region": _one_fen_more_on_one_side,
     "nobody_is_owed_less_than_nothing": _more_paid_out_than_owed,
     "every_paid_attempt_has_one_arrival": _another_trade_number,
+    "every_paid_combined_attempt_has_its_arrivals": _more_paid_than_the_parts_brought,
     "every_paid_order_has_one_payment": _order_set_paid_by_hand,
+    "every_part_pays_its_own_payee": _a_part_called_another_payees,
     "every_payment_belongs_to_a_paid_order": _paid_order_closed,
     "every_suspense_has_an_incident": _incidents_deleted,
     "money_of_another_amount_has_an_incident": _incidents_deleted,

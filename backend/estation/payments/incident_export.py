@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from estation.payments.queries import IncidentView
 from estation.payments.staff_words import OWNER_WORDS, STATE_WORDS, incident_meaning, incident_name
 from estation.shared.clock import BEIJING
-from estation.shared.sheets import BOM, csv_lines, neutral_cell
 from estation.shared.money import yuan_from_fen
+from estation.shared.sheets import BOM, csv_lines, neutral_cell
 
 HEADER = (
     "编号",

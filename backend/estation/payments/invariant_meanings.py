@@ -57,10 +57,20 @@ MEANINGS: Mapping[str, Meaning] = {
         "每笔已付的支付在总账恰有一张到账凭证，金额一致。",
         "A paid attempt has exactly one arrival in the books, of the same amount.",
     ),
+    "every_paid_combined_attempt_has_its_arrivals": _money(
+        "合单支付缺到账凭证",
+        "每笔已付的合单支付，各子单的到账凭证合计不少于实付金额。",
+        "The arrivals of a paid combined attempt's parts add up to what the payer was charged.",
+    ),
     "every_paid_order_has_one_payment": _money(
         "已付订单缺收款凭证",
-        "每个已付订单在总账恰有一笔收款，金额等于订单金额。",
-        "A paid order has exactly one payment in the books, of the order's amount.",
+        "每个已付订单在总账恰有一次收款（合单时每个子单一张凭证），合计等于订单金额。",
+        "A paid order was paid once in the books (by one transfer, or one of each part), in full.",
+    ),
+    "every_part_pays_its_own_payee": _money(
+        "合单子单收款单位不符",
+        "合单的每个子单按约定金额记到约定的商户号和收款单位。",
+        "Each part of a combined payment is booked from its merchant to its payee, as asked.",
     ),
     "every_payment_belongs_to_a_paid_order": _money(
         "收款凭证无已付订单",

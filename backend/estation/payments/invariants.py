@@ -66,7 +66,8 @@ INVARIANTS: dict[str, str] = {
             select count(distinct t.id) as arrivals, sum(e.debit_fen) as fen
             from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
             where t.order_id = o.id and t.kind = 'payment') p on true
-        where o.state = 'paid' and o.id >= :since_id and (p.fen is distinct from o.amount_fen or p.arrivals <> 1
+        where o.state = 'paid' and o.id >= :since_id
+          and (p.fen is distinct from o.amount_fen or p.arrivals <> 1
             and not exists (select from pay_attempt a where a.order_id = o.id
                 and a.state = 'paid' and jsonb_array_length(a.parts) = p.arrivals))""",
     "every_part_pays_its_own_payee": """
