@@ -129,8 +129,8 @@ INVARIANTS: dict[str, str] = {
         select b.bill_no as breach from bill b join pay_order_bill ob
             on ob.bill_id = b.id and ob.bill_version = b.paid_version
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
-        where (b.id in (select s.bill_id from pay_refund_share s)
-               or (b.state = 'refunded' and b.paid_at >= :since))
+        where b.id in (select s.bill_id from pay_refund_share s union
+                       select r.id from bill r where r.state = 'refunded' and r.paid_at >= :since)
           and (b.state = 'refunded') <> ({_GIVEN_BACK})""",  # noqa: S608
     "splits_add_up_to_the_order": """
         select o.order_no as breach from pay_order o where o.id >= :since_id and (o.amount_fen <> (
