@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
+import msgspec
 import structlog
 from msgspec import Struct
 from tortoise import Tortoise
@@ -23,12 +25,22 @@ from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused
 from estation.outside.gate.keys import PeerKey
 from estation.outside.gate.positions import Position
+from estation.outside.gate.rows import AsSent
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
 MAX_FILES_PER_CALL = 50
+
+
+class OwnedRow(Protocol):
+    """A row of a replicated table."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def region(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +50,29 @@ class Arrival:
     stream: str
     seq: int
     watermark: datetime
+    sent: Sequence[AsSent] = ()
+    """The JSON of the handler's rows as it came, in their order."""
+    regions: Sequence[str] = ()
+    """GB/T 2260 codes, or beginnings of them, that this source may write; empty: any."""
 
     def is_from(self, source: str) -> bool:
         """Whether the stream, `<source>-<destination>`, is this source's: nobody speaks for
         another. For destinations without a hyphen, as the online side is."""
         return source == self.stream.rpartition("-")[0]
+
+    def covers(self, region: str) -> bool:
+        """Whether this source may write rows of the region."""
+        return not self.regions or region.startswith(tuple(self.regions))
+
+    def fault_of(self, row: OwnedRow) -> str:
+        """Which of its fields the sender of this row may not have written; "" for none."""
+        if not self.is_from(row.source):
+            return "source"
+        return "" if self.covers(row.region) else "region"
+
+    def as_sent(self, topic_rows: Sequence[Struct]) -> Sequence[AsSent]:
+        """`sent`, made from the rows themselves when they came from no file."""
+        return self.sent or [rows.as_sent(msgspec.json.encode(row)) for row in topic_rows]
 
 
 Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
@@ -75,15 +105,17 @@ async def apply_incoming(
     handlers: Mapping[str, Handler],
     now: datetime,
     reply_stream: str | None = None,
+    regions: Sequence[str] = (),
     max_files: int = MAX_FILES_PER_CALL,
 ) -> ReceiveReport:
     """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
 
     Within a file topics are applied in the order of `handlers`, rows of one topic in the
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
-    every few seconds at most, up to where we are. Safe to run twice at once and to kill.
+    every few seconds at most, up to where we are. `regions`: what the source may write, for
+    the handlers to judge. Safe to run twice at once and to kill.
     """
-    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now)
+    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now, regions)
     listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
     await importer.set_strays_aside(listing.strays[:max_files])
     await importer.apply(listing.packets, max_files)
@@ -143,6 +175,7 @@ class _Content:
 
     head: packets.Head
     handled: dict[str, list[Struct]]
+    sent: dict[str, list[AsSent]]
     parked: list[tuple[int, str, bytes]]
 
 
@@ -156,8 +189,10 @@ class _Importer:
         peer_key: PeerKey,
         handlers: dict[str, Handler],
         now: datetime,
+        regions: Sequence[str] = (),
     ) -> None:
         self._stream = stream
+        self._regions = tuple(regions)
         self._folder = folder
         self._peer_key = peer_key
         self._handlers = handlers
@@ -256,13 +291,15 @@ class _Importer:
         packets.check_name(head, stream=self._stream, seq=seq)
         packets.check_seal(head, self._peer_key)
         handled: dict[str, list[Struct]] = {topic: [] for topic in self._handlers}
+        sent: dict[str, list[AsSent]] = {topic: [] for topic in self._handlers}
         parked: list[tuple[int, str, bytes]] = []
         for number, line in enumerate(packets.read_lines(data, head), 1):
             if line.topic in handled and line.topic in rows.TOPICS:
                 handled[line.topic].append(_row(line, number))
+                sent[line.topic].append(_as_sent(line, number))
             else:
                 parked.append((number, line.topic, bytes(line.row)))
-        return _Content(head, handled, parked)
+        return _Content(head, handled, sent, parked)
 
     async def _still_next(self, tx: BaseDBAsyncClient, position: Position) -> bool:
         if not await positions.claim(tx, self._stream):
@@ -276,9 +313,15 @@ class _Importer:
 
     async def _hand_over(self, tx: BaseDBAsyncClient, content: _Content) -> None:
         manifest = content.head.manifest
-        arrival = Arrival(self._stream, manifest.seq, manifest.watermark)
         for topic, topic_rows in content.handled.items():
             if topic_rows:
+                arrival = Arrival(
+                    self._stream,
+                    manifest.seq,
+                    manifest.watermark,
+                    content.sent[topic],
+                    self._regions,
+                )
                 await self._handle(topic, topic_rows, arrival)
         if content.parked:
             await positions.park_rows(tx, content.head, content.parked, now=self._now)
@@ -362,6 +405,13 @@ class _Importer:
 def _row(line: packets.Line, number: int) -> Struct:
     try:
         return rows.decode_clean(line.topic, line.row)
+    except rows.BadRow as bad:
+        raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
+
+
+def _as_sent(line: packets.Line, number: int) -> AsSent:
+    try:
+        return rows.as_sent(bytes(line.row))
     except rows.BadRow as bad:
         raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
 

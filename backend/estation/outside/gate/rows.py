@@ -4,13 +4,15 @@ A topic names its row type. Money is integer fen, moments are RFC 3339 with offs
 ISO dates. `source` is the issuing centre; `(source, source_id)` names a thing for ever and
 `version` grows with each change of it. Lengths and ranges are what the receiving tables hold:
 a row outside of them is refused on both sides, before it is sent and before it is applied.
-Fields a receiver does not know are accepted and ignored, so that senders may be newer.
+Fields a receiver does not know are accepted, so that senders may be newer, and kept: a context
+stores each version's JSON as it came (`AsSent`) beside what it understood of it.
 """
 
 import functools
+import hashlib
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,6 +30,20 @@ Line: TypeAlias = Annotated[str, Meta(max_length=128)]
 Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Region: TypeAlias = Annotated[str, Meta(min_length=6, max_length=6)]
 Digest: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+UnitCode: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{12}[GJZ][ABCDEFGHLNSWXY][0-9]{5}(?:[FLQ][0-9A-Z][0-9]{7}|W0{8})\Z",
+        max_length=28,
+    ),
+]
+"""不动产单元代码, GB/T 37346-2019, without spaces. A letter may begin the building's number: some
+centres count on like that beyond 9999."""
+ParcelCode: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9]{12}[GJZ][ABCDEFGHLNSWXY][0-9]{5}\Z", max_length=19)
+]
+Area: TypeAlias = Annotated[int, Meta(ge=0, le=10**15)]
+"""In 1/10000 m²: 89.5 m² is 895000, the precision of survey records, and no float."""
 
 MAX_PARTS = 1000
 """Items, parties, stages or splits of one row; the longest real bill has a few dozen."""
@@ -192,6 +208,150 @@ class RefundRow(Struct, frozen=True, kw_only=True):
     why_not: Annotated[str, Meta(max_length=64)] = ""
 
 
+class CaseEventRow(Struct, frozen=True, kw_only=True):
+    """Topic `case_event`: what happened in a case, and when. Append-only.
+
+    `(source, source_id)` names the event for ever, so there is one version of it. `seq` orders
+    the events of one case. `stage` is "" for what concerns the whole case; `state` is what the
+    stage, or the case, became.
+    """
+
+    source: Source
+    source_id: Name
+    version: Literal[1] = 1
+    region: Region
+    case_source_id: Name
+    seq: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    what: Literal["opened", "stage_moved", "closed", "withdrawn"]
+    stage: Code
+    state: Annotated[str, Meta(min_length=1, max_length=16)]
+    at: Moment
+    note: Text = ""
+
+
+class UnitRow(Struct, frozen=True, kw_only=True):
+    """Topic `unit`: one 不动产单元 of the building table (楼盘表).
+
+    `usage` and `structure` are codes of FWYT and FWJG, `floor` is the nominal one (there may be
+    no 4th), `actual_floor` the counted one.
+    """
+
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    unit_code: UnitCode
+    parcel_code: ParcelCode
+    natural_building: Code
+    logical_building: Code
+    floor: Annotated[str, Meta(max_length=16)]
+    actual_floor: Annotated[int, Meta(ge=-99, le=999)] | None
+    room: Code
+    address: Annotated[str, Meta(min_length=1, max_length=256)]
+    usage: Annotated[str, Meta(max_length=8)]
+    structure: Annotated[str, Meta(max_length=8)]
+    building_area: Area | None
+    inner_area: Area | None
+    shared_area: Area | None
+    house_code: Code
+    project: Line
+    state: Literal["forecast", "current", "historical"]
+
+
+class HolderRow(Struct, frozen=True, kw_only=True):
+    """Who holds a right (权利人). Old registers know some people without a number: `id_no` "".
+
+    `share` counts only 按份共有: numerator and denominator, 0 and 0 otherwise.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    id_type: Annotated[str, Meta(min_length=1, max_length=8)]
+    id_no: Annotated[str, Meta(max_length=64)]
+    kind: Annotated[str, Meta(max_length=8)]  # 权利人类型: 1 个人 2 企业 …
+    share_numerator: Annotated[int, Meta(ge=0, le=10**9)] = 0
+    share_denominator: Annotated[int, Meta(ge=0, le=10**9)] = 0
+
+
+class RightRow(Struct, frozen=True, kw_only=True):
+    """Topic `right`: one right on one unit, ownership and mortgages alike.
+
+    `kind` is ours, because the national table QLLX has no mortgage; `national_code` is its code
+    there, "" for none. Amount, rank, debt term and `transfer_limited` (是否存在禁止或限制转让的
+    约定; None: not asked, as before 2021) are a mortgage's. `until`: the land's term.
+    """
+
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    kind: Literal[
+        "ownership", "land_use", "mortgage", "prenotice", "mortgage_prenotice", "easement",
+        "residence", "other",
+    ]  # fmt: skip
+    national_code: Annotated[str, Meta(max_length=8)]
+    unit_code: UnitCode
+    holding: Literal["sole", "joint", "shares", "other"]  # 共有方式
+    holders: Annotated[list[HolderRow], Meta(min_length=1, max_length=MAX_PARTS)]
+    certificate_no: Line
+    registered_at: Moment
+    until: date | None
+    state: Literal["provisional", "current", "historical", "ended"]  # 权属状态
+    case_source_id: Annotated[str, Meta(max_length=64)]
+    secured_fen: Fen | None = None
+    maximum: bool = False  # 最高额抵押: `secured_fen` is the most it may become
+    debt_from: date | None = None
+    debt_until: date | None = None
+    rank: Annotated[int, Meta(ge=1, le=999)] | None = None
+    transfer_limited: bool | None = None
+    note: Text = ""
+
+
+class RestrictionRow(Struct, frozen=True, kw_only=True):
+    """Topic `restriction`: what keeps a unit from being disposed of, and who ordered it.
+
+    `queue_position` 0 is in force, 1 the next (轮候). `until` None: until it is lifted.
+    """
+
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    unit_code: UnitCode
+    kind: Literal["seizure", "pre_seizure", "freeze", "objection", "lock", "other"]
+    organ: Annotated[str, Meta(min_length=1, max_length=128)]
+    document_no: Line
+    since: date
+    until: date | None
+    scope: Text
+    queue_position: Annotated[int, Meta(ge=0, le=999)]
+    state: Literal["in_force", "queued", "lifted", "lapsed"]
+    registered_at: Moment
+    lifted_at: Moment | None = None
+    lifted_by: Line = ""
+    lifted_document_no: Line = ""
+    note: Text = ""
+
+
+class CertificateRow(Struct, frozen=True, kw_only=True):
+    """Topic `certificate`: a paper or electronic 证书 (title) or 证明 (proof).
+
+    `legacy`: a 房屋所有权证 or 国有土地使用证 of the time before 2015, which remains valid and
+    whose number has no national form.
+    """
+
+    source: Source
+    source_id: Name
+    version: Version
+    region: Region
+    number: Annotated[str, Meta(min_length=1, max_length=128)]
+    kind: Literal["title", "proof", "legacy"]
+    print_no: Code
+    holders: Annotated[list[HolderRow], Meta(min_length=1, max_length=MAX_PARTS)]
+    unit_codes: Annotated[list[UnitCode], Meta(min_length=1, max_length=MAX_PARTS)]
+    issued_at: Moment
+    state: Literal["valid", "replaced", "lost", "cancelled"]
+
+
 class ReceivedUpToRow(Struct, frozen=True, kw_only=True):
     """Topic `received_up_to`: what the opposite side has applied, as ordinary data."""
 
@@ -202,7 +362,12 @@ class ReceivedUpToRow(Struct, frozen=True, kw_only=True):
 
 
 TOPICS: dict[str, type[Struct]] = {
+    "unit": UnitRow,
+    "right": RightRow,
+    "restriction": RestrictionRow,
+    "certificate": CertificateRow,
     "case": CaseRow,
+    "case_event": CaseEventRow,
     "fee_bill": FeeBillRow,
     "receipt": ReceiptRow,
     "refund_order": RefundOrderRow,
@@ -250,6 +415,32 @@ def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
 @functools.cache
 def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
     return msgspec.json.Decoder(row_type)
+
+
+class AsSent(NamedTuple):
+    """A row's JSON exactly as it came, unknown fields included, and its digest."""
+
+    body: bytes
+    digest: bytes
+
+
+def as_sent(body: bytes) -> AsSent:
+    """Raises BadRow as `digest` does."""
+    return AsSent(body, digest(body))
+
+
+def digest(body: bytes) -> bytes:
+    """SHA-256 over the row's canonical JSON: the same for every spelling of the same row.
+
+    Canonical as in a packet's manifest: UTF-8, keys sorted, no white space, no needless escapes;
+    numbers in their shortest form. Raises BadRow for what has no such form (half a surrogate
+    pair, numbers beyond a double), also deep inside fields this side does not know.
+    """
+    try:
+        canonical = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as problem:
+        raise BadRow(f"no canonical form: {type(problem).__name__}") from None
+    return hashlib.sha256(canonical).digest()
 
 
 def _without_values(message: str) -> str:
