@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config"
 CONTEXTS_WITH_TABLES = (
     "identity.models",
+    "registry.models",
     "cases.models",
     "fees.models",
     "ledger.models",

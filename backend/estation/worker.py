@@ -22,6 +22,7 @@ from estation.outside.gate import keys, receiving, rows, sending
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
+from estation.registry import packets as registry_packets
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared import outbox
@@ -178,7 +179,9 @@ class _GateSide:
         self._key = keys.load_seal_key(services.settings.secret(gate.signing_key_file))
         self._peer = keys.load_peer_key(services.settings.secret(gate.peer_public_key_file))
         self._handlers = {
+            **registry_packets.make_handlers(services.vault),
             "case": case_packets.make_handler(services.vault),
+            "case_event": case_packets.make_event_handler(services.vault),
             "fee_bill": fee_packets.make_handler(
                 services.vault, payees={payee.code for payee in services.settings.payees}
             ),

@@ -25,10 +25,53 @@ class Case(Model):
     stages = fields.JSONField[list[dict[str, Any]]]()
     opened_at: datetime = fields.DatetimeField()
     data_as_of: datetime = fields.DatetimeField()
+    row_digest: bytes | None = fields.BinaryField(null=True)
 
     class Meta:
         table = "case_record"
         unique_together = (("source", "source_id"),)
+
+
+class CaseVersion(Model):
+    """One version of a case exactly as it came, sealed: it names its parties."""
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    version = fields.IntField()
+    region = fields.CharField(max_length=6)
+    data_as_of: datetime = fields.DatetimeField()
+    row_digest = fields.BinaryField()
+    body_sealed = fields.BinaryField()
+
+    class Meta:
+        table = "case_version"
+        unique_together = (("source", "source_id", "version"),)
+
+
+class CaseEvent(Model):
+    """What happened in a case, and when. It may have come before its case."""
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    version = fields.IntField()
+    region = fields.CharField(max_length=6)
+    data_as_of: datetime = fields.DatetimeField()
+    row_digest = fields.BinaryField()
+    case_source_id = fields.CharField(max_length=64)
+    seq = fields.IntField()
+    what = fields.CharField(max_length=16)
+    stage = fields.CharField(max_length=32)
+    state = fields.CharField(max_length=16)
+    at: datetime = fields.DatetimeField()
+    note = fields.CharField(max_length=512)
+    body_sealed = fields.BinaryField()  # the row as it came, fields we do not know included
+
+    class Meta:
+        table = "case_event"
+        unique_together = (("source", "source_id"),)
+        indexes = (("case_source_id", "source"),)
 
 
 class CaseParty(Model):

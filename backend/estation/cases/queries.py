@@ -14,16 +14,20 @@ from estation.identity.api import Tier, masked_parties
 from estation.shared.crypto import Vault
 
 MOST_CASES = 100
+MOST_EVENTS = 500
+BEGUN = frozenset({"done", "returned"})
+"""Of these the beginning is told apart from `at`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """One box of the flow chart."""
+    """One box of the flow chart: since when it is as it is, and when work on it began."""
 
     stage: str
     state: str
     at: datetime | None
     note: str
+    begun_at: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ async def cases_of(person_id: UUID) -> list[CaseView]:
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"{_CASES} group by c.id order by c.opened_at desc, c.id limit {MOST_CASES}", [person_id]
     )
-    return [_view(row, ()) for row in rows]
+    return [_view(row, (), []) for row in rows]
 
 
 async def case_of(person_id: UUID, case_id: UUID, *, vault: Vault) -> CaseView:
@@ -97,6 +101,12 @@ async def case_of(person_id: UUID, case_id: UUID, *, vault: Vault) -> CaseView:
     masked = await masked_parties(
         [other["person_id"] for other in others], tier=Tier.PARTY, vault=vault
     )
+    events = await db.execute_query_dict(
+        """select e.stage, e.state, e.at from case_event e
+             join case_record c on c.source = e.source and c.source_id = e.case_source_id
+           where c.id = $1 and e.stage <> '' order by e.seq desc, e.id limit $2""",
+        [case_id, MOST_EVENTS],
+    )
     return _view(
         rows[0],
         tuple(
@@ -107,11 +117,19 @@ async def case_of(person_id: UUID, case_id: UUID, *, vault: Vault) -> CaseView:
             )
             for other in others
         ),
+        events,
     )
 
 
-def _view(row: dict[str, Any], parties: tuple[PartyView, ...]) -> CaseView:
+def _view(
+    row: dict[str, Any], parties: tuple[PartyView, ...], events: list[dict[str, Any]]
+) -> CaseView:
+    """`events` of the stages, newest first. They know when work began; the case itself only
+    knows the last change of each box."""
     stages = orjson.loads(row["stages"])
+    newest: dict[tuple[str, str], datetime] = {}
+    for event in events:
+        newest.setdefault((event["stage"], event["state"]), event["at"])
     return CaseView(
         **{
             **{name: row[name] for name in row if name != "roles"},
@@ -119,8 +137,11 @@ def _view(row: dict[str, Any], parties: tuple[PartyView, ...]) -> CaseView:
                 StageView(
                     stage["stage"],
                     stage["state"],
-                    datetime.fromisoformat(stage["at"]) if stage["at"] else None,
+                    datetime.fromisoformat(stage["at"])
+                    if stage["at"]
+                    else newest.get((stage["stage"], stage["state"])),
                     stage["note"],
+                    newest.get((stage["stage"], "doing")) if stage["state"] in BEGUN else None,
                 )
                 for stage in stages
             ),

@@ -60,5 +60,27 @@ def fault_of(row: Row) -> str:
     return ""
 
 
+class Event(Protocol):
+    @property
+    def what(self) -> str: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+
+
+def fault_of_event(event: Event) -> str:
+    """Why a replicated event can never be accepted; "" when it can.
+
+    A stage's event names a box of the chart and what it became; any other one names none.
+    """
+    if event.what != "stage_moved":
+        fits = event.state in CASE_STATES
+        return "stage" if event.stage else "" if fits else "state"
+    if event.stage not in STAGES:
+        return "stage"
+    return "" if event.state in STAGE_STATES else "state"
+
+
 def stage_order(stage: str) -> int:
     return list(STAGES).index(stage)

@@ -1,8 +1,9 @@
 """Changes to bills; each joins the caller's transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.fees.rules import STATE_OF_ROW, BillState, Change, judge
 from estation.outside.gate.rows import FeeBillRow
 from estation.shared import ids
+from estation.shared.bulk import copy_rows, staged
 
 log = structlog.get_logger()
 
@@ -37,48 +39,51 @@ returning b.id
 """
 
 _KNOWN = """
-select b.source, b.source_id, b.version
+select b.id, b.source, b.source_id, b.version
 from bill b join unnest($1::text[], $2::text[]) as t(source, source_id)
     on b.source = t.source and b.source_id = t.source_id
 """
 
 _LOCK_KNOWN = """
-select b.source, b.source_id, b.version, b.state
-from bill b join unnest($1::text[], $2::text[]) as t(source, source_id)
-    on b.source = t.source and b.source_id = t.source_id
-order by b.id for update of b
+select source, source_id, state from bill where id = any($1::uuid[]) order by id for update
 """
 # By id, like `lock_bills`: a packet and a payment never wait for each other in a circle.
 
-_PUT_BILLS = """
-insert into bill as b (id, source, source_id, version, region, bill_no, case_source_id, payer_id,
-                       title, state, total_fen, issued_at, due_on, data_as_of)
-select id, source, source_id, version, region, bill_no, case_source_id, payer_id, title, state,
-       total_fen, issued_at, due_on, $2::timestamptz
-from jsonb_to_recordset($1::jsonb) as t(
-    id uuid, source text, source_id text, version int, region text, bill_no text,
-    case_source_id text, payer_id uuid, title text, state text, total_fen bigint,
-    issued_at timestamptz, due_on date)
-order by source, source_id
-on conflict (source, source_id) do update set
-    version = excluded.version, region = excluded.region, bill_no = excluded.bill_no,
-    case_source_id = excluded.case_source_id, payer_id = excluded.payer_id,
-    title = excluded.title, total_fen = excluded.total_fen, issued_at = excluded.issued_at,
-    due_on = excluded.due_on, data_as_of = excluded.data_as_of, state = excluded.state,
-    paid_at = null, paid_version = null
-where b.version < excluded.version and b.state <> 'paid'
-"""
+_HEAD = (
+    "id", "source", "source_id", "version", "region", "bill_no", "case_source_id", "payer_id",
+    "title", "state", "total_fen", "issued_at", "due_on", "data_as_of", "row_digest",
+)  # fmt: skip
+_ITEM = (
+    "id", "bill_id", "version", "seq", "code", "name", "payee_code", "base_fen", "rate",
+    "relief_fen", "amount_fen", "formula", "legal_basis", "note",
+)  # fmt: skip
 
-# Of a refunded bill its payment is past: the newer version is due anew.
+_MERGE_BILLS = """
+merge into bill b using stage_bill s on b.id = s.id
+when matched and b.version < s.version and b.state <> 'paid' then update set
+    version = s.version, region = s.region, bill_no = s.bill_no,
+    case_source_id = s.case_source_id, payer_id = s.payer_id, title = s.title,
+    total_fen = s.total_fen, issued_at = s.issued_at, due_on = s.due_on,
+    data_as_of = s.data_as_of, state = s.state, row_digest = s.row_digest,
+    paid_at = null, paid_version = null
+"""
+# The bills are locked already, by id; those of them that are new never come here. Of a refunded
+# bill its payment is past: the newer version is due anew.
+
+_MERGE_ITEMS = """
+insert into bill_item ({columns}) select {columns} from stage_bill_item
+on conflict (bill_id, version, seq) do nothing
+""".format(columns=", ".join(_ITEM))  # noqa: S608 - names of our own
 
 _NOTE_AFTER_PAYMENT = """
 with news as (
     select t.*, b.bill_no, b.total_fen as paid_fen, b.paid_version
     from jsonb_to_recordset($1::jsonb)
-        as t(id uuid, source text, source_id text, version int, state text, total_fen bigint)
+        as t(id uuid, source text, source_id text, version int, state text, total_fen bigint,
+             digest text)
     join bill b on b.source = t.source and b.source_id = t.source_id
 ), seen as (
-    update bill b set version = n.version from news n
+    update bill b set version = n.version, row_digest = decode(n.digest, 'hex') from news n
     where b.source = n.source and b.source_id = n.source_id
     returning b.id as bill_id, n.id as message_id
 )
@@ -91,19 +96,6 @@ select n.id, $3::text,
 from news n join seen s on s.message_id = n.id
 """
 # The bill notes the version, so that the same news again tells nobody a second time.
-
-_PUT_ITEMS = """
-insert into bill_item (id, bill_id, version, seq, code, name, payee_code, base_fen, rate,
-                       relief_fen, amount_fen, formula, legal_basis, note)
-select t.id, b.id, t.version, t.seq, t.code, t.name, t.payee_code, t.base_fen, t.rate,
-       t.relief_fen, t.amount_fen, t.formula, t.legal_basis, t.note
-from jsonb_to_recordset($1::jsonb) as t(
-    id uuid, source text, source_id text, version int, seq int, code text, name text,
-    payee_code text, base_fen bigint, rate text, relief_fen bigint, amount_fen bigint,
-    formula text, legal_basis text, note text)
-join bill b on b.source = t.source and b.source_id = t.source_id
-on conflict (bill_id, version, seq) do nothing
-"""
 
 CHANGED_AFTER_PAYMENT = "bill_changed_after_payment"
 """Outbox topic: a bill paid here was revised or withdrawn by the centre afterwards."""
@@ -205,6 +197,7 @@ class IncomingBill:
 
     row: FeeBillRow
     payer_id: UUID
+    digest: bytes
 
 
 BillKey = tuple[str, str]
@@ -222,34 +215,54 @@ async def merge_bills(
     """
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
     known = await _known(db, list(newest))
-    newer = [key for key, bill in newest.items() if _version(bill) > known.get(key, 0)]
-    states = await _lock_known(db, [key for key in newer if key in known])
+    newer = [known[key][0] for key, bill in newest.items() if _is_newer(bill, known)]
+    states = await _lock_known(db, newer)
     fates: dict[Change, list[IncomingBill]] = {change: [] for change in Change}
     for key, bill in newest.items():
-        fate = judge(version=_version(bill), ours=known.get(key), state=states.get(key))
-        fates[fate].append(bill)
-    await _put(db, fates[Change.NEW] + fates[Change.NEWER], data_as_of)
+        ours = known[key][1] if key in known else None
+        fates[judge(version=_version(bill), ours=ours, state=states.get(key))].append(bill)
+    new = fates[Change.NEW]
+    bill_ids: dict[BillKey, UUID | str] = {
+        **{key: bill_id for key, (bill_id, _) in known.items()},
+        **dict(zip(map(_key, new), ids.row_id_texts(data_as_of, len(new)), strict=True)),
+    }
+    await copy_rows(db, "bill", _HEAD, _heads(new, bill_ids, data_as_of))
+    await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
-    await _put_items(db, [b for b in bills if known.get(_key(b)) != _version(b)], data_as_of)
+    await _put_items(db, bills, known, bill_ids, data_as_of)
     return {change: len(met) for change, met in fates.items()}
 
 
-async def _known(db: BaseDBAsyncClient, keys: Sequence[BillKey]) -> dict[BillKey, int]:
-    """The versions we have. Only the importer, which is one per source, changes them."""
-    rows = await db.execute_query_dict(_KNOWN, _columns(keys))
-    return {(row["source"], row["source_id"]): row["version"] for row in rows}
+Known = Mapping[BillKey, tuple[UUID, int]]
+"""The bills we had before: row id and version."""
 
 
-async def _lock_known(db: BaseDBAsyncClient, keys: Sequence[BillKey]) -> dict[BillKey, BillState]:
-    if not keys:
+async def _known(db: BaseDBAsyncClient, keys: Sequence[BillKey]) -> Known:
+    """Only the importer, which is one per source, adds bills and changes their versions."""
+    rows = await db.execute_query_dict(_KNOWN, [[key[0] for key in keys], [key[1] for key in keys]])
+    return {(row["source"], row["source_id"]): (row["id"], row["version"]) for row in rows}
+
+
+def _is_newer(bill: IncomingBill, known: Known) -> bool:
+    return _key(bill) in known and _version(bill) > known[_key(bill)][1]
+
+
+async def _lock_known(db: BaseDBAsyncClient, bill_ids: Sequence[UUID]) -> dict[BillKey, BillState]:
+    if not bill_ids:
         return {}
-    rows = await db.execute_query_dict(_LOCK_KNOWN, _columns(keys))
+    rows = await db.execute_query_dict(_LOCK_KNOWN, [list(bill_ids)])
     return {(row["source"], row["source_id"]): BillState(row["state"]) for row in rows}
 
 
-async def _put(db: BaseDBAsyncClient, bills: Sequence[IncomingBill], data_as_of: datetime) -> None:
+async def _put_newer(
+    db: BaseDBAsyncClient,
+    bills: Sequence[IncomingBill],
+    bill_ids: Mapping[BillKey, UUID | str],
+    data_as_of: datetime,
+) -> None:
     if bills:
-        await db.execute_query(_PUT_BILLS, [_heads(bills, data_as_of), data_as_of])
+        async with staged(db, "bill", _HEAD, _heads(bills, bill_ids, data_as_of)):
+            await db.execute_query(_MERGE_BILLS)
 
 
 async def _note_after_payment(
@@ -258,33 +271,34 @@ async def _note_after_payment(
     if bills:
         log.warning("bills_changed_after_payment", bills=len(bills))
         await db.execute_query(
-            _NOTE_AFTER_PAYMENT, [_heads(bills, data_as_of), data_as_of, CHANGED_AFTER_PAYMENT]
+            _NOTE_AFTER_PAYMENT, [_news(bills, data_as_of), data_as_of, CHANGED_AFTER_PAYMENT]
         )
 
 
 async def _put_items(
-    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], data_as_of: datetime
+    db: BaseDBAsyncClient,
+    bills: Sequence[IncomingBill],
+    known: Known,
+    bill_ids: Mapping[BillKey, UUID | str],
+    data_as_of: datetime,
 ) -> None:
-    """The items of every version given, each version once."""
-    rows = {(_key(bill), _version(bill)): bill.row for bill in bills}.values()
-    row_ids = iter(ids.row_ids(data_as_of, sum(len(row.items) for row in rows)))
-    items = [
-        {
-            "id": next(row_ids),
-            "source": row.source,
-            "source_id": row.source_id,
-            "version": row.version,
-            **msgspec.structs.asdict(item),
-        }
-        for row in rows
-        for item in row.items
-    ]
-    if items:
-        await db.execute_query(_PUT_ITEMS, [_json(items)])
+    """The items of every version given, each version once.
 
-
-def _columns(keys: Sequence[BillKey]) -> list[list[str]]:
-    return [[source for source, _ in keys], [source_id for _, source_id in keys]]
+    A bill that was not known has no items yet: they go straight into the table. Of a known one
+    an older version may have come before.
+    """
+    versions = {(_key(bill), _version(bill)): bill.row for bill in bills}
+    new: list[FeeBillRow] = []
+    more: list[FeeBillRow] = []
+    for (key, version), row in versions.items():
+        if key not in known:
+            new.append(row)
+        elif known[key][1] != version:
+            more.append(row)
+    await copy_rows(db, "bill_item", _ITEM, _items(new, bill_ids, data_as_of))
+    if more:
+        async with staged(db, "bill_item", _ITEM, _items(more, bill_ids, data_as_of)):
+            await db.execute_query(_MERGE_ITEMS)
 
 
 def _key(bill: IncomingBill) -> BillKey:
@@ -295,29 +309,58 @@ def _version(bill: IncomingBill) -> int:
     return bill.row.version
 
 
-def _json(rows: Sequence[dict[str, object]]) -> str:
-    return msgspec.json.encode(rows).decode()
+def _heads(
+    bills: Sequence[IncomingBill], bill_ids: Mapping[BillKey, UUID | str], data_as_of: datetime
+) -> Iterator[tuple[object, ...]]:
+    """The columns `_HEAD`."""
+    for bill in bills:
+        row = bill.row
+        yield (
+            bill_ids[row.source, row.source_id],
+            row.source,
+            row.source_id,
+            row.version,
+            row.region,
+            row.bill_no,
+            row.case_source_id,
+            bill.payer_id,
+            row.title,
+            STATE_OF_ROW[row.state].value,
+            row.total_fen,
+            row.issued_at,
+            row.due_on,
+            data_as_of,
+            bill.digest,
+        )
 
 
-def _heads(bills: Sequence[IncomingBill], now: datetime) -> str:
-    """Everything but the items, as JSON."""
-    return _json(
+def _items(
+    rows: Sequence[FeeBillRow], bill_ids: Mapping[BillKey, UUID | str], now: datetime
+) -> Iterator[tuple[object, ...]]:
+    """The columns `_ITEM`."""
+    row_ids = iter(ids.row_id_texts(now, sum(len(row.items) for row in rows)))
+    for row in rows:
+        bill_id = bill_ids[row.source, row.source_id]
+        for item in row.items:
+            yield (next(row_ids), bill_id, row.version, *_values(item))
+
+
+_values = attrgetter(*_ITEM[3:])
+
+
+def _news(bills: Sequence[IncomingBill], now: datetime) -> str:
+    """What a person is told about bills that are paid already, as JSON."""
+    return msgspec.json.encode(
         [
             {
                 "id": row_id,
                 "source": bill.row.source,
                 "source_id": bill.row.source_id,
                 "version": bill.row.version,
-                "region": bill.row.region,
-                "bill_no": bill.row.bill_no,
-                "case_source_id": bill.row.case_source_id,
-                "payer_id": bill.payer_id,
-                "title": bill.row.title,
                 "state": STATE_OF_ROW[bill.row.state],
                 "total_fen": bill.row.total_fen,
-                "issued_at": bill.row.issued_at,
-                "due_on": bill.row.due_on,
+                "digest": bill.digest.hex(),
             }
             for row_id, bill in zip(ids.row_ids(now, len(bills)), bills, strict=True)
         ]
-    )
+    ).decode()

@@ -29,6 +29,7 @@ class Bill(Model):
     paid_at: datetime | None = fields.DatetimeField(null=True)
     paid_version = fields.IntField(null=True)
     data_as_of: datetime = fields.DatetimeField()
+    row_digest: bytes | None = fields.BinaryField(null=True)  # of the newest version received
 
     class Meta:
         table = "bill"

@@ -10,13 +10,17 @@ from tortoise import Tortoise
 from estation.fees.actions import IncomingBill, merge_bills
 from estation.fees.rules import fault_of
 from estation.identity.api import BadPerson, upsert_persons
+from estation.outside.gate import replicas
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import FeeBillRow
 from estation.shared.crypto import Vault
 from estation.shared.fields import MAX_FEN
 
 log = structlog.get_logger()
+
+replicas.register(Replica("fee_bill", "bill"))
 
 
 def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
@@ -29,9 +33,7 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
     async def apply_fee_bills(rows: Sequence[Struct], arrival: Arrival) -> None:
         bills = [cast("FeeBillRow", row) for row in rows]
         for bill in bills:
-            if not arrival.is_from(bill.source):
-                raise RowRefused(f"{_name(bill)}: source")
-            fault = fault_of(bill, payees=payees, most_fen=MAX_FEN)
+            fault = arrival.fault_of(bill) or fault_of(bill, payees=payees, most_fen=MAX_FEN)
             if fault:
                 raise RowRefused(f"{_name(bill)}: {fault}")
         try:
@@ -42,7 +44,10 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
             raise RowRefused(f"{_name(bills[bad.position])}: payer {bad.reason}") from None
         fates = await merge_bills(
             Tortoise.get_connection("default"),
-            [IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no]) for bill in bills],
+            [
+                IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], sent.digest)
+                for bill, sent in zip(bills, arrival.as_sent(bills), strict=True)
+            ],
             data_as_of=arrival.watermark,
         )
         counts = {str(fate): met for fate, met in fates.items() if met}

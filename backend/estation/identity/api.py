@@ -24,7 +24,7 @@ from estation.identity.guards import (
     set_session_cookie,
     staff_only,
 )
-from estation.identity.queries import MaskedParty, Viewer, masked_parties
+from estation.identity.queries import MaskedParty, Viewer, masked_parties, number_index
 from estation.identity.rules import Tier, address_key, safe_next
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "login_with_wechat",
     "logout",
     "masked_parties",
+    "number_index",
     "public",
     "safe_next",
     "send_login_code",

@@ -45,6 +45,11 @@ class MaskedParty:
     phone: str
 
 
+def number_index(id_type: str, id_no: str, *, vault: Vault) -> str:
+    """The blind index under which a paper's number, cleaned, is kept wherever it is kept."""
+    return vault.index(f"{id_type}:{id_no}")
+
+
 async def viewer_of(token: str, *, vault: Vault, now: datetime) -> Viewer | None:
     """The living session of this token; one query."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

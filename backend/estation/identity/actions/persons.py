@@ -8,6 +8,7 @@ from uuid import UUID
 from tortoise import Tortoise
 
 from estation.identity.errors import BadPerson
+from estation.identity.queries import number_index
 from estation.identity.rules import clean_id_no, clean_phone, person_fault
 from estation.shared import ids
 from estation.shared.clock import beijing_day
@@ -61,7 +62,7 @@ async def upsert_persons(
     unique = {(party.id_type, clean_id_no(party.id_no)): party for party in parties}
     if not unique:
         return {}
-    indexes = {key: vault.index(f"{key[0]}:{key[1]}") for key in unique}
+    indexes = {key: number_index(*key, vault=vault) for key in unique}
     phones = [clean_phone(party.phone) for party in unique.values()]
     db = Tortoise.get_connection("default")
     await db.execute_query_dict(
