@@ -1,5 +1,6 @@
 """Replicated cases: the newest picture, seen by its parties only."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,12 +9,12 @@ import pytest
 
 from estation.cases import packets
 from estation.cases.errors import CaseNotFound
-from estation.cases.models import Case, CaseParty
+from estation.cases.models import Case, CaseEvent, CaseParty, CaseVersion
 from estation.cases.queries import case_of, cases_of
 from estation.identity.models import Person
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
-from estation.outside.gate.rows import CaseRow, StageRow
+from estation.outside.gate.rows import AsSent, CaseEventRow, CaseRow, StageRow, as_sent
 from estation.shared.transactions import in_transaction
 from tests.identity.people import ANNA, BO, NOW, VAULT
 
@@ -110,3 +111,116 @@ async def test_a_sender_may_not_speak_for_another_source(source: str) -> None:
         await arrive(case(source=source))
 
     assert await Case.all().count() == 0
+
+
+def event(number: int = 1, **changes: Any) -> CaseEventRow:
+    row = CaseEventRow(
+        source="jc", source_id=f"c1-{number}", region="360101", case_source_id="c1", seq=number,
+        what="stage_moved", stage="contract", state="doing", at=NOW - timedelta(hours=2),
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **changes)
+
+
+async def events_arrive(*rows: CaseEventRow, sent: Sequence[AsSent] = ()) -> None:
+    async with in_transaction():
+        await packets.make_event_handler(VAULT)(rows, Arrival("jc-online", 2, NOW, sent))
+
+
+async def test_the_chart_says_when_work_on_a_stage_began() -> None:
+    begun, again = NOW - timedelta(hours=3), NOW - timedelta(hours=1)
+    await events_arrive(
+        event(1, at=begun), event(2, state="returned"), event(3, at=again), event(4, state="done")
+    )
+    await events_arrive(
+        event(5, stage="tax", at=again), event(6, what="closed", stage="", state="closed")
+    )
+    await arrive(case())
+    anna = await person(ANNA.id_no)
+
+    (listed,) = await cases_of(anna.id)
+    shown = await case_of(anna.id, listed.id, vault=VAULT)
+
+    contract, tax = shown.stages
+    assert (contract.at, contract.begun_at) == (NOW, again)
+    assert (tax.at, tax.begun_at) == (again, None)
+
+
+async def test_a_chart_without_events_is_as_before() -> None:
+    await arrive(case())
+    anna = await person(ANNA.id_no)
+    (listed,) = await cases_of(anna.id)
+
+    shown = await case_of(anna.id, listed.id, vault=VAULT)
+
+    assert [(stage.at, stage.begun_at) for stage in shown.stages] == [(NOW, None), (None, None)]
+
+
+async def test_events_of_another_sources_case_of_the_same_number_stay_out_of_the_chart() -> None:
+    await arrive(case())
+    async with in_transaction():
+        await packets.make_event_handler(VAULT)(
+            [event(source="county", stage="tax")], Arrival("county-online", 1, NOW)
+        )
+    anna = await person(ANNA.id_no)
+    (listed,) = await cases_of(anna.id)
+
+    shown = await case_of(anna.id, listed.id, vault=VAULT)
+
+    assert [stage.at for stage in shown.stages] == [NOW, None]
+
+
+async def test_an_event_happens_once() -> None:
+    await events_arrive(event(), event())
+    before = await CaseEvent.get()
+
+    await events_arrive(event(), event(2))
+    await events_arrive(event(note="anders"))
+
+    assert await CaseEvent.all().count() == 2
+    assert await CaseEvent.get(source_id="c1-1") == before
+    assert (await CaseEvent.get(source_id="c1-1")).note == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"stage": ""}, "stage"),
+        ({"stage": "party"}, "stage"),
+        ({"state": "open"}, "state"),
+        ({"what": "closed"}, "stage"),
+        ({"what": "opened", "stage": "", "state": "doing"}, "state"),
+        ({"source": "county"}, "source"),
+    ],
+)
+async def test_an_event_that_cannot_be_right_is_refused(changes: dict[str, Any], word: str) -> None:
+    with pytest.raises(RowRefused, match=f"case_event c1-2: {word}"):
+        await events_arrive(event(), event(2, **changes))
+
+    assert await CaseEvent.all().count() == 0
+
+
+async def test_every_version_of_a_case_is_kept_as_it_came() -> None:
+    third = case(version=3, state="closed")
+    sent = as_sent(msgspec.json.encode({**msgspec.to_builtins(third), "lottery": 7}))
+    async with in_transaction():
+        await packets.make_handler(VAULT)([third], Arrival("jc-online", 1, NOW, [sent]))
+    await arrive(case(version=1), case(version=2))
+    await arrive(case(version=2, address="anderswo"))
+
+    versions = await CaseVersion.all().order_by("version")
+    row = await Case.get()
+
+    assert [one.version for one in versions] == [1, 2, 3]
+    assert VAULT.open(versions[2].body_sealed).encode() == sent.body
+    assert bytes(row.row_digest or b"") == bytes(versions[2].row_digest) == sent.digest
+    assert ANNA.name.encode() not in bytes(versions[0].body_sealed)
+
+
+async def test_a_county_writes_no_case_and_no_event_of_another_region() -> None:
+    arrival = Arrival("jc-online", 1, NOW, regions=("360121",))
+    with pytest.raises(RowRefused, match="case c1 v1: region"):
+        await packets.make_handler(VAULT)([case()], arrival)
+    with pytest.raises(RowRefused, match="case_event c1-1: region"):
+        await packets.make_event_handler(VAULT)([event()], arrival)
+
+    assert await Case.all().count() == await CaseEvent.all().count() == 0
