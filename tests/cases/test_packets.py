@@ -201,7 +201,7 @@ async def test_an_event_that_cannot_be_right_is_refused(changes: dict[str, Any],
 
 async def test_every_version_of_a_case_is_kept_as_it_came() -> None:
     third = case(version=3, state="closed")
-    sent = as_sent(msgspec.json.encode({**msgspec.to_builtins(third), "lottery": 7}))
+    sent = as_sent(msgspec.json.encode({**msgspec.to_builtins(third), "lottery": 7}), third)
     async with in_transaction():
         await packets.make_handler(VAULT)([third], Arrival("jc-online", 1, NOW, [sent]))
     await arrive(case(version=1), case(version=2))

@@ -11,12 +11,12 @@ import pytest
 from estation.fees import packets
 from estation.fees.actions import PaidMark, lock_bills, mark_paid
 from estation.fees.errors import BillNotFound
-from estation.fees.models import Bill, BillItem
+from estation.fees.models import Bill, BillAsSent, BillItem
 from estation.fees.queries import bill_of, bills_of
 from estation.identity.models import Person
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
-from estation.outside.gate.rows import FeeBillRow, FeeItemRow
+from estation.outside.gate.rows import FeeBillRow, FeeItemRow, as_sent, digest
 from estation.shared.outbox import OutboxMessage
 from estation.shared.transactions import in_transaction
 from tests.identity.people import ANNA, BO, NOW, VAULT
@@ -185,3 +185,75 @@ async def test_a_sender_may_not_speak_for_another_source(source: str) -> None:
 def test_a_source_is_not_a_longer_one_that_begins_alike() -> None:
     assert Arrival("jc-center-online", 1, NOW).is_from("jc-center")
     assert not Arrival("jc-center-online", 1, NOW).is_from("jc")
+
+
+async def test_a_bill_keeps_the_digest_of_its_newest_version() -> None:
+    await arrive(bill(version=2), bill(version=1))
+    before = await Bill.get()
+    await arrive(bill(version=1))
+
+    assert before.row_digest == digest(msgspec.json.encode(bill(version=2)))
+    assert (await Bill.get()).row_digest == before.row_digest
+
+    await arrive(bill(version=3, title="改"))
+    assert (await Bill.get()).row_digest == digest(msgspec.json.encode(bill(version=3, title="改")))
+
+
+async def test_a_paid_bill_takes_note_of_the_version_that_came_after() -> None:
+    """Else the copy would look older than what the sender knows it has sent."""
+    await arrive(bill())
+    await pay(await Bill.get())
+
+    later = bill(version=2, state="withdrawn")
+    await arrive(later)
+
+    row = await Bill.get()
+    assert (row.state, row.version) == ("paid", 2)
+    assert row.row_digest == digest(msgspec.json.encode(later))
+
+
+async def test_fields_we_do_not_know_are_kept_sealed() -> None:
+    plain, newer = bill(1), bill(2)
+    body = msgspec.to_builtins(newer)
+    body["items"][0]["discount_card"] = "林晓舟 8 折"
+    sent = [as_sent(msgspec.json.encode(plain), plain)]
+    sent.append(as_sent(msgspec.json.encode(body), newer))
+
+    for seq in (1, 2):
+        async with in_transaction():
+            handler = packets.make_handler(VAULT, payees=PAYEES)
+            await handler([plain, newer], Arrival("jc-online", seq, NOW, sent))
+
+    kept = await BillAsSent.get()
+    assert (kept.source_id, kept.version) == ("b2", 1)
+    assert VAULT.open(kept.body_sealed).encode() == sent[1].body
+    assert ANNA.name.encode() not in bytes(kept.body_sealed)
+
+
+async def test_a_county_writes_no_bill_of_another_region() -> None:
+    handler = packets.make_handler(VAULT, payees=PAYEES)
+    with pytest.raises(RowRefused, match="fee_bill b1 v1: region"):
+        async with in_transaction():
+            await handler([bill()], Arrival("jc-online", 1, NOW, regions=("360121", "3602")))
+
+    assert await Bill.all().count() == 0
+    async with in_transaction():
+        await handler([bill()], Arrival("jc-online", 1, NOW, regions=("3601",)))
+    assert await Bill.all().count() == 1
+
+
+async def test_a_refunded_bill_that_is_revised_is_due_anew() -> None:
+    await arrive(bill())
+    await pay(await Bill.get())
+    await Bill.all().update(state="refunded")
+
+    await arrive(bill(version=2))
+
+    row = await Bill.get()
+    assert (row.state, row.version, row.paid_at, row.paid_version) == ("payable", 2, None, None)
+
+
+async def pay(row: Bill) -> None:
+    async with in_transaction():
+        await lock_bills([row.id])
+        await mark_paid([PaidMark(row.id, row.version, NOW)])

@@ -96,4 +96,4 @@ async def arrive(
 
 def with_unknown(row: Struct, **fields: Any) -> AsSent:
     """As a newer sender would write it."""
-    return as_sent(msgspec.json.encode({**msgspec.to_builtins(row), **fields}))
+    return as_sent(msgspec.json.encode({**msgspec.to_builtins(row), **fields}), row)

@@ -12,9 +12,10 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.fees.rules import STATE_OF_ROW, BillState, Change, judge
-from estation.outside.gate.rows import FeeBillRow
+from estation.outside.gate.rows import AsSent, FeeBillRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
+from estation.shared.crypto import Vault
 
 log = structlog.get_logger()
 
@@ -74,6 +75,13 @@ _MERGE_ITEMS = """
 insert into bill_item ({columns}) select {columns} from stage_bill_item
 on conflict (bill_id, version, seq) do nothing
 """.format(columns=", ".join(_ITEM))  # noqa: S608 - names of our own
+
+_AS_SENT = ("id", "source", "source_id", "version", "body_sealed", "data_as_of")
+_KEEP_AS_SENT = """
+insert into bill_as_sent (id, source, source_id, version, body_sealed, data_as_of)
+select id, source, source_id, version, body_sealed, data_as_of from stage_bill_as_sent
+on conflict (source, source_id, version) do nothing
+"""
 
 _NOTE_AFTER_PAYMENT = """
 with news as (
@@ -197,7 +205,7 @@ class IncomingBill:
 
     row: FeeBillRow
     payer_id: UUID
-    digest: bytes
+    sent: AsSent
 
 
 BillKey = tuple[str, str]
@@ -205,13 +213,14 @@ BillKey = tuple[str, str]
 
 
 async def merge_bills(
-    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], *, data_as_of: datetime
+    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], *, vault: Vault, data_as_of: datetime
 ) -> Mapping[Change, int]:
     """Apply replicated bills: newer versions win, repeats and older ones change nothing.
 
     A handful of statements however many bills; how many bills met which fate. Every version's
-    items are kept. News about a bill that is paid here changes neither its state nor its
-    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT.
+    items are kept, and the whole row where it says more than we know. News about a bill that
+    is paid here changes neither its state nor its amount: it becomes an outbox message
+    CHANGED_AFTER_PAYMENT.
     """
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
     known = await _known(db, list(newest))
@@ -230,6 +239,7 @@ async def merge_bills(
     await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
     await _put_items(db, bills, known, bill_ids, data_as_of)
+    await _keep_as_sent(db, [bill for bill in bills if bill.sent.says_more], vault, data_as_of)
     return {change: len(met) for change, met in fates.items()}
 
 
@@ -301,6 +311,20 @@ async def _put_items(
             await db.execute_query(_MERGE_ITEMS)
 
 
+async def _keep_as_sent(
+    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], vault: Vault, data_as_of: datetime
+) -> None:
+    if not bills:
+        return
+    row_ids = ids.row_id_texts(data_as_of, len(bills))
+    rows = (
+        (row_id, *_key(bill), _version(bill), vault.seal(bill.sent.body.decode()), data_as_of)
+        for row_id, bill in zip(row_ids, bills, strict=True)
+    )
+    async with staged(db, "bill_as_sent", _AS_SENT, rows):
+        await db.execute_query(_KEEP_AS_SENT)
+
+
 def _key(bill: IncomingBill) -> BillKey:
     return bill.row.source, bill.row.source_id
 
@@ -330,7 +354,7 @@ def _heads(
             row.issued_at,
             row.due_on,
             data_as_of,
-            bill.digest,
+            bill.sent.digest,
         )
 
 
@@ -359,7 +383,7 @@ def _news(bills: Sequence[IncomingBill], now: datetime) -> str:
                 "version": bill.row.version,
                 "state": STATE_OF_ROW[bill.row.state],
                 "total_fen": bill.row.total_fen,
-                "digest": bill.digest.hex(),
+                "digest": bill.sent.digest.hex(),
             }
             for row_id, bill in zip(ids.row_ids(now, len(bills)), bills, strict=True)
         ]

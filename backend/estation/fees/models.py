@@ -36,6 +36,21 @@ class Bill(Model):
         unique_together = (("source", "source_id"),)
 
 
+class BillAsSent(Model):
+    """One version of a bill that said more than we know: the whole row as it came, sealed."""
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    version = fields.IntField()
+    body_sealed = fields.BinaryField()
+    data_as_of: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "bill_as_sent"
+        unique_together = (("source", "source_id", "version"),)
+
+
 class BillItem(Model):
     """One tax or fee of one version of a bill."""
 

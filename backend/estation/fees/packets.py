@@ -45,9 +45,10 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
         fates = await merge_bills(
             Tortoise.get_connection("default"),
             [
-                IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], sent.digest)
+                IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], sent)
                 for bill, sent in zip(bills, arrival.as_sent(bills), strict=True)
             ],
+            vault=vault,
             data_as_of=arrival.watermark,
         )
         counts = {str(fate): met for fate, met in fates.items() if met}

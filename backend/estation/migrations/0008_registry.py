@@ -45,6 +45,19 @@ class Migration(migrations.Migration):
 
     operations = [
         ops.CreateModel(
+            name='BillAsSent',
+            fields=[
+                ('id', fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ('source', fields.CharField(max_length=32)),
+                ('source_id', fields.CharField(max_length=64)),
+                ('version', fields.IntField()),
+                ('body_sealed', fields.BinaryField()),
+                ('data_as_of', fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={'table': 'bill_as_sent', 'app': 'estation', 'unique_together': (('source', 'source_id', 'version'),), 'pk_attr': 'id', 'table_description': 'One version of a bill that said more than we know: the whole row as it came, sealed.'},
+            bases=['Model'],
+        ),
+        ops.CreateModel(
             name='CaseEvent',
             fields=[
                 ('id', fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),

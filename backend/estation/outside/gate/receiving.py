@@ -72,7 +72,7 @@ class Arrival:
 
     def as_sent(self, topic_rows: Sequence[Struct]) -> Sequence[AsSent]:
         """`sent`, made from the rows themselves when they came from no file."""
-        return self.sent or [rows.as_sent(msgspec.json.encode(row)) for row in topic_rows]
+        return self.sent or [rows.as_sent(msgspec.json.encode(row), row) for row in topic_rows]
 
 
 Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
@@ -295,8 +295,9 @@ class _Importer:
         parked: list[tuple[int, str, bytes]] = []
         for number, line in enumerate(packets.read_lines(data, head), 1):
             if line.topic in handled and line.topic in rows.TOPICS:
-                handled[line.topic].append(_row(line, number))
-                sent[line.topic].append(_as_sent(line, number))
+                row, as_sent = _row(line, number)
+                handled[line.topic].append(row)
+                sent[line.topic].append(as_sent)
             else:
                 parked.append((number, line.topic, bytes(line.row)))
         return _Content(head, handled, sent, parked)
@@ -402,16 +403,10 @@ class _Importer:
         )
 
 
-def _row(line: packets.Line, number: int) -> Struct:
+def _row(line: packets.Line, number: int) -> tuple[Struct, AsSent]:
     try:
-        return rows.decode_clean(line.topic, line.row)
-    except rows.BadRow as bad:
-        raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
-
-
-def _as_sent(line: packets.Line, number: int) -> AsSent:
-    try:
-        return rows.as_sent(bytes(line.row))
+        row = rows.decode_clean(line.topic, line.row)
+        return row, rows.as_sent(bytes(line.row), row)
     except rows.BadRow as bad:
         raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
 

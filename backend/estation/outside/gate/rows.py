@@ -418,15 +418,22 @@ def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
 
 
 class AsSent(NamedTuple):
-    """A row's JSON exactly as it came, unknown fields included, and its digest."""
+    """A row's JSON exactly as it came, unknown fields included, and its digest.
+
+    `says_more`: than the fields we know do, for tables that keep only such rows as they came.
+    """
 
     body: bytes
     digest: bytes
+    says_more: bool
 
 
-def as_sent(body: bytes) -> AsSent:
-    """Raises BadRow as `digest` does."""
-    return AsSent(body, digest(body))
+def as_sent(body: bytes, row: Struct) -> AsSent:
+    """Of a row and the JSON it was read from. Raises BadRow as `digest` does."""
+    canonical = _canonical(body)
+    # Defaults that the sender left out count as more, too: rare, and it costs only space.
+    says_more = canonical != msgspec.json.encode(row, order="sorted")
+    return AsSent(body, hashlib.sha256(canonical).digest(), says_more)
 
 
 def digest(body: bytes) -> bytes:
@@ -436,11 +443,14 @@ def digest(body: bytes) -> bytes:
     numbers in their shortest form. Raises BadRow for what has no such form (half a surrogate
     pair, numbers beyond a double), also deep inside fields this side does not know.
     """
+    return hashlib.sha256(_canonical(body)).digest()
+
+
+def _canonical(body: bytes) -> bytes:
     try:
-        canonical = msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as problem:
         raise BadRow(f"no canonical form: {type(problem).__name__}") from None
-    return hashlib.sha256(canonical).digest()
 
 
 def _without_values(message: str) -> str:
