@@ -1,6 +1,6 @@
 """Persons as the counter registered them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -11,25 +11,25 @@ from estation.identity.errors import BadPerson
 from estation.identity.queries import number_index
 from estation.identity.rules import clean_id_no, clean_phone, person_fault
 from estation.shared import ids
+from estation.shared.bulk import staged
 from estation.shared.clock import beijing_day
 from estation.shared.crypto import Vault
+from estation.shared.transactions import in_transaction
 
 PersonKey = tuple[str, str]
 """(id_type, id_no) as the row has it"""
 
+_PERSON = (
+    "id", "id_type", "id_no_index", "id_no_sealed", "id_tail_index", "name_sealed",
+    "phone_index", "phone_sealed", "updated_at",
+)  # fmt: skip
+
 _UPSERT = """
-with news as (
-    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::bytea[],
-                         $7::text[], $8::bytea[])
-        as t(id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
-             phone_sealed)
-    order by id_type, id_no_index
-)
 insert into person as p (id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed,
                          phone_index, phone_sealed, updated_at)
 select id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
-       phone_sealed, $9::timestamptz
-from news
+       phone_sealed, updated_at
+from stage_person order by id_type, id_no_index
 on conflict (id_type, id_no_index) do update set
     name_sealed = excluded.name_sealed, phone_index = excluded.phone_index,
     phone_sealed = excluded.phone_sealed, updated_at = excluded.updated_at
@@ -63,23 +63,13 @@ async def upsert_persons(
     if not unique:
         return {}
     indexes = {key: number_index(*key, vault=vault) for key in unique}
-    phones = [clean_phone(party.phone) for party in unique.values()]
-    db = Tortoise.get_connection("default")
-    await db.execute_query_dict(
-        _UPSERT,
-        [
-            ids.row_ids(now, len(unique)),
-            [key[0] for key in unique],
-            [indexes[key] for key in unique],
-            [vault.seal(key[1]) for key in unique],
-            [vault.index(f"tail:{key[1][-6:]}") for key in unique],
-            [vault.seal(party.name) for party in unique.values()],
-            [vault.index(f"phone:{phone}") for phone in phones],
-            [vault.seal(phone) for phone in phones],
-            now,
-        ],
-    )
-    rows = await db.execute_query_dict(
+    # A savepoint of the caller's transaction: the staged rows must stay on one connection.
+    async with (
+        in_transaction() as tx,
+        staged(tx, "person", _PERSON, _persons(unique, indexes, vault, now)),
+    ):
+        await tx.execute_query(_UPSERT)
+    rows = await Tortoise.get_connection("default").execute_query_dict(
         "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
         [list(indexes.values())],
     )
@@ -90,6 +80,27 @@ async def upsert_persons(
         ]
         for party in parties
     }
+
+
+def _persons(
+    unique: Mapping[PersonKey, Party], indexes: Mapping[PersonKey, str], vault: Vault, now: datetime
+) -> Iterator[tuple[object, ...]]:
+    """The columns `_PERSON`."""
+    for row_id, (key, party) in zip(
+        ids.row_id_texts(now, len(unique)), unique.items(), strict=True
+    ):
+        phone = clean_phone(party.phone)
+        yield (
+            row_id,
+            key[0],
+            indexes[key],
+            vault.seal(key[1]),
+            vault.index(f"tail:{key[1][-6:]}"),
+            vault.seal(party.name),
+            vault.index(f"phone:{phone}"),
+            vault.seal(phone),
+            now,
+        )
 
 
 def _require_persons(parties: Sequence[Party], now: datetime) -> None:
