@@ -1,15 +1,23 @@
 """What the models promise must really be in the internal database."""
 
 import importlib
+import pkgutil
 import re
 
 from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
+from estation.inner import migrations
 from estation.inner.database import database
 from tests.inner.desk import query
 
-constraints = importlib.import_module("estation.inner.migrations.0002_constraints")
+STATEMENTS = {
+    name
+    for module in pkgutil.iter_modules(migrations.__path__)
+    for name in getattr(
+        importlib.import_module(f"{migrations.__name__}.{module.name}"), "STATEMENTS", ()
+    )
+}
 
 
 async def test_every_named_constraint_exists(empty_inner: str) -> None:
@@ -20,7 +28,7 @@ async def test_every_named_constraint_exists(empty_inner: str) -> None:
            select proname from pg_proc where pronamespace = 'public'::regnamespace"""
     )
 
-    assert set(constraints.STATEMENTS) - {row["name"] for row in rows} == set()
+    assert STATEMENTS - {row["name"] for row in rows} == set()
 
 
 async def test_every_unique_together_exists(empty_inner: str) -> None:

@@ -44,7 +44,17 @@ async def test_the_city_has_its_size_and_all_of_it_crosses(
     assert await count("fee_bill where state = 'paid'") == 0
     assert await count("gate_outgoing_row where topic = 'case'") == 300
     assert await count("gate_outgoing_row where topic = 'fee_bill'") == bills + 20
-    assert [step[0] for step in steps] == ["不动产单元", "办件", "缴费单", "修改与撤回"]
+    assert await count("gate_outgoing_row where topic = 'unit'") == 500
+    assert await count("gate_outgoing_row where topic = 'right'") == 512
+    assert await count("gate_outgoing_row where topic = 'certificate'") == 512
+    assert await count("gate_outgoing_row where topic = 'restriction'") == 3
+    assert [step[0] for step in steps] == [
+        "不动产单元",
+        "办件",
+        "缴费单",
+        "修改与撤回",
+        "登记簿",
+    ]
 
 
 async def test_cases_stand_at_every_box_of_the_flow_chart(

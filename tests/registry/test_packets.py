@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,9 +11,10 @@ import pytest
 from msgspec import Struct
 from tortoise import Tortoise
 
-from estation.outside.gate import replicas
-from estation.outside.gate.errors import RowRefused
-from estation.outside.gate.rows import HolderRow, as_sent, digest
+from estation.outside.gate import keys, receiving, replicas, sending
+from estation.outside.gate.errors import Reason, RowRefused
+from estation.outside.gate.receiving import ReceiveReport
+from estation.outside.gate.rows import BadRow, HolderRow, as_sent, digest
 from estation.registry import packets
 from estation.registry.api import (
     CertificateNotFound,
@@ -26,6 +28,7 @@ from estation.registry.api import (
 )
 from estation.registry.models import RegistryHolder
 from tests.identity.people import ANNA, BO, NOW, VAULT
+from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, T0
 from tests.registry.rows import (
     BANK,
     NUMBER,
@@ -342,3 +345,50 @@ async def test_every_copy_can_be_proved() -> None:
             f" from {replica.table} {'where ' + replica.where if replica.where else ''}"
         )
         assert rows == []
+
+
+async def test_a_file_brings_unknown_fields_and_its_regions_to_the_handlers(tmp_path: Path) -> None:
+    """Through packing and reading, not only by calling the handler."""
+    row = unit(source="jc-center")
+    await sending.put_rows(STREAM, "unit", [row], now=T0)
+    await Tortoise.get_connection("default").execute_query(
+        """update gate_outgoing_row set body = body || '{"heritage": "民国建筑"}'"""
+    )
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    await sending.pack_waiting(STREAM, folder=folder, key=keys.load_seal_key(PRIVATE), now=T0)
+
+    async def receive(*regions: str) -> ReceiveReport:
+        return await receiving.apply_incoming(
+            STREAM,
+            folder=folder,
+            peer_key=keys.load_peer_key(PUBLIC),
+            handlers=packets.make_handlers(VAULT),
+            regions=regions,
+            now=T0,
+        )
+
+    refused = await receive("360103")
+    assert [reason for _, reason in refused.quarantined] == [Reason.bad_row]
+    assert await everything() == []
+    await receiving.release(STREAM, 1, folder=folder)
+
+    assert (await receive("360102")).applied == [1]
+    (kept,) = await versions_of("unit", "jc-center", "u1", vault=VAULT)
+    assert json.loads(kept.body) == {**msgspec.to_builtins(row), "heritage": "民国建筑"}
+    assert kept.row_digest == digest(kept.body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1e999}',
+        b'{"a":"\\ud800"}',
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"\xff",
+        b"",
+    ],
+)
+def test_what_has_no_canonical_form_has_no_digest(body: bytes) -> None:
+    with pytest.raises(BadRow):
+        digest(body)

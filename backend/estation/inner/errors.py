@@ -54,6 +54,35 @@ class ReceiptNotFound(NotFound):
     message = "没有这条回执。"
 
 
+class RightNotFound(NotFound):
+    code = "right_not_found"
+    message = "登记簿上没有这项权利。"
+
+
+class RightNotCurrent(Refused):
+    """It is history already: nothing of it can end once more."""
+
+    code = "right_not_current"
+    message = "这项权利已不是现势状态，不能注销。"
+
+
+class RestrictionNotFound(NotFound):
+    code = "restriction_not_found"
+    message = "登记簿上没有这项查封或限制。"
+
+
+class RestrictionLifted(Refused):
+    code = "restriction_lifted"
+    message = "这项查封或限制已经解除。"
+
+
+class BadEntry(InvalidInput):
+    """What should be written into the register contradicts itself; `details["field"]`."""
+
+    code = "bad_entry"
+    message = "登记内容前后不一致，请核对后重填。"
+
+
 class UnitNotFound(InvalidInput):
     code = "unit_not_found"
     message = "没有这个不动产单元。"

@@ -46,6 +46,9 @@ class Unit(Model):
     address = fields.CharField(max_length=256)
     usage = fields.CharField(max_length=16)
     area_m2 = fields.DecimalField(max_digits=10, decimal_places=2)
+    project = fields.CharField(max_length=128, default="", db_default="")
+    floor = fields.CharField(max_length=16, default="", db_default="")
+    room = fields.CharField(max_length=32, default="", db_default="")
 
     class Meta:
         table = "unit"
@@ -112,6 +115,120 @@ class CaseStage(Model):
     class Meta:
         table = "case_stage"
         unique_together = (("case_id", "stage"),)
+
+
+class CaseEvent(Model):
+    """What happened in a case and when; `seq` numbers the events. Never changed."""
+
+    id = fields.UUIDField(primary_key=True)
+    case: fields.ForeignKeyRelation[Case] = fields.ForeignKeyField(
+        "inner.Case", related_name=False, on_delete=fields.RESTRICT
+    )
+    case_id: UUID
+    seq = fields.IntField()
+    what = fields.CharField(max_length=16)
+    stage = fields.CharField(max_length=32)
+    state = fields.CharField(max_length=16)
+    at: datetime = fields.DatetimeField()
+    note = fields.CharField(max_length=512)
+
+    class Meta:
+        table = "case_event"
+        unique_together = (("case_id", "seq"),)
+
+
+class Right(Model):
+    """One right in the register (登记簿); the fields as `rows.RightRow` explains them."""
+
+    id = fields.UUIDField(primary_key=True)
+    right_no = fields.CharField(max_length=32, unique=True)
+    version = fields.IntField()
+    kind = fields.CharField(max_length=24)
+    national_code = fields.CharField(max_length=8)
+    unit: fields.ForeignKeyRelation[Unit] = fields.ForeignKeyField(
+        "inner.Unit", related_name=False, on_delete=fields.RESTRICT
+    )
+    unit_id: str
+    holding = fields.CharField(max_length=16)
+    registered_at: datetime = fields.DatetimeField()
+    until: date | None = fields.DateField(null=True)
+    state = fields.CharField(max_length=16)
+    case_no = fields.CharField(max_length=32)
+    secured_fen: int | None = fields.BigIntField(null=True)
+    debt_from: date | None = fields.DateField(null=True)
+    debt_until: date | None = fields.DateField(null=True)
+    rank: int | None = fields.IntField(null=True)
+    transfer_limited = fields.BooleanField(null=True)
+
+    class Meta:
+        table = "right_entry"
+
+
+class RightHolder(Model):
+    """Who holds a right; `seq` is the order in the register."""
+
+    id = fields.UUIDField(primary_key=True)
+    right: fields.ForeignKeyRelation[Right] = fields.ForeignKeyField(
+        "inner.Right", related_name=False, on_delete=fields.RESTRICT
+    )
+    right_id: UUID
+    seq = fields.IntField()
+    name = fields.CharField(max_length=128)
+    id_type = fields.CharField(max_length=8)
+    id_no = fields.CharField(max_length=64)
+    kind = fields.CharField(max_length=8)
+    share_numerator = fields.IntField()
+    share_denominator = fields.IntField()
+
+    class Meta:
+        table = "right_holder"
+        unique_together = (("right_id", "seq"),)
+
+
+class Certificate(Model):
+    """The certificate (证书) or proof (证明) of one right."""
+
+    id = fields.UUIDField(primary_key=True)
+    number = fields.CharField(max_length=64, unique=True)
+    version = fields.IntField()
+    kind = fields.CharField(max_length=16)
+    print_no = fields.CharField(max_length=32)
+    right: fields.ForeignKeyRelation[Right] = fields.ForeignKeyField(
+        "inner.Right", related_name=False, on_delete=fields.RESTRICT
+    )
+    right_id: UUID
+    issued_at: datetime = fields.DatetimeField()
+    state = fields.CharField(max_length=16)
+
+    class Meta:
+        table = "certificate"
+
+
+class Restriction(Model):
+    """A seizure or lock on a unit; the fields as `rows.RestrictionRow` explains them."""
+
+    id = fields.UUIDField(primary_key=True)
+    restriction_no = fields.CharField(max_length=32, unique=True)
+    version = fields.IntField()
+    unit: fields.ForeignKeyRelation[Unit] = fields.ForeignKeyField(
+        "inner.Unit", related_name=False, on_delete=fields.RESTRICT
+    )
+    unit_id: str
+    kind = fields.CharField(max_length=16)
+    organ = fields.CharField(max_length=128)
+    document_no = fields.CharField(max_length=128)
+    since: date = fields.DateField()
+    until: date | None = fields.DateField(null=True)
+    scope = fields.CharField(max_length=512)
+    queue_position = fields.IntField()
+    state = fields.CharField(max_length=16)
+    registered_at: datetime = fields.DatetimeField()
+    lifted_at: datetime | None = fields.DatetimeField(null=True)
+    lifted_by = fields.CharField(max_length=128)
+    lifted_document_no = fields.CharField(max_length=128)
+
+    class Meta:
+        table = "restriction_entry"
 
 
 class FeeBill(Model):

@@ -1,6 +1,6 @@
-"""What the other side is told: the present state of cases and bills as gate rows.
+"""What the other side is told: the present state of cases, bills and the register as gate rows.
 
-Every action calls `send_cases` or `send_bills` inside its transaction, after its changes, so
+Every action calls the `send_…` of what it changed inside its transaction, after its changes, so
 what crosses is exactly what was committed.
 """
 
@@ -14,13 +14,19 @@ from tortoise import Tortoise
 from estation.inner.models import RefundOrder
 from estation.outside.gate import sending
 from estation.outside.gate.rows import (
+    CaseEventRow,
     CaseRow,
+    CertificateRow,
     FeeBillRow,
     FeeItemRow,
+    HolderRow,
     PartyRow,
     RefundOrderRow,
     RefundShareRow,
+    RestrictionRow,
+    RightRow,
     StageRow,
+    UnitRow,
 )
 from estation.settings import InnerSettings
 
@@ -57,6 +63,131 @@ async def send_refund_order(
         approved_at=now,
     )
     await sending.put_rows(settings.gate.stream_out, "refund_order", [row], now=now)
+
+
+async def send_events(event_ids: Sequence[UUID], *, settings: InnerSettings, now: datetime) -> None:
+    """Put these events of cases into the outgoing stream, in the given order."""
+    events = await _query(
+        """select e.*, c.case_no, u.district_id
+           from unnest($1::uuid[]) with ordinality as wanted (id, place)
+             join case_event e using (id) join case_file c on c.id = e.case_id
+             join unit u on u.unit_code = c.unit_id
+           order by place""",
+        list(event_ids),
+    )
+    rows = [
+        CaseEventRow(
+            source=settings.source,
+            source_id=f"{event['case_no']}-{event['seq']:04d}",
+            region=event["district_id"],
+            case_source_id=event["case_no"],
+            seq=event["seq"],
+            what=event["what"],
+            stage=event["stage"],
+            state=event["state"],
+            at=event["at"],
+            note=event["note"],
+        )
+        for event in events
+    ]
+    await sending.put_rows(settings.gate.stream_out, "case_event", rows, now=now)
+
+
+async def send_units(unit_codes: Sequence[str], *, settings: InnerSettings, now: datetime) -> None:
+    """Put these units into the outgoing stream; a unit does not change here, so it is version 1."""
+    units = await _query(
+        """select u.*, (u.area_m2 * 10000)::bigint as area
+           from unnest($1::text[]) with ordinality as wanted (unit_code, place)
+             join unit u using (unit_code) order by place""",
+        list(unit_codes),
+    )
+    rows = [
+        UnitRow(
+            source=settings.source,
+            source_id=unit["unit_code"],
+            version=1,
+            region=unit["district_id"],
+            unit_code=unit["unit_code"],
+            parcel_code=unit["unit_code"][:19],
+            natural_building=unit["unit_code"][:24],
+            logical_building=unit["unit_code"][20:24],
+            floor=unit["floor"],
+            actual_floor=None,
+            room=unit["room"],
+            address=unit["address"],
+            usage=USAGES.get(unit["usage"], ""),
+            structure="3",
+            building_area=unit["area"],
+            inner_area=None,
+            shared_area=None,
+            house_code="",
+            project=unit["project"],
+            state="current",
+        )
+        for unit in units
+    ]
+    await sending.put_rows(settings.gate.stream_out, "unit", rows, now=now)
+
+
+USAGES = {"住宅": "11", "商业服务": "31"}
+"""房屋用途 (code table FWYT)."""
+
+
+async def send_rights(right_ids: Sequence[UUID], *, settings: InnerSettings, now: datetime) -> None:
+    """Put the newest state of these rights, and of their certificates, into the stream."""
+    wanted = list(right_ids)
+    rights = await _query(
+        """select r.*, u.district_id, c.number, c.version as certificate_version,
+             c.kind as certificate_kind, c.print_no, c.issued_at, c.state as certificate_state
+           from unnest($1::uuid[]) with ordinality as wanted (id, place)
+             join right_entry r using (id) join unit u on u.unit_code = r.unit_id
+             join certificate c on c.right_id = r.id
+           order by place""",
+        wanted,
+    )
+    holders = await _grouped(
+        "select * from right_holder where right_id = any($1::uuid[]) order by right_id, seq",
+        "right_id",
+        wanted,
+    )
+    held = {right_id: [_holder(row) for row in rows] for right_id, rows in holders.items()}
+    stream = settings.gate.stream_out
+    await sending.put_rows(
+        stream, "right", [_right(row, held[row["id"]], settings.source) for row in rights], now=now
+    )
+    certificates = [_certificate(row, held[row["id"]], settings.source) for row in rights]
+    await sending.put_rows(stream, "certificate", certificates, now=now)
+
+
+async def send_restrictions(
+    restriction_ids: Sequence[UUID], *, settings: InnerSettings, now: datetime
+) -> None:
+    """Put the newest state of these restrictions into the outgoing stream."""
+    found = await _query(
+        """select r.*, u.district_id
+           from unnest($1::uuid[]) with ordinality as wanted (id, place)
+             join restriction_entry r using (id) join unit u on u.unit_code = r.unit_id
+           order by place""",
+        list(restriction_ids),
+    )
+    rows = [
+        RestrictionRow(
+            source=settings.source,
+            source_id=row["restriction_no"],
+            region=row["district_id"],
+            unit_code=row["unit_id"],
+            **{
+                name: row[name]
+                for name in (
+                    "version", "kind", "organ", "document_no", "since", "until", "scope",
+                    "queue_position", "state", "registered_at", "lifted_at", "lifted_by",
+                    "lifted_document_no",
+                )
+            },
+        )
+        for row in found
+    ]  # fmt: skip
+    await sending.put_rows(settings.gate.stream_out, "restriction", rows, now=now)
 
 
 async def case_rows(case_ids: Sequence[UUID], *, source: str) -> list[CaseRow]:
@@ -136,6 +267,52 @@ async def bill_rows(bill_ids: Sequence[UUID], *, source: str) -> list[FeeBillRow
         )
         for bill in bills
     ]
+
+
+def _right(row: dict[str, Any], holders: list[HolderRow], source: str) -> RightRow:
+    return RightRow(
+        source=source,
+        source_id=row["right_no"],
+        region=row["district_id"],
+        unit_code=row["unit_id"],
+        holders=holders,
+        certificate_no=row["number"],
+        case_source_id=row["case_no"],
+        **{
+            name: row[name]
+            for name in (
+                "version", "kind", "national_code", "holding", "registered_at", "until", "state",
+                "secured_fen", "debt_from", "debt_until", "rank", "transfer_limited",
+            )
+        },
+    )  # fmt: skip
+
+
+def _certificate(row: dict[str, Any], holders: list[HolderRow], source: str) -> CertificateRow:
+    return CertificateRow(
+        source=source,
+        source_id=row["right_no"],
+        version=row["certificate_version"],
+        region=row["district_id"],
+        number=row["number"],
+        kind=row["certificate_kind"],
+        print_no=row["print_no"],
+        holders=holders,
+        unit_codes=[row["unit_id"]],
+        issued_at=row["issued_at"],
+        state=row["certificate_state"],
+    )
+
+
+def _holder(row: dict[str, Any]) -> HolderRow:
+    return HolderRow(
+        name=row["name"],
+        id_type=row["id_type"],
+        id_no=row["id_no"],
+        kind=row["kind"],
+        share_numerator=row["share_numerator"],
+        share_denominator=row["share_denominator"],
+    )
 
 
 def _party(row: dict[str, Any]) -> PartyRow:

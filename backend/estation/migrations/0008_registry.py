@@ -39,7 +39,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0003_payments')]
+    dependencies = [('estation', '0005_refunds')]
 
     initial = False
 

@@ -20,7 +20,7 @@ from estation.inner.errors import (
     TextMissing,
     UnitNotFound,
 )
-from estation.inner.models import Case, CaseParty, CaseStage
+from estation.inner.models import Case, CaseEvent, CaseParty, CaseStage
 from estation.inner.rules import CaseState, Stage, StageState
 from estation.settings import InnerSettings
 from estation.shared import identity_papers, ids
@@ -97,7 +97,14 @@ async def open_cases(
         )
         await _write_parties(case_ids, new_cases, now)
         await _write_stages(case_ids, new_cases, now)
+        events = [
+            event
+            for case_id, new in zip(case_ids, new_cases, strict=True)
+            for event in _events_so_far(case_id, new, now)
+        ]
+        await CaseEvent.bulk_create(events, batch_size=BATCH)
         await outgoing.send_cases(case_ids, settings=settings, now=now)
+        await outgoing.send_events([event.id for event in events], settings=settings, now=now)
     log.info("cases_opened", count=len(numbers), first=numbers[0] if numbers else "")
     return numbers
 
@@ -134,10 +141,14 @@ async def advance_stage(
         rules.check_stage_move(stages, stage, to, unpaid_bills=unpaid)
         stages[stage] = to
         await CaseStage.filter(case_id=case["id"], stage=stage).update(state=to, at=now, note=note)
+        state = rules.case_state_after(stages)
         await Case.filter(id=case["id"]).update(
-            version=case["version"] + 1, state=rules.case_state_after(stages), changed_at=now
+            version=case["version"] + 1, state=state, changed_at=now
         )
+        events = await _events_of_move(case["id"], stage, to, note, state, now)
+        await CaseEvent.bulk_create(events)
         await outgoing.send_cases([case["id"]], settings=settings, now=now)
+        await outgoing.send_events([event.id for event in events], settings=settings, now=now)
     log.info("case_stage_moved", case_no=case_no, stage=stage.value, to=to.value)
 
 
@@ -208,6 +219,60 @@ async def _write_stages(
             for seq, stage in enumerate(Stage, 1)
         ],
         batch_size=BATCH,
+    )
+
+
+def _events_so_far(case_id: UUID, new: NewCase, now: datetime) -> list[CaseEvent]:
+    """What is known of a case that is taken in or taken over, in the order it happened."""
+    moved = sorted(
+        (stage.at, place, name, stage)
+        for place, name in enumerate(Stage)
+        if (stage := new.stages.get(name)) and stage.at and stage.state is not StageState.WAITING
+    )
+    events = [_event(case_id, 1, "opened", CaseState.OPEN, new.opened_at, now)]
+    for at, _, name, stage in moved:
+        seq = len(events) + 1
+        events.append(
+            _event(case_id, seq, "stage_moved", stage.state, at, now, stage=name, note=stage.note)
+        )
+    if new.state is not CaseState.OPEN:
+        # `closed` and `withdrawn` are the state's own words.
+        at = max(event.at for event in events)
+        events.append(_event(case_id, len(events) + 1, new.state.value, new.state, at, now))
+    return events
+
+
+async def _events_of_move(
+    case_id: UUID, stage: Stage, to: StageState, note: str, state: CaseState, now: datetime
+) -> list[CaseEvent]:
+    """The case's row is locked, so the numbers have no gap."""
+    seq = await CaseEvent.filter(case_id=case_id).count()
+    events = [_event(case_id, seq + 1, "stage_moved", to, now, now, stage=stage, note=note)]
+    if state is not CaseState.OPEN:
+        events.append(_event(case_id, seq + 2, state.value, state, now, now))
+    return events
+
+
+def _event(
+    case_id: UUID,
+    seq: int,
+    what: str,
+    state: StageState | CaseState,
+    at: datetime,
+    now: datetime,
+    *,
+    stage: Stage | None = None,
+    note: str = "",
+) -> CaseEvent:
+    return CaseEvent(
+        id=ids.row_id(now),
+        case_id=case_id,
+        seq=seq,
+        what=what,
+        stage=stage.value if stage else "",
+        state=state.value,
+        at=at,
+        note=note,
     )
 
 

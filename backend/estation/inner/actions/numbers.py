@@ -28,6 +28,22 @@ async def take_numbers(prefix: str, moments: list[datetime]) -> list[str]:
     return numbers
 
 
+async def take_certificate_numbers(kind: str, years: list[int]) -> list[str]:
+    """One number per year given, e.g. 赣（2026）江城市不动产权第0000001号; `kind` title or proof.
+
+    The serial runs within kind and year, as the number's form wants it.
+    """
+    word = {"title": "权", "proof": "证明"}[kind]
+    next_serial = {}
+    for year in sorted(set(years)):
+        next_serial[year] = await _reserve(f"ZH{kind}{year}", years.count(year))
+    numbers = []
+    for year in years:
+        numbers.append(f"赣（{year}）江城市不动产{word}第{next_serial[year]:07d}号")
+        next_serial[year] += 1
+    return numbers
+
+
 async def _reserve(series: str, count: int) -> int:
     """The first of `count` serials that now belong to the caller."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

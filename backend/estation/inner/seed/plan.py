@@ -57,6 +57,9 @@ class PlannedUnit:
     address: str
     usage: str
     area_m2: str
+    project: str = ""
+    floor: str = ""
+    room: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class _Planner:
         ]
         cases.sort(key=lambda planned: planned.case.opened_at)
         while len(self._units) < UNITS:
-            self._unit(self._dice.choice((*URBAN, COUNTY)), "住宅", self._area())
+            self._building(self._dice.choice((*URBAN, COUNTY)))
         return CityPlan(self._units, self._with_changes(cases))
 
     def _case(
@@ -228,9 +231,34 @@ class _Planner:
         estate = self._dice.choice(people.ESTATES[district])
         name = dict(people.DISTRICTS)[district]
         address = f"江城市{name}{estate}{building}幢{floor}{door:02d}室"
-        made = PlannedUnit(code, district, address, usage, area_m2)
+        made = PlannedUnit(
+            code, district, address, usage, area_m2, estate, str(floor), f"{floor}{door:02d}"
+        )
         self._units.append(made)
         return made
+
+    def _building(self, district: str) -> None:
+        """One building of up to ten floors with four flats each, all on one parcel."""
+        place = len(self._units) + 1
+        parcel = f"{district}{self._dice.randrange(1, 30):03d}{self._dice.randrange(1, 40):03d}"
+        estate = self._dice.choice(people.ESTATES[district])
+        name = dict(people.DISTRICTS)[district]
+        building = self._dice.randrange(30, 60)
+        areas = [self._area() for _ in range(4)]
+        for flat in range(min(40, UNITS - len(self._units))):
+            floor, door = flat // 4 + 1, flat % 4 + 1
+            self._units.append(
+                PlannedUnit(
+                    f"{parcel}GB{place:05d}F{building:04d}{flat + 1:04d}",
+                    district,
+                    f"江城市{name}{estate}{building}幢{floor}{door:02d}室",
+                    "住宅",
+                    areas[door - 1],
+                    estate,
+                    str(floor),
+                    f"{floor}{door:02d}",
+                )
+            )
 
     def _moments(self, days_ago: int, count: int) -> list[datetime]:
         """`count` moments in office hours, rising, the first `days_ago` days back."""

@@ -9,12 +9,13 @@ from decimal import Decimal
 from tortoise import Tortoise
 
 from estation.inner import personas
-from estation.inner.actions import bills, cases
+from estation.inner.actions import bills, cases, register
 from estation.inner.actions.bills import NewBill
 from estation.inner.models import District, Hall, StaffUser, Unit
 from estation.inner.rules import Item
 from estation.inner.seed import people
 from estation.inner.seed.plan import CityPlan, PlannedBill, plan_city
+from estation.inner.seed.register import plan_register
 from estation.settings import InnerSettings
 from estation.shared import ids, passwords
 from estation.shared.transactions import in_transaction
@@ -50,31 +51,35 @@ async def seed_city(
         await tx.execute_query("select pg_advisory_xact_lock($1)", [_LOCK])
         made = not await District.exists()
         if made:
-            await _write_places(plan)
+            await _write_places(plan, settings=settings, now=now)
             progress("不动产单元", len(plan.units), len(plan.units))
             await _write_staff(now)
-            await _write_cases_and_bills(plan, settings=settings, now=now, progress=progress)
+            case_nos = await _write_cases_and_bills(
+                plan, settings=settings, now=now, progress=progress
+            )
+            await _write_register(plan, case_nos, settings=settings, now=now, progress=progress)
     return await _count(made)
 
 
-async def _write_places(plan: CityPlan) -> None:
+async def _write_places(plan: CityPlan, *, settings: InnerSettings, now: datetime) -> None:
     await District.bulk_create([District(code=code, name=name) for code, name in people.DISTRICTS])
     await Hall.bulk_create(
         [Hall(code=code, name=name, district_id=district) for code, name, district in people.HALLS]
     )
-    await Unit.bulk_create(
-        [
-            Unit(
-                unit_code=unit.unit_code,
-                district_id=unit.district,
-                address=unit.address,
-                usage=unit.usage,
-                area_m2=Decimal(unit.area_m2),
-            )
-            for unit in plan.units
-        ],
-        batch_size=500,
-    )
+    units = [
+        Unit(
+            unit_code=unit.unit_code,
+            district_id=unit.district,
+            address=unit.address,
+            usage=unit.usage,
+            area_m2=Decimal(unit.area_m2),
+            project=unit.project,
+            floor=unit.floor,
+            room=unit.room,
+        )
+        for unit in plan.units
+    ]
+    await register.add_units(units, settings=settings, now=now)
 
 
 async def _write_staff(now: datetime) -> None:
@@ -98,7 +103,8 @@ async def _write_staff(now: datetime) -> None:
 
 async def _write_cases_and_bills(
     plan: CityPlan, *, settings: InnerSettings, now: datetime, progress: Progress
-) -> None:
+) -> list[str]:
+    """The cases' 受理号, in the plan's order."""
     case_nos = await cases.open_cases(
         [planned.case for planned in plan.cases], settings=settings, now=now
     )
@@ -119,6 +125,21 @@ async def _write_cases_and_bills(
     for bill_no, (_, bill) in zip(bill_nos, planned_bills, strict=True):
         await _change(bill_no, bill, settings)
     progress("修改与撤回", len(bill_nos), len(planned_bills))
+    return case_nos
+
+
+async def _write_register(
+    plan: CityPlan,
+    case_nos: list[str],
+    *,
+    settings: InnerSettings,
+    now: datetime,
+    progress: Progress,
+) -> None:
+    entries = plan_register(plan, case_nos, now)
+    await register.register_rights(entries.rights, settings=settings, now=now)
+    await register.register_restrictions(entries.restrictions, settings=settings, now=now)
+    progress("登记簿", len(entries.rights), len(entries.rights))
 
 
 def _new_bill(case_no: str, bill: PlannedBill, now: datetime) -> NewBill:
