@@ -17,8 +17,8 @@ log = structlog.get_logger()
 
 
 def make_handler(clock: Clock) -> Handler:
-    """The handler of topic `refund_order`. Raises RowRefused for another source's order; one
-    that cannot be followed is answered, not refused: the stream goes on.
+    """The handler of topic `refund_order`. Raises RowRefused for an order of another source
+    or region; one that cannot be followed is answered, not refused: the stream goes on.
 
     The channels' limits count from now, not from when the centre sealed the file.
     """
@@ -26,8 +26,9 @@ def make_handler(clock: Clock) -> Handler:
     async def apply_refund_orders(rows: Sequence[Struct], arrival: Arrival) -> None:
         orders = [cast("RefundOrderRow", row) for row in rows]
         for order in orders:
-            if not arrival.is_from(order.source):
-                raise RowRefused(f"refund_order {order.source_id} v{order.version}: source")
+            fault = arrival.fault_of(order)
+            if fault:
+                raise RowRefused(f"refund_order {order.source_id} v{order.version}: {fault}")
         await follow_orders(Tortoise.get_connection("default"), orders, now=clock())
         log.info(
             "refund_orders_applied", stream=arrival.stream, seq=arrival.seq, orders=len(orders)
