@@ -201,11 +201,14 @@ async def mark_refunded(bills: Sequence[tuple[UUID, int]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class IncomingBill:
-    """A bill as it came through the gate, its payer found among the persons."""
+    """A bill as it came through the gate, its payer found among the persons.
+
+    `digest` is that of the row as it came, None when it came from nowhere.
+    """
 
     row: FeeBillRow
     payer_id: UUID
-    sent: AsSent
+    digest: bytes | None = None
 
 
 BillKey = tuple[str, str]
@@ -213,14 +216,13 @@ BillKey = tuple[str, str]
 
 
 async def merge_bills(
-    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], *, vault: Vault, data_as_of: datetime
+    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], *, data_as_of: datetime
 ) -> Mapping[Change, int]:
     """Apply replicated bills: newer versions win, repeats and older ones change nothing.
 
     A handful of statements however many bills; how many bills met which fate. Every version's
-    items are kept, and the whole row where it says more than we know. News about a bill that
-    is paid here changes neither its state nor its amount: it becomes an outbox message
-    CHANGED_AFTER_PAYMENT.
+    items are kept. News about a bill that is paid here changes neither its state nor its
+    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT.
     """
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
     known = await _known(db, list(newest))
@@ -239,8 +241,34 @@ async def merge_bills(
     await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
     await _put_items(db, bills, known, bill_ids, data_as_of)
-    await _keep_as_sent(db, [bill for bill in bills if bill.sent.says_more], vault, data_as_of)
     return {change: len(met) for change, met in fates.items()}
+
+
+async def keep_as_sent(
+    db: BaseDBAsyncClient,
+    bills: Sequence[tuple[FeeBillRow, AsSent]],
+    *,
+    vault: Vault,
+    data_as_of: datetime,
+) -> None:
+    """Keep the whole row, sealed, of every version that says more than we know. Once each."""
+    more = [(row, sent) for row, sent in bills if sent.says_more]
+    if not more:
+        return
+    row_ids = ids.row_id_texts(data_as_of, len(more))
+    rows = (
+        (
+            row_id,
+            row.source,
+            row.source_id,
+            row.version,
+            vault.seal(sent.body.decode()),
+            data_as_of,
+        )
+        for row_id, (row, sent) in zip(row_ids, more, strict=True)
+    )
+    async with staged(db, "bill_as_sent", _AS_SENT, rows):
+        await db.execute_query(_KEEP_AS_SENT)
 
 
 Known = Mapping[BillKey, tuple[UUID, int]]
@@ -311,20 +339,6 @@ async def _put_items(
             await db.execute_query(_MERGE_ITEMS)
 
 
-async def _keep_as_sent(
-    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], vault: Vault, data_as_of: datetime
-) -> None:
-    if not bills:
-        return
-    row_ids = ids.row_id_texts(data_as_of, len(bills))
-    rows = (
-        (row_id, *_key(bill), _version(bill), vault.seal(bill.sent.body.decode()), data_as_of)
-        for row_id, bill in zip(row_ids, bills, strict=True)
-    )
-    async with staged(db, "bill_as_sent", _AS_SENT, rows):
-        await db.execute_query(_KEEP_AS_SENT)
-
-
 def _key(bill: IncomingBill) -> BillKey:
     return bill.row.source, bill.row.source_id
 
@@ -354,7 +368,7 @@ def _heads(
             row.issued_at,
             row.due_on,
             data_as_of,
-            bill.sent.digest,
+            bill.digest,
         )
 
 
@@ -383,7 +397,7 @@ def _news(bills: Sequence[IncomingBill], now: datetime) -> str:
                 "version": bill.row.version,
                 "state": STATE_OF_ROW[bill.row.state],
                 "total_fen": bill.row.total_fen,
-                "digest": bill.sent.digest.hex(),
+                "digest": bill.digest.hex() if bill.digest else None,
             }
             for row_id, bill in zip(ids.row_ids(now, len(bills)), bills, strict=True)
         ]

@@ -7,7 +7,7 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 
-from estation.fees.actions import IncomingBill, merge_bills
+from estation.fees.actions import IncomingBill, keep_as_sent, merge_bills
 from estation.fees.rules import fault_of
 from estation.identity.api import BadPerson, upsert_persons
 from estation.outside.gate import replicas
@@ -42,15 +42,14 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
             )
         except BadPerson as bad:
             raise RowRefused(f"{_name(bills[bad.position])}: payer {bad.reason}") from None
-        fates = await merge_bills(
-            Tortoise.get_connection("default"),
-            [
-                IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], sent)
-                for bill, sent in zip(bills, arrival.as_sent(bills), strict=True)
-            ],
-            vault=vault,
-            data_as_of=arrival.watermark,
-        )
+        db = Tortoise.get_connection("default")
+        sent = list(zip(bills, arrival.as_sent(rows), strict=True))
+        incoming = [
+            IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], as_sent.digest)
+            for bill, as_sent in sent
+        ]
+        fates = await merge_bills(db, incoming, data_as_of=arrival.watermark)
+        await keep_as_sent(db, sent, vault=vault, data_as_of=arrival.watermark)
         counts = {str(fate): met for fate, met in fates.items() if met}
         log.info("fee_bills_applied", stream=arrival.stream, seq=arrival.seq, **counts)
 
