@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -453,18 +452,11 @@ def order_row(bill: Bill, order: OrderView, **changes: Any) -> RefundOrderRow:
     return RefundOrderRow(**{**values, **changes})
 
 
-async def receive(*order_rows: RefundOrderRow, source: str = "jc-center") -> None:
+async def receive(
+    *order_rows: RefundOrderRow, source: str = "jc-center", regions: Sequence[str] = ()
+) -> None:
     handler = packets.make_handler(lambda: later(hours=1))
-    arrival = cast(
-        Arrival,
-        SimpleNamespace(
-            stream=f"{source}-online",
-            seq=1,
-            watermark=later(hours=1),
-            is_from=lambda named: named == source,
-        ),
-    )
-    await handler(order_rows, arrival)
+    await handler(order_rows, Arrival(f"{source}-online", 1, later(hours=1), regions=regions))
 
 
 async def test_the_centres_order_is_followed_and_told_at_each_change(
@@ -537,6 +529,15 @@ async def test_an_order_of_another_centre_stops_at_the_door(database: str, city:
 
     with pytest.raises(RowRefused):
         await receive(order_row(bill, order), source="other-center")
+
+    assert await count("pay_refund") == 0
+
+
+async def test_an_order_of_another_region_stops_at_the_door(database: str, city: City) -> None:
+    bill, order, _ = await paid(city)
+
+    with pytest.raises(RowRefused, match="region"):
+        await receive(order_row(bill, order), regions=("999999",))
 
     assert await count("pay_refund") == 0
 
