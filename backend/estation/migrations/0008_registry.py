@@ -39,7 +39,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0005_refunds')]
+    dependencies = [('estation', '0006_pay_codes')]
 
     initial = False
 
