@@ -39,7 +39,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0006_pay_codes')]
+    dependencies = [('estation', '0007_invariants')]
 
     initial = False
 
