@@ -21,6 +21,7 @@ from estation import operating, watchdog
 from estation import settings as settings_module
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
+from estation.bench import settle as settle_bench
 from estation.demo import main as demo_main
 from estation.demo import seeding
 from estation.inner import app as inner_app
@@ -367,13 +368,25 @@ def demo(
     raise typer.Exit(demo_main.run(once=once, fresh=fresh, data=data, ports=ports))
 
 
+BENCHES = ("callback", "settle")
+
+
 @main.command()
-def bench(name: Annotated[str, typer.Argument(help="callback")], as_json: AsJson = False) -> None:
+def bench(
+    name: Annotated[str, typer.Argument(help=" | ".join(BENCHES))],
+    as_json: AsJson = False,
+    orders: Annotated[
+        str, typer.Option(help="settle: how many orders the tables hold, e.g. 10000,10000000")
+    ] = ",".join(map(str, settle_bench.SIZES)),
+) -> None:
     """Measure ours and the floor in the same run, and print the ratio."""
-    if name != "callback":
-        console.print("可用的基准：callback")
+    if name == "callback":
+        callback_bench.run(as_json=as_json)
+    elif name == "settle":
+        settle_bench.run(as_json=as_json, sizes=tuple(int(size) for size in orders.split(",")))
+    else:
+        console.print(f"可用的基准：{'、'.join(BENCHES)}")
         raise typer.Exit(2)
-    callback_bench.run(as_json=as_json)
 
 
 @main.command("check-migrations", hidden=True)

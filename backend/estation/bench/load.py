@@ -1,6 +1,8 @@
 """A load generator cheap enough not to be what is measured: raw sockets, ready-made requests.
 
-`python -m estation.bench.load FILE PORT START COUNT CONNECTIONS` prints one JSON object.
+`python -m estation.bench.load FILE PORT START COUNT CONNECTIONS RATE` prints one JSON object.
+RATE 0: every connection sends again as soon as it was answered. Otherwise requests leave at that
+many a second whatever the answers, and a wait for a free connection counts as latency.
 """
 
 import asyncio
@@ -20,18 +22,23 @@ _LENGTH = b"content-length: "
 class _Run:
     """What all connections share."""
 
-    def __init__(self, requests: list[bytes]) -> None:
+    def __init__(self, requests: list[bytes], rate: float) -> None:
         self.requests = requests
+        self.rate = rate
+        self.begun = time.perf_counter()
         self.next = 0
         self.seconds: list[float] = []
         self.bad: list[bytes] = []
         self.done = asyncio.get_running_loop().create_future()
 
-    def take(self) -> bytes | None:
+    def take(self) -> tuple[bytes, float] | None:
+        """The next request and when it is due."""
         if self.next >= len(self.requests):
             return None
         self.next += 1
-        return self.requests[self.next - 1]
+        now = time.perf_counter()
+        due = self.begun + self.next / self.rate if self.rate else now
+        return self.requests[self.next - 1], due
 
     def answered(self, seconds: float, answer: bytes) -> None:
         self.seconds.append(seconds)
@@ -71,16 +78,22 @@ class _Connection(asyncio.Protocol):
             self._run.done.set_exception(ConnectionError("the server hung up"))
 
     def _send(self) -> None:
-        request = self._run.take()
-        if request is None:
+        taken = self._run.take()
+        if taken is None:
             self._sent_at = 0.0
             return
-        self._sent_at = time.perf_counter()
-        self._transport.write(request)
+        request, self._sent_at = taken
+        early = self._sent_at - time.perf_counter()
+        if early <= 0:
+            self._transport.write(request)
+        else:
+            asyncio.get_running_loop().call_later(early, self._transport.write, request)
 
 
-async def _load(requests: list[bytes], port: int, connections: int) -> dict[str, object]:
-    run = _Run(requests)
+async def _load(
+    requests: list[bytes], port: int, connections: int, rate: float
+) -> dict[str, object]:
+    run = _Run(requests, rate)
     loop = asyncio.get_running_loop()
     begun = time.perf_counter()
     await asyncio.gather(
@@ -103,9 +116,9 @@ async def _load(requests: list[bytes], port: int, connections: int) -> dict[str,
 
 
 def main() -> None:
-    file, port, start, count, connections = sys.argv[1:]
+    file, port, start, count, connections, rate = sys.argv[1:]
     requests = read_notices(Path(file))[int(start) : int(start) + int(count)]
-    result = uvloop.run(_load(requests, int(port), int(connections)))
+    result = uvloop.run(_load(requests, int(port), int(connections), float(rate)))
     sys.stdout.write(json.dumps(result) + "\n")
 
 

@@ -45,46 +45,82 @@ _STEPS = (
               now() + interval '1 hour', now() + interval '10 minutes', 0, '', '' from made""",
 )
 
-_HISTORY = """
-with posted as (
-    insert into ledger_transfer (id, idempotency_key, input_hash, kind, region, order_id, our_no,
-                                 channel_no, occurred_at, posted_at)
-    select uuidv7(), 'arrival:' || $1 || ':past' || n, md5(n::text), 'payment', '360101',
-           uuidv7(), 'PAST' || n, 'past' || n, now() - interval '1 day', now()
-    from generate_series(1, $2::int) as n
-    returning id
-), told as (
-    insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no, plaintext,
-                            received_at, handled_at, outcome, tries, last_error)
-    select uuidv7(), 'wechat_pay', $1, 'past' || n, 'TRANSACTION.SUCCESS', 'PAST' || n,
-           '{"trade_state": "SUCCESS"}', now(), now(), 'applied', 0, ''
-    from generate_series(1, $2::int) as n
-), sent as (
-    insert into outbox_message (id, topic, body, created_at, not_before, sent_at, tries,
-                                last_error)
-    select uuidv7(), 'receipt', '{}', now(), now(), now(), 1, ''
-    from generate_series(1, $2::int)
+_HISTORY = (
+    """create temp table past as
+       select n, uuidv7() as order_id, uuidv7() as bill_id, uuidv7() as transfer_id,
+              'PAST' || lpad(n::text, 12, '0') as number, 9000 + n % 1000 as fen,
+              now() - interval '1 day' as at
+       from generate_series($2::int + 1, $3::int) as n where $1::text <> ''""",
+    """insert into bill (id, source, source_id, version, region, bill_no, case_source_id, payer_id,
+                         title, state, total_fen, issued_at, data_as_of, paid_at, paid_version)
+       select bill_id, 'bench', number, 1, '360101', number, 'case', uuidv7(), '存量房买卖税费',
+              'paid', fen, at, at, at, 1 from past""",
+    """insert into pay_order (id, order_no, region, payer_id, amount_fen, state, created_at,
+                              expires_at, paid_at, close_reason)
+       select order_id, number, '360101', uuidv7(), fen, 'paid', at, at, at, '' from past""",
+    """insert into pay_order_bill (id, order_id, bill_id, bill_no, title, bill_version, amount_fen,
+                                   is_open)
+       select uuidv7(), order_id, bill_id, number, '存量房买卖税费', 1, fen, false from past""",
+    """insert into pay_order_split (id, order_id, bill_id, payee_code, payee_name, amount_fen,
+                                    receipt_no)
+       select uuidv7(), order_id, bill_id, payee, payee,
+              case when seq = 1 then fen - 8000 else 8000 end, number || '-' || seq
+       from past, (values (1, 'treasury'), (2, 'non_tax')) as i(seq, payee)""",
+    """insert into pay_attempt (id, order_id, channel, account_id, scene, out_trade_no, amount_fen,
+                                state, channel_trade_no, paid_fen, paid_at, created_at, expires_at,
+                                queries, refusal, close_reason)
+       select uuidv7(), order_id, 'wechat_pay', $1, 'native', number, fen, 'paid', number, fen,
+              at, at, at, 0, '', '' from past""",
+    """insert into ledger_transfer (id, idempotency_key, input_hash, kind, region, order_id, our_no,
+                                    channel_no, occurred_at, posted_at)
+       select transfer_id, 'arrival:' || $1 || ':' || number, md5(number), 'payment', '360101',
+              order_id, number, number, at, at from past""",
+    """insert into ledger_entry (id, transfer_id, account, debit_fen, credit_fen)
+       select uuidv7(), transfer_id, account, debit, credit
+       from past, lateral (values ('channel_clearing:' || $1, fen, 0),
+                                  ('payee_payable:treasury', 0, fen - 8000),
+                                  ('payee_payable:non_tax', 0, 8000)) as leg(account, debit, credit)
+    """,
+    """insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no, plaintext,
+                               received_at, handled_at, outcome, tries, last_error)
+       select uuidv7(), 'wechat_pay', $1, number, 'TRANSACTION.SUCCESS', number,
+              '{"trade_state": "SUCCESS"}', at, at, 'applied', 0, '' from past""",
+    """insert into outbox_message (id, topic, body, created_at, not_before, sent_at, tries,
+                                   last_error)
+       select uuidv7(), 'receipt', '{}', at, at, at, 1, '' from past""",
+    "drop table past",
 )
-insert into ledger_entry (id, transfer_id, account, debit_fen, credit_fen)
-select uuidv7(), id, account, debit, credit
-from posted, (values ('channel_clearing:' || $1, 8000, 0), ('payee_payable:non_tax', 0, 8000))
-    as leg(account, debit, credit)"""
 # A city that has been running: empty tables would lead the planner astray for the whole run.
 
 
 PAST = 20_000
-"""Payments settled before the run."""
+"""Orders settled before the run, unless the run asks for another history."""
+
+CHUNK = 500_000
 
 
-async def make_orders(dsn: str, *, count: int, account_id: str) -> None:
-    """`count` orders of two payees whose live attempts the notices will pay."""
+async def make_orders(dsn: str, *, count: int, account_id: str, first: int = 0) -> None:
+    """`count` orders of two payees, numbered from `first`, whose live attempts will be paid."""
     connection: Any = await asyncpg.connect(dsn)
     try:
         for step in _STEPS:
-            await connection.execute(step, *_arguments(step, count, account_id))
-        await connection.execute(_HISTORY, account_id, PAST)
+            await connection.execute(step, *_arguments(step, first, count, account_id))
+        await connection.execute("drop table made")
         await connection.execute("vacuum analyze")
         await connection.execute("checkpoint")
+    finally:
+        await connection.close()
+
+
+async def make_history(dsn: str, *, last: int, account_id: str, first: int = 0) -> None:
+    """Settled orders with everything that belongs to them, numbers first+1 … last."""
+    connection: Any = await asyncpg.connect(dsn, command_timeout=3600)
+    try:
+        for low in range(first, last, CHUNK):
+            high = min(low + CHUNK, last)
+            for step in _HISTORY:
+                arguments = [account_id, low, high]
+                await connection.execute(step, *_needed(step, arguments))
     finally:
         await connection.close()
 
@@ -94,7 +130,8 @@ async def settled(dsn: str) -> tuple[int, int, int]:
     connection: Any = await asyncpg.connect(dsn)
     try:
         row = await connection.fetchrow(
-            """select (select count(*) from pay_order where state = 'paid'),
+            """select (select count(*) from pay_order where state = 'paid'
+                       and order_no like 'BENCH%'),
                       (select count(*) from ledger_transfer where our_no like 'BENCH%'),
                       (select coalesce(sum(debit_fen) - sum(credit_fen), 0) from ledger_entry)"""
         )
@@ -103,8 +140,15 @@ async def settled(dsn: str) -> tuple[int, int, int]:
         await connection.close()
 
 
-def _arguments(step: str, count: int, account_id: str) -> list[object]:
+def _arguments(step: str, first: int, count: int, account_id: str) -> list[object]:
     if "$2" in step:
-        numbers = range(count)
+        numbers = range(first, first + count)
         return [[trade_number(n) for n in numbers], [amount_fen(n) for n in numbers]]
     return [account_id] if "$1" in step else []
+
+
+def _needed(step: str, arguments: list[Any]) -> list[Any]:
+    """A prepared statement takes exactly the arguments that it names."""
+    if "$3" in step:
+        return arguments
+    return arguments[:1] if "$1" in step else []

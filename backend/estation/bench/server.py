@@ -1,4 +1,4 @@
-"""The three programs that are measured, each one worker: `python -m estation.bench.server KIND`.
+"""The programs that are measured: `python -m estation.bench.server KIND WORKERS`.
 
 bare: an answer of the right size. verify: our channel client opens the notice (signature, age,
 decryption, addressee, money) and nothing is kept. full: the online program itself.
@@ -64,7 +64,7 @@ async def _verify(request: Request[Any, Any], account: str) -> HTTPResponse:
 
 
 def main() -> None:
-    kind = sys.argv[1]
+    kind, workers = sys.argv[1], int(sys.argv[2])
     settings = Settings.read()
     logs.configure(as_json=True)
 
@@ -73,7 +73,7 @@ def main() -> None:
             return online.create_app(name="bench-full", settings=settings)
         return create_floor(kind, settings)
 
-    watchdog.serve(factory, host=settings.host, port=settings.port, workers=1)
+    watchdog.serve(factory, host=settings.host, port=settings.port, workers=workers)
 
 
 if __name__ == "__main__":
