@@ -21,7 +21,8 @@ class Transfer(Model):
     order_id = fields.UUIDField(null=True, db_index=True)
     our_no = fields.CharField(max_length=64)  # our out_trade_no
     channel_no = fields.CharField(max_length=64)  # the channel's trade number
-    occurred_at: datetime = fields.DatetimeField(db_index=True)  # the channel's clock
+    # The channel's clock. The index is a block range one (migration 0014).
+    occurred_at: datetime = fields.DatetimeField(db_index=True)
     posted_at: datetime = fields.DatetimeField()
     reverses_id = fields.UUIDField(null=True)  # the transfer that this one undoes; unique
     # Besides, `posted_xid` (xid8): the database transaction that posted it, filled in by the
