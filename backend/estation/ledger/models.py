@@ -21,7 +21,7 @@ class Transfer(Model):
     order_id = fields.UUIDField(null=True, db_index=True)
     our_no = fields.CharField(max_length=64)  # our out_trade_no
     channel_no = fields.CharField(max_length=64)  # the channel's trade number
-    # The channel's clock. The index is a block range one (migration 0014).
+    # The channel's clock. The index is a block range one (migration 0009).
     occurred_at: datetime = fields.DatetimeField(db_index=True)
     posted_at: datetime = fields.DatetimeField()
     reverses_id = fields.UUIDField(null=True)  # the transfer that this one undoes; unique

@@ -44,7 +44,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0005_refunds")]
+    dependencies = [("estation", "0008_registry")]
 
     operations = [
         ops.RunSQL(_DROP.format(table="ledger_entry", kinds="{p,u,f}")),
