@@ -62,6 +62,7 @@ async def test_bad_days_accounts_and_files_are_refused(desk: Desk) -> None:
     assert await desk.post("/staff/splits", day="yesterday", account_id=WECHAT) == 422
     assert await desk.post("/staff/splits", day=str(DAY), account_id="wechat_pay:9") == 404
     assert await desk.get("/staff/splits/FZ1.csv") == 404
+    assert await desk.get(f"/staff/splits/{'F' * 33}.csv") == 404
     tomorrow = str(NOW.date() + timedelta(days=1))
     assert await desk.post("/staff/splits", day=tomorrow, account_id=WECHAT) == 409
 
