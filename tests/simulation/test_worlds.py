@@ -22,7 +22,7 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_in_every_world_each_success_has_one_end_and_the_books_are_the_channels() -> None:
     results = running.run_all(
         running.cohorts(WORLDS), seed=SEED, processes=2, told=lambda result: None
