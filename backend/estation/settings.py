@@ -155,7 +155,8 @@ class MiniProgram(Strict):
 
 
 class Gate(Strict):
-    """Folders and keys of this side; streams are named `<source>-<destination>`."""
+    """Folders and keys of this side and its first peer; streams are named
+    `<source>-<destination>`. Further peers are added by command (`estation gate add-source`)."""
 
     folder: Path
     stream_in: str
@@ -164,6 +165,8 @@ class Gate(Strict):
     peer_public_key_file: str
     pack_max_rows: int = 5000
     pack_max_age_seconds: float = 1.0
+    regions: list[str] = []  # beginnings of GB/T 2260 codes the peer may write; none: any
+    late_after_seconds: int = 600  # so old a copy is said to be late
 
 
 class _FromToml(BaseSettings):

@@ -18,7 +18,9 @@ from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
-from estation.outside.gate import keys, receiving, rows, sending
+from estation.outside.gate import peering, peers, rounds, rows, sending
+from estation.outside.gate.errors import PeerUnknown
+from estation.outside.gate.peers import Peer
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
@@ -37,22 +39,26 @@ OUTBOX_BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`run` is called again `every_seconds` after it ended; an error never stops the others."""
+    """`run` is called again `every_seconds` after it ended; an error never stops the others.
+    `finish` waits for what `run` left under way."""
 
     name: str
     every_seconds: float
     run: Callable[[datetime], Awaitable[object]]
+    finish: Callable[[], Awaitable[None]] | None = None
 
 
 async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
     """Run every job until SIGTERM or SIGINT, then finish the one at hand."""
     stopping = stop_on_signals()
+    rounds.use_enough_threads()
     await Tortoise.init(
         config=settings_module.database(settings.database_url), _enable_global_fallback=True
     )
     try:
         async with open_services(settings, clock) as services:
             log.info("worker_started")
+            timetable = jobs(services)
             await asyncio.gather(
                 *(
                     repeat(
@@ -62,9 +68,10 @@ async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
                         clock=clock,
                         stopping=stopping,
                     )
-                    for job in jobs(services)
+                    for job in timetable
                 )
             )
+            await asyncio.gather(*(job.finish() for job in timetable if job.finish))
     finally:
         await Tortoise.close_connections()
         log.info("worker_stopped")
@@ -87,11 +94,11 @@ async def work_once(settings: Settings, *, clock: Clock = system_clock) -> dict[
 
 def jobs(services: Services) -> list[Job]:
     """The whole timetable."""
-    gate = _GateSide(services)
+    gate = _gate(services)
     return [
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
         Job("gate_out", 0.3, gate.pack),
-        Job("gate_in", 0.3, gate.receive),
+        Job("gate_in", 0.3, gate.receive, gate.finish),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
         Job("refunds", 1, lambda now: payment_jobs.send_refunds(services, now=now)),
@@ -147,12 +154,10 @@ def handlers(services: Services) -> dict[str, Handler]:
     """Outbox topic -> what to do; each joins the transaction that marks the message sent."""
 
     async def receipt(body: dict[str, Any], now: datetime) -> None:
-        row = rows.decode_row("receipt", body)
-        await sending.put_rows(services.settings.gate.stream_out, "receipt", [row], now=now)
+        await _send_to_source(services, "receipt", body, now)
 
     async def refund(body: dict[str, Any], now: datetime) -> None:
-        row = rows.decode_row("refund", body)
-        await sending.put_rows(services.settings.gate.stream_out, "refund", [row], now=now)
+        await _send_to_source(services, "refund", body, now)
 
     async def bill_changed(body: dict[str, Any], now: datetime) -> None:
         """The centre revised or withdrew a bill that is paid here: a person must look."""
@@ -170,39 +175,53 @@ def handlers(services: Services) -> dict[str, Handler]:
     return {"receipt": receipt, "refund": refund, "bill_changed_after_payment": bill_changed}
 
 
-class _GateSide:
-    """This side's end of the gate: packing what waits, applying what came."""
+async def _send_to_source(
+    services: Services, topic: str, body: dict[str, Any], now: datetime
+) -> None:
+    """Into the stream of the centre that issued the bill, the city's or a county's."""
+    row: Any = rows.decode_row(topic, body)
+    try:
+        stream = await peers.stream_to(row.source)
+    except PeerUnknown:
+        # Perhaps nothing was received yet since the table of peers exists.
+        await _keep_first_peer(services, now)
+        stream = await peers.stream_to(row.source)
+    await sending.put_rows(stream, topic, [row], now=now)
 
-    def __init__(self, services: Services) -> None:
-        gate = services.settings.gate
-        self._gate = gate
-        self._key = keys.load_seal_key(services.settings.secret(gate.signing_key_file))
-        self._peer = keys.load_peer_key(services.settings.secret(gate.peer_public_key_file))
-        self._handlers = {
-            **registry_packets.make_handlers(services.vault),
-            "case": case_packets.make_handler(services.vault),
-            "case_event": case_packets.make_event_handler(services.vault),
-            "fee_bill": fee_packets.make_handler(
-                services.vault, payees={payee.code for payee in services.settings.payees}
-            ),
-            "refund_order": payment_packets.make_handler(services.clock),
-        }
 
-    async def pack(self, now: datetime) -> None:
-        await sending.pack_waiting(
-            self._gate.stream_out,
-            folder=self._gate.folder / "outgoing",
-            key=self._key,
-            max_rows=self._gate.pack_max_rows,
-            now=now,
+async def _keep_first_peer(services: Services, now: datetime) -> None:
+    settings = services.settings
+    name, _ = peering.ends(settings.gate)
+    await peering.keep_first_peer(
+        settings.gate,
+        title=settings.bureau_name,
+        sources=[name],
+        secret=settings.secret,
+        now=now,
+    )
+
+
+def _gate(services: Services) -> rounds.Rounds:
+    """This side's end of the gate: packing what waits, applying what came, for every source."""
+    settings = services.settings
+    handlers = {
+        **registry_packets.make_handlers(services.vault),
+        "case": case_packets.make_handler(services.vault),
+        "case_event": case_packets.make_event_handler(services.vault),
+        "fee_bill": fee_packets.make_handler(
+            services.vault, payees={payee.code for payee in settings.payees}
+        ),
+        "refund_order": payment_packets.make_handler(services.clock),
+    }
+
+    async def pack(peer: Peer, now: datetime) -> None:
+        await rounds.pack_for(
+            peer, secret=settings.secret, max_rows=settings.gate.pack_max_rows, now=now
         )
 
-    async def receive(self, now: datetime) -> None:
-        await receiving.apply_incoming(
-            self._gate.stream_in,
-            folder=self._gate.folder / "incoming",
-            peer_key=self._peer,
-            handlers=self._handlers,
-            now=now,
-            reply_stream=self._gate.stream_out,
-        )
+    async def receive(peer: Peer, now: datetime) -> None:
+        await rounds.receive_from(peer, handlers=handlers, now=now)
+
+    return rounds.Rounds(
+        prepare=lambda now: _keep_first_peer(services, now), pack=pack, receive=receive
+    )

@@ -4,6 +4,7 @@ Each round is idempotent and every step a transaction of its own, so the program
 at any moment and started again, also twice at once.
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,8 @@ import structlog
 from tortoise import Tortoise
 
 from estation.inner import database, packets
-from estation.outside.gate import keys, receiving, sending
+from estation.outside.gate import peering, peers, rounds
+from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
 from estation.shared.clock import Clock, system_clock
@@ -31,54 +33,68 @@ class Round:
 
 
 class GateSide:
-    """This side's end of the gate, with its keys read once."""
+    """This side's end of the gate: one peer, the online side, that the settings name."""
 
     def __init__(self, settings: InnerSettings) -> None:
         self._settings = settings
-        self._key = keys.load_seal_key(settings.secret(settings.gate.signing_key_file))
-        self._peer = keys.load_peer_key(settings.secret(settings.gate.peer_public_key_file))
 
-    async def run_once(self, now: datetime) -> Round:
-        """Apply what lies in `incoming/`, then pack what waits into `outgoing/`.
+    async def prepare(self, now: datetime) -> None:
+        """The peer is in the table. What comes from it concerns this centre's own rows only."""
+        await peering.keep_first_peer(
+            self._settings.gate,
+            title="线上平台",
+            sources=[self._settings.source],
+            secret=self._settings.secret,
+            now=now,
+        )
 
-        Packing also sends the heartbeat when it is due. Each is bounded; call again for more.
-        """
-        gate = self._settings.gate
-        received = await receiving.apply_incoming(
-            gate.stream_in,
-            folder=gate.folder / "incoming",
-            peer_key=self._peer,
+    async def pack(self, peer: Peer, now: datetime) -> list[int]:
+        """Pack what waits into `outgoing/`; also the heartbeat when it is due."""
+        return await rounds.pack_for(
+            peer,
+            secret=self._settings.secret,
+            max_rows=self._settings.gate.pack_max_rows,
+            now=now,
+        )
+
+    async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
+        """Apply what lies in `incoming/`."""
+        return await rounds.receive_from(
+            peer,
             handlers=packets.make_handlers(source=self._settings.source, now=now),
             now=now,
-            reply_stream=gate.stream_out,
         )
-        packed = await sending.pack_waiting(
-            gate.stream_out,
-            folder=gate.folder / "outgoing",
-            key=self._key,
-            max_rows=gate.pack_max_rows,
-            now=now,
-        )
-        return Round(received, packed)
 
 
 async def run_once(settings: InnerSettings, now: datetime) -> Round:
-    """One round on an initialised database, for tests and tools."""
-    return await GateSide(settings).run_once(now)
+    """One round on an initialised database, for tests and tools: apply, then pack. Each is
+    bounded; call again for more."""
+    side = GateSide(settings)
+    await side.prepare(now)
+    name, _ = peering.ends(settings.gate)
+    peer = await peers.peer_named(name)
+    received = await side.receive(peer, now)
+    return Round(received, await side.pack(peer, now))
 
 
 async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
     """Round after round until SIGTERM or SIGINT, then finish the one at hand."""
     stopping = stop_on_signals()
+    rounds.use_enough_threads()
     side = GateSide(settings)
+    turns = rounds.Rounds(prepare=side.prepare, pack=side.pack, receive=side.receive)
     await Tortoise.init(
         config=database.database(settings.database_url), _enable_global_fallback=True
     )
     try:
         log.info("inner_worker_started")
-        await repeat(
-            "gate", side.run_once, every_seconds=POLL_SECONDS, clock=clock, stopping=stopping
+        await asyncio.gather(
+            *(
+                repeat(name, run, every_seconds=POLL_SECONDS, clock=clock, stopping=stopping)
+                for name, run in (("gate_in", turns.receive), ("gate_out", turns.pack))
+            )
         )
+        await turns.finish()
     finally:
         await Tortoise.close_connections()
         log.info("inner_worker_stopped")

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from estation.shared.errors import InvalidInput, NotFound, Refused
+
 
 class Reason(StrEnum):
     """Stable codes, written into the database and shown to staff."""
@@ -45,3 +47,45 @@ class RowRefused(Exception):
 
     Any other exception of a handler means "not now": the file stays and is tried again.
     """
+
+
+class PeerUnknown(NotFound):
+    """No peer of this name, or none that speaks for this source."""
+
+    code = "gate_peer_unknown"
+    message = "光闸没有登记这个数据来源。"
+
+
+class PeerNotAcceptable(InvalidInput):
+    """A peer cannot be added or changed like this; `details["field"]` says what is wrong."""
+
+    code = "gate_peer_not_acceptable"
+    message = "登记的内容有误：名称只用小写字母、数字和连字符，区划代码为 2 至 6 位数字。"
+
+
+class PeerTaken(Refused):
+    """Another peer has this name, source, folder or key already."""
+
+    code = "gate_peer_taken"
+    message = "这个名称、来源、目录或公钥已登记给另一方。"
+
+
+class KeyNotAcceptable(InvalidInput):
+    """Not a public key that can seal packets."""
+
+    code = "gate_key_not_acceptable"
+    message = "公钥文件无法识别，应为 PEM 格式的 Ed25519 公钥。"
+
+
+class LastKey(Refused):
+    """Without this key nothing could be sealed or recognised any more."""
+
+    code = "gate_last_key"
+    message = "这是唯一有效的密钥，请先登记新的密钥再停用它。"
+
+
+class ReasonMissing(InvalidInput):
+    """What a person does to a stream is written down with the reason."""
+
+    code = "gate_reason_missing"
+    message = "请写明原因（最多 500 字）。"

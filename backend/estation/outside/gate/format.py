@@ -23,7 +23,7 @@ import zstandard
 from msgspec import Meta, Struct
 
 from estation.outside.gate.errors import BadPacket, Reason
-from estation.outside.gate.keys import PeerKey, SealKey
+from estation.outside.gate.keys import KeyRing, PeerKey, SealKey
 from estation.outside.gate.rows import NUL, Digest, Moment
 
 FORMAT: Literal["estation-gate"] = "estation-gate"
@@ -188,8 +188,16 @@ def read_head(data: bytes) -> Head:
         raise BadPacket(Reason.bad_manifest, str(problem)) from None
 
 
-def check_seal(head: Head, peer_key: PeerKey) -> None:
+def check_seal(head: Head, trusted: PeerKey | KeyRing) -> None:
     """Raises BadPacket(bad_seal) unless the peer signed exactly this manifest."""
+    if isinstance(trusted, KeyRing):
+        named = trusted.named(head.seal.key)
+        if named is None:
+            word = trusted.why_not(head.seal.key)
+            raise BadPacket(Reason.bad_seal, f"sealed by {word} key {head.seal.key!a}")
+        peer_key = named
+    else:
+        peer_key = trusted
     if (head.seal.algorithm, head.seal.key) != (peer_key.algorithm, peer_key.key_id):
         raise BadPacket(Reason.bad_seal, f"sealed by unknown key {head.seal.key!a}")
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +65,25 @@ class Ed25519Peer:
         return True
 
 
+class KeyRing:
+    """A peer's keys that count at one moment, told apart by the id that a packet names.
+
+    `refused`: key id -> why one that was or will be the peer's does not count.
+    """
+
+    def __init__(
+        self, keys: Iterable[PeerKey], *, refused: Mapping[str, str] | None = None
+    ) -> None:
+        self._keys = {key.key_id: key for key in keys}
+        self._refused = dict(refused or {})
+
+    def named(self, key_id: str) -> PeerKey | None:
+        return self._keys.get(key_id)
+
+    def why_not(self, key_id: str) -> str:
+        return self._refused.get(key_id, "unknown")
+
+
 def load_seal_key(pem: bytes) -> SealKey:
     """From a PKCS #8 PEM without password. Raises ValueError for any other key."""
     key = serialization.load_pem_private_key(pem, password=None)
@@ -111,6 +131,14 @@ def make_pair(*, private: Path, public: Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(private_pem)
     public.write_bytes(public_pem)
+
+
+def public_half(pem: bytes) -> bytes:
+    """The public PEM of a private one. Raises ValueError for a key that cannot seal."""
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("a gate signing key must be Ed25519")
+    return _public_pem(key.public_key())
 
 
 def _public_pem(key: Ed25519PublicKey) -> bytes:

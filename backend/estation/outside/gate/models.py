@@ -124,3 +124,98 @@ class ParkedRow(Model):
     class Meta:
         table = "gate_parked_row"
         unique_together = (("stream", "seq", "line"),)
+
+
+class GatePeer(Model):
+    """Another side we exchange files with: the city centre, a county, or the online side.
+
+    `regions`: GB/T 2260 codes, or beginnings of them, whose rows it may write; empty: any.
+    `folder` holds `incoming/`, `outgoing/` and `quarantine/`. `title`: what citizens call it;
+    they are told that its data are late after `late_after_seconds`. `trouble`: why its folder or
+    our key for it could not be used at the last round.
+    """
+
+    name = fields.CharField(max_length=64, primary_key=True)
+    title = fields.CharField(max_length=64)
+    folder = fields.CharField(max_length=512)
+    stream_in = fields.CharField(max_length=64)
+    stream_out = fields.CharField(max_length=64)
+    regions = fields.JSONField[list[str]]()
+    late_after_seconds = fields.IntField()
+    state = fields.CharField(max_length=16)  # active, suspended
+    trouble = fields.CharField(max_length=64, default="")
+    trouble_at: datetime | None = fields.DatetimeField(null=True)
+    created_at: datetime = fields.DatetimeField()
+    changed_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_peer"
+
+
+class GatePeerSource(Model):
+    """Which peer speaks for a source, and gets the rows that concern it: one."""
+
+    source = fields.CharField(max_length=32, primary_key=True)
+    peer = fields.CharField(max_length=64, db_index=True)
+
+    class Meta:
+        table = "gate_peer_source"
+
+
+class GateKey(Model):
+    """A key between us and one peer, from `valid_from` until `valid_until` (None: no end).
+
+    `theirs`: their public key, by which we know their packets. `ours`: we seal for them with
+    the private key in `file`, a name among the secrets; the newest valid one is used.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    peer = fields.CharField(max_length=64)
+    owner = fields.CharField(max_length=8)
+    key_id = fields.CharField(max_length=64)
+    public_pem = fields.TextField()
+    file = fields.CharField(max_length=256, default="")
+    valid_from: datetime = fields.DatetimeField()
+    valid_until: datetime | None = fields.DatetimeField(null=True)
+    created_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_key"
+        unique_together = (("peer", "owner", "key_id"),)
+
+
+class GateDestination(Model):
+    """A further folder that gets every file of a stream.
+
+    `passed_over`: packets that were no longer kept when this folder could be written again; a
+    snapshot brings what they held.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    folder = fields.CharField(max_length=512)
+    written_seq = fields.BigIntField(default=0)
+    passed_over = fields.BigIntField(default=0)
+    failure = fields.CharField(max_length=128, default="")
+    failed_at: datetime | None = fields.DatetimeField(null=True)
+    created_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_destination"
+        unique_together = (("stream", "folder"),)
+
+
+class GateDeed(Model):
+    """What a person did to a peer or stream, and why. Append-only."""
+
+    id = fields.UUIDField(primary_key=True)
+    peer = fields.CharField(max_length=64)
+    what = fields.CharField(max_length=32)
+    about = fields.CharField(max_length=128, default="")  # a packet, a key, a folder
+    by = fields.CharField(max_length=128)
+    reason = fields.CharField(max_length=512)
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_deed"
+        indexes = (("peer", "at"),)

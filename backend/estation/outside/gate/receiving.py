@@ -8,7 +8,7 @@ file again, and a second copy would only be personal data lying about.
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.outside.gate import folders, positions, reporting, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused
-from estation.outside.gate.keys import PeerKey
+from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
 from estation.outside.gate.rows import AsSent
+from estation.outside.gate.scope import Scope
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -54,10 +55,14 @@ class Arrival:
     """The JSON of the handler's rows as it came, in their order."""
     regions: Sequence[str] = ()
     """GB/T 2260 codes, or beginnings of them, that this source may write; empty: any."""
+    sources: Collection[str] = ()
+    """Those it speaks for; empty: the one its stream is named after."""
 
     def is_from(self, source: str) -> bool:
-        """Whether the stream, `<source>-<destination>`, is this source's: nobody speaks for
-        another. For destinations without a hyphen, as the online side is."""
+        """Whether this source is the stream's: nobody speaks for another. A stream is named
+        `<source>-<destination>`, for destinations without a hyphen."""
+        if self.sources:
+            return source in self.sources
         return source == self.stream.rpartition("-")[0]
 
     def covers(self, region: str) -> bool:
@@ -101,21 +106,21 @@ async def apply_incoming(
     stream: str,
     *,
     folder: Path,
-    peer_key: PeerKey,
+    peer_key: PeerKey | KeyRing,
     handlers: Mapping[str, Handler],
     now: datetime,
     reply_stream: str | None = None,
-    regions: Sequence[str] = (),
+    scope: Scope | None = None,
     max_files: int = MAX_FILES_PER_CALL,
 ) -> ReceiveReport:
     """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
 
     Within a file topics are applied in the order of `handlers`, rows of one topic in the
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
-    every few seconds at most, up to where we are. `regions`: what the source may write, for
-    the handlers to judge. Safe to run twice at once and to kill.
+    every few seconds at most, up to where we are. A row outside of `scope`, of whatever topic,
+    is a bad row. Safe to run twice at once and to kill.
     """
-    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now, regions)
+    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now, scope)
     listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
     await importer.set_strays_aside(listing.strays[:max_files])
     await importer.apply(listing.packets, max_files)
@@ -186,17 +191,17 @@ class _Importer:
         self,
         stream: str,
         folder: Path,
-        peer_key: PeerKey,
+        peer_key: PeerKey | KeyRing,
         handlers: dict[str, Handler],
         now: datetime,
-        regions: Sequence[str] = (),
+        scope: Scope | None = None,
     ) -> None:
         self._stream = stream
-        self._regions = tuple(regions)
         self._folder = folder
         self._peer_key = peer_key
         self._handlers = handlers
         self._now = now
+        self._scope = scope
         self.report = ReceiveReport()
 
     async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
@@ -296,11 +301,21 @@ class _Importer:
         for number, line in enumerate(packets.read_lines(data, head), 1):
             if line.topic in handled and line.topic in rows.TOPICS:
                 row, as_sent = _row(line, number)
+                self._require_own(row, line, number)
                 handled[line.topic].append(row)
                 sent[line.topic].append(as_sent)
             else:
+                self._require_own(rows.owner_of(line.row), line, number)
                 parked.append((number, line.topic, bytes(line.row)))
         return _Content(head, handled, sent, parked)
+
+    def _require_own(self, row: object, line: packets.Line, number: int) -> None:
+        """Also of rows that are only kept: whoever reads them later need not ask again."""
+        fault = self._scope.fault_of(row) if self._scope is not None else ""
+        if fault:
+            raise BadPacket(
+                Reason.bad_row, f"line {number}, topic {line.topic}: another {fault}'s row"
+            )
 
     async def _still_next(self, tx: BaseDBAsyncClient, position: Position) -> bool:
         if not await positions.claim(tx, self._stream):
@@ -321,7 +336,8 @@ class _Importer:
                     manifest.seq,
                     manifest.watermark,
                     content.sent[topic],
-                    self._regions,
+                    regions=self._scope.regions if self._scope else (),
+                    sources=self._scope.sources if self._scope else (),
                 )
                 await self._handle(topic, topic_rows, arrival)
         if content.parked:

@@ -412,6 +412,25 @@ def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
         raise BadRow(_without_values(str(problem))) from None
 
 
+class Owner(Struct, frozen=True):
+    """Whose a row of an unknown topic says it is; None where it does not say."""
+
+    source: Any = None
+    region: Any = None
+
+
+_owner_decoder = msgspec.json.Decoder(Owner)
+
+
+def owner_of(body: bytes | msgspec.Raw) -> Owner:
+    """Of a row nobody here understands. What is no text is no source and no region."""
+    try:
+        found = _owner_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Owner()
+    return Owner(*(x if isinstance(x, str) else None for x in (found.source, found.region)))
+
+
 @functools.cache
 def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
     return msgspec.json.Decoder(row_type)

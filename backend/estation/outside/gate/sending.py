@@ -60,7 +60,7 @@ async def put_rows(
 async def pack_waiting(
     stream: str,
     *,
-    folder: Path,
+    folder: Path | None,
     key: SealKey,
     max_rows: int = 5000,
     now: datetime,
@@ -69,12 +69,13 @@ async def pack_waiting(
 ) -> list[int]:
     """Make packets of what waits and write them into `folder` (`outgoing/`); their seqs.
 
+    Without a folder they are only made, for when it fails and there are other destinations.
     An empty packet carries the watermark when nothing left for `heartbeat_after`, or at once
     with `heartbeat`. First of all, packets a crash kept from the folder are written. At most
     MAX_PACKETS_PER_CALL packets; call again for more. Safe to run twice at once. Raises
     OSError when the folder cannot be written: nothing is lost, the next call goes on.
     """
-    await write_missing(stream, folder=folder)
+    await _write_if_possible(stream, folder)
     packed: list[int] = []
     while len(packed) < MAX_PACKETS_PER_CALL:
         due = now - (timedelta(0) if heartbeat and not packed else heartbeat_after)
@@ -86,10 +87,15 @@ async def pack_waiting(
         if seq is None:
             break
         packed.append(seq)
-        await write_missing(stream, folder=folder)
+        await _write_if_possible(stream, folder)
         if seq % _TRIM_EVERY == 0:
             await trim_sent(stream)
     return packed
+
+
+async def _write_if_possible(stream: str, folder: Path | None) -> None:
+    if folder is not None:
+        await write_missing(stream, folder=folder)
 
 
 async def write_missing(stream: str, *, folder: Path) -> int:

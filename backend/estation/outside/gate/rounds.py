@@ -1,0 +1,226 @@
+"""Packing and receiving for every peer side by side: none waits for a slow one.
+
+The peers are looked up in the table every few seconds. Each has at most one turn of a kind under
+way; a few turns work at the same time. A folder that does not answer (a hung mount) is noticed
+before its turn begins: it holds a thread, but neither a place nor a connection.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from tortoise import Tortoise
+
+from estation.outside.gate import destinations, keys, receiving, sending
+from estation.outside.gate import peers as peers_module
+from estation.outside.gate.peers import Peer
+from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.shared.looping import pause_seconds
+
+log = structlog.get_logger()
+
+LOOK_EVERY = timedelta(seconds=2)
+AT_WORK = 4
+"""Turns of one kind that work at once; each may hold a database connection or two."""
+TURN_SECONDS = 900.0
+"""The longest turn, after which it is broken off and tried again later."""
+PATIENCE_SECONDS = 0.25
+ANSWER_SECONDS = 5.0
+THREADS = 64
+
+Secret = Callable[[str], bytes]
+Work = Callable[[Peer, datetime], Awaitable[object]]
+
+
+def use_enough_threads() -> None:
+    """Folders that hang hold threads; the default handful would soon be used up by two peers."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+
+
+async def pack_for(peer: Peer, *, secret: Secret, max_rows: int, now: datetime) -> list[int]:
+    """Pack what waits for the peer and write it to its folder and further destinations.
+
+    Raises OSError when its own folder cannot be written, after the others had theirs.
+    """
+    key = keys.load_seal_key(secret(peer.signing_key(now).file))
+    failure: OSError | None = None
+    try:
+        packed = await _pack(peer, peer.outgoing, key, max_rows, now)
+    except OSError as problem:
+        if not peer.destinations:
+            raise
+        failure = problem
+        packed = await _pack(peer, None, key, max_rows, now)
+    for destination in peer.destinations:
+        if await _answers(destination.folder):
+            await destinations.write_missing(peer.stream_out, destination.folder, now=now)
+        else:
+            await destinations.note_failure(
+                peer.stream_out, destination.folder, "no answer", now=now
+            )
+    if failure is not None:
+        raise failure
+    return packed
+
+
+async def receive_from(
+    peer: Peer, *, handlers: Mapping[str, Handler], now: datetime
+) -> ReceiveReport:
+    """Apply what came from the peer, within what it may write."""
+    return await receiving.apply_incoming(
+        peer.stream_in,
+        folder=peer.incoming,
+        peer_key=peer.key_ring(now),
+        handlers=handlers,
+        now=now,
+        reply_stream=peer.stream_out,
+        scope=peer.scope,
+    )
+
+
+@dataclass(slots=True)
+class _Turns:
+    """One kind of work over all peers."""
+
+    work: Work
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_WORK))
+    under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    not_before: dict[str, datetime] = field(default_factory=dict)
+
+
+class Rounds:
+    """`pack` and `receive` are jobs: each call gives every idle peer its turn and does not wait
+    for those that take long. `prepare` runs before the table is first looked at."""
+
+    def __init__(
+        self, *, prepare: Callable[[datetime], Awaitable[None]], pack: Work, receive: Work
+    ) -> None:
+        self._prepare = prepare
+        self._prepared = False
+        self._peers: list[Peer] = []
+        self._looked_at: datetime | None = None
+        self._packing = _Turns(pack)
+        self._receiving = _Turns(receive)
+
+    async def pack(self, now: datetime) -> None:
+        await self._round(self._packing, now)
+
+    async def receive(self, now: datetime) -> None:
+        await self._round(self._receiving, now)
+
+    async def finish(self, seconds: float = 10) -> None:
+        """Let the turns under way end; those that do not are broken off. Safe at any point:
+        every step is a transaction of its own."""
+        tasks = [*self._packing.under_way.values(), *self._receiving.under_way.values()]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _round(self, turns: _Turns, now: datetime) -> None:
+        started = [
+            self._start(turns, peer, now)
+            for peer in await self._active_peers(now)
+            if peer.name not in turns.under_way and turns.not_before.get(peer.name, now) <= now
+        ]
+        if started:
+            await asyncio.wait(started, timeout=PATIENCE_SECONDS)
+
+    async def _active_peers(self, now: datetime) -> list[Peer]:
+        if not self._prepared:
+            await self._prepare(now)
+            self._prepared = True
+        if self._looked_at is None or abs(now - self._looked_at) >= LOOK_EVERY:
+            self._peers = await peers_module.peers(only_active=True)
+            self._looked_at = now
+        return self._peers
+
+    def _start(self, turns: _Turns, peer: Peer, now: datetime) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._turn(turns, peer, now))
+        turns.under_way[peer.name] = task
+        task.add_done_callback(lambda _: turns.under_way.pop(peer.name, None))
+        return task
+
+    async def _turn(self, turns: _Turns, peer: Peer, now: datetime) -> None:
+        try:
+            await self._wait_for_folder(peer, now)
+            async with turns.places, asyncio.timeout(TURN_SECONDS):
+                await turns.work(peer, now)
+        except Exception as failure:
+            failures = turns.failures.get(peer.name, 0) + 1
+            turns.failures[peer.name] = failures
+            turns.not_before[peer.name] = now + timedelta(seconds=pause_seconds(failures, 0))
+            log.exception("gate_turn_failed", peer=peer.name, failures=failures)
+            await _note_trouble(peer.name, _words(failure), now=now)
+        else:
+            turns.not_before.pop(peer.name, None)
+            had_trouble = turns.failures.pop(peer.name, 0) or peer.trouble
+            if had_trouble and not self._fails(peer):
+                await _note_trouble(peer.name, "", now=now)
+
+    def _fails(self, peer: Peer) -> bool:
+        """In either direction: what one way hides the other must not."""
+        return any(peer.name in turns.failures for turns in (self._packing, self._receiving))
+
+    async def _wait_for_folder(self, peer: Peer, now: datetime) -> None:
+        """As long as it takes, for this peer only; others see why after a while."""
+        asking = asyncio.ensure_future(asyncio.to_thread(_touch, peer.folder))
+        done, _ = await asyncio.wait([asking], timeout=ANSWER_SECONDS)
+        if not done:
+            log.error("gate_folder_silent", peer=peer.name, folder=str(peer.folder))
+            await _note_trouble(peer.name, "folder_silent", now=now)
+        await asking
+
+
+async def _pack(
+    peer: Peer, folder: Path | None, key: keys.SealKey, max_rows: int, now: datetime
+) -> list[int]:
+    return await sending.pack_waiting(
+        peer.stream_out, folder=folder, key=key, max_rows=max_rows, now=now
+    )
+
+
+_asked: dict[Path, "asyncio.Future[None]"] = {}
+"""Destinations that have not answered yet: they are not asked again meanwhile."""
+
+
+async def _answers(folder: Path) -> bool:
+    """Whether a destination's folder answers in time. One that refuses has answered."""
+    asking = _asked.get(folder)
+    if asking is None or asking.done():
+        asking = asyncio.ensure_future(asyncio.to_thread(_touch, folder))
+        _asked[folder] = asking
+        await asyncio.wait([asking], timeout=ANSWER_SECONDS)
+    if not asking.done():
+        return False
+    del _asked[folder]
+    asking.exception()  # an OSError is met again, and kept, when the folder is written
+    return True
+
+
+def _touch(folder: Path) -> None:
+    """Hangs when the folder's mount does. One that does not exist yet is made by its first file."""
+    folder.exists()
+
+
+async def _note_trouble(name: str, trouble: str, *, now: datetime) -> None:
+    await Tortoise.get_connection("default").execute_query(
+        """update gate_peer
+           set trouble = $2, trouble_at = case when $2 = '' then null else $3::timestamptz end
+           where name = $1 and trouble <> $2""",
+        [name, trouble[:64], now],
+    )
+
+
+def _words(failure: Exception) -> str:
+    """Kind only: a database's message may quote personal data."""
+    if isinstance(failure, OSError) and failure.strerror:
+        return failure.strerror
+    return type(failure).__name__
