@@ -278,9 +278,9 @@ async def add_destination(
             await tx.execute_query(
                 """insert into gate_destination (id, stream, folder, written_seq, passed_over,
                                                  failure, created_at)
-                   values ($1, $2, $3, case when $4 then coalesce(
-                     (select last_seq from gate_outgoing_stream where stream = $2), 0) else 0 end,
-                     0, '', $5)""",
+                   values ($1, $2::varchar, $3, case when $4 then coalesce(
+                     (select last_seq from gate_outgoing_stream where stream = $2::varchar),
+                     0) else 0 end, 0, '', $5)""",
                 [ids.row_id(now), peer.stream_out, str(folder), from_now_on, now],
             )
             await _write_down(tx, name, "add_destination", str(folder)[-128:], deed, now)

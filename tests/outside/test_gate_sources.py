@@ -1,0 +1,702 @@
+"""Several sources at one gate: each with its own keys, stream and region, none in another's way."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from msgspec import Struct, structs
+
+from estation import settings as settings_module
+from estation import worker
+from estation.fees import packets as fee_packets
+from estation.outside.gate import device, keys, peering, peers, rounds, rows, sending
+from estation.outside.gate import format as packets
+from estation.outside.gate.errors import (
+    KeyNotAcceptable,
+    LastKey,
+    PeerNotAcceptable,
+    PeerTaken,
+    PeerUnknown,
+    Reason,
+    ReasonMissing,
+)
+from estation.outside.gate.peering import Deed, NewPeer
+from estation.outside.gate.peers import Peer
+from estation.outside.gate.receiving import Arrival, ReceiveReport
+from estation.outside.gate.scope import Scope
+from estation.shared.crypto import Vault
+from tests.outside.gate_side import BACK, STREAM, T0, bill, query
+
+COUNTY, COUNTY_STREAM = "lj-county", "lj-county-online"
+DEED = Deed(by="丁一", reason="临江县接入")
+
+
+@dataclass
+class Gate:
+    """The online side with its first peer, and senders with keys of their own."""
+
+    root: Path
+    now: datetime = T0
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    pairs: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    def secret(self, name: str) -> bytes:
+        return (self.secrets / name).read_bytes()
+
+    @property
+    def settings(self) -> settings_module.Gate:
+        return settings_module.Gate(
+            folder=self.root / "online",
+            stream_in=STREAM,
+            stream_out=BACK,
+            regions=["3601"],
+            signing_key_file="gate/online_key.pem",
+            peer_public_key_file="gate/jc-center_public.pem",
+        )
+
+    def make_keys(self) -> None:
+        for side in ("online", "jc-center"):
+            keys.make_pair(
+                private=self.secrets / f"gate/{side}_key.pem",
+                public=self.secrets / f"gate/{side}_public.pem",
+            )
+        self.pairs["jc-center"] = (
+            self.secret("gate/jc-center_key.pem"),
+            self.secret("gate/jc-center_public.pem"),
+        )
+        self.pairs[COUNTY] = keys.make_key()
+
+    async def keep_first(self, now: datetime) -> None:
+        await peering.keep_first_peer(
+            self.settings, title="市中心", sources=["jc-center"], secret=self.secret, now=now
+        )
+
+    async def add_county(self, **changes: Any) -> Peer:
+        given = {
+            "name": COUNTY,
+            "title": "临江县",
+            "sources": [COUNTY],
+            "regions": ["360121"],
+            "public_pem": self.pairs[COUNTY][1],
+            "folder": self.root / "online" / "peers" / COUNTY,
+        }
+        return await peering.add_source(
+            NewPeer(**{**given, **changes}),
+            here="online",
+            signing_key_file="gate/online_key.pem",
+            secret=self.secret,
+            deed=DEED,
+            now=self.now,
+        )
+
+    def rounds(self) -> rounds.Rounds:
+        async def receive(peer: Peer, now: datetime) -> ReceiveReport:
+            return await self.receive(peer)
+
+        async def pack(peer: Peer, now: datetime) -> list[int]:
+            return await self.pack(peer)
+
+        return rounds.Rounds(prepare=self.keep_first, pack=pack, receive=receive)
+
+    async def receive(self, peer: Peer) -> ReceiveReport:
+        handlers = dict.fromkeys(rows.TOPICS.keys() - {"received_up_to"}, self.remember)
+        return await rounds.receive_from(peer, handlers=handlers, now=self.now)
+
+    async def pack(self, peer: Peer) -> list[int]:
+        return await rounds.pack_for(peer, secret=self.secret, max_rows=100, now=self.now)
+
+    async def remember(self, found: Sequence[Struct], arrival: Arrival) -> None:
+        self.seen += [(arrival.stream, row.source_id) for row in found]  # type: ignore[attr-defined]
+
+    async def arrive(self, peer: Peer, topic: str, *sent: Struct, private: bytes = b"") -> None:
+        """Seal rows as that peer would, and put the file where the device does."""
+        await sending.put_rows(peer.stream_in, topic, sent, now=self.now)
+        await self.seal(peer, private)
+
+    async def seal(self, peer: Peer, private: bytes = b"") -> None:
+        outgoing = self.root / "senders" / peer.name
+        await sending.pack_waiting(
+            peer.stream_in,
+            folder=outgoing,
+            key=keys.load_seal_key(private or self.pairs[peer.name][0]),
+            now=self.now,
+        )
+        device.move_once(outgoing, peer.incoming)
+
+    def later(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+
+@pytest.fixture
+async def gate(database: str, tmp_path: Path) -> Gate:
+    made = Gate(tmp_path)
+    made.make_keys()
+    await made.keep_first(made.now)
+    return made
+
+
+async def center() -> Peer:
+    return await peers.peer_named("jc-center")
+
+
+def county_bill(number: int, **changes: Any) -> Struct:
+    return bill(number, **{"source": COUNTY, "region": "360121", **changes})
+
+
+# Adding one
+
+
+async def test_the_settings_peer_is_the_first_one_with_its_keys(gate: Gate) -> None:
+    (first,) = await peers.peers()
+
+    assert (first.name, first.sources, first.regions) == ("jc-center", ("jc-center",), ("3601",))
+    assert (first.stream_in, first.stream_out) == (STREAM, BACK)
+    assert {(key.owner, key.state(T0)) for key in first.keys} == {
+        ("ours", "valid"),
+        ("theirs", "valid"),
+    }
+
+
+async def test_starting_again_changes_nothing_and_brings_no_retired_key_back(gate: Gate) -> None:
+    _, public = keys.make_key()
+    old = next(key.key_id for key in (await center()).keys if key.owner == "theirs")
+    await peering.add_key("jc-center", public, valid_from=gate.now, deed=DEED, now=gate.now)
+    await peering.retire_key("jc-center", old, valid_until=gate.now, deed=DEED, now=gate.now)
+    before = await _tables()
+
+    gate.later(hours=1)
+    await gate.keep_first(gate.now)
+
+    assert await _tables() == before
+
+
+async def test_a_source_added_while_the_program_runs_is_served_without_a_restart(
+    gate: Gate,
+) -> None:
+    running = gate.rounds()
+    await running.receive(gate.now)
+    county = await gate.add_county()
+    await gate.arrive(county, "fee_bill", county_bill(1))
+
+    gate.later(seconds=3)
+    await running.receive(gate.now)
+    await running.finish()
+
+    assert gate.seen == [(COUNTY_STREAM, "F000001")]
+    assert [path.name for path in county.folder.iterdir()] != []
+
+
+BAD_PEERS = {
+    "without a region it could write everywhere": {"regions": []},
+    "a region is digits": {"regions": ["36-01"]},
+    "a name becomes a file name": {"name": "../county"},
+    "capital letters are no stream name": {"name": "County"},
+    "nobody to speak for": {"sources": []},
+    "a folder must not depend on where we stand": {"folder": Path("county")},
+}
+
+
+@pytest.mark.parametrize("changes", BAD_PEERS.values(), ids=BAD_PEERS)
+async def test_a_peer_that_could_do_harm_is_refused(gate: Gate, changes: dict[str, Any]) -> None:
+    with pytest.raises(PeerNotAcceptable):
+        await gate.add_county(**changes)
+
+    assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+    assert await query("select * from gate_deed") == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "jc-center"},
+        {"sources": ["jc-center"]},
+        {"public_pem": "theirs"},
+        {"folder": "the first's"},
+    ],
+    ids=["name", "source", "key", "folder"],
+)
+async def test_what_belongs_to_another_peer_is_not_given_away(
+    gate: Gate, changes: dict[str, Any]
+) -> None:
+    if "public_pem" in changes:
+        changes = {"public_pem": gate.pairs["jc-center"][1]}
+    if "folder" in changes:
+        changes = {"folder": gate.settings.folder}
+
+    with pytest.raises(PeerTaken):
+        await gate.add_county(**changes)
+
+    assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+
+
+async def test_a_file_that_is_no_key_adds_nobody(gate: Gate) -> None:
+    with pytest.raises(KeyNotAcceptable):
+        await gate.add_county(public_pem=b"-----BEGIN PUBLIC KEY-----\nAAAA\n")
+
+    assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+
+
+# What a source may write
+
+REFUND_ORDER = rows.RefundOrderRow(
+    source=COUNTY, source_id="R1", version=1, region="360121", bill_source_id="F1",
+    order_no="P1", amount_fen=100, believed_refundable_fen=100, shares=[], reason="多缴",
+    asked_by="秦岚", approved_by="沈文清", approved_at=T0,
+)  # fmt: skip
+CASE = rows.CaseRow(
+    source=COUNTY, source_id="C1", version=1, region="360121", case_no="C1",
+    matter="RESALE_TRANSFER", hall="临江大厅", unit_code="", address="临江县", opened_at=T0,
+    state="open", parties=[], stages=[],
+)  # fmt: skip
+RECEIPT = rows.ReceiptRow(
+    source=COUNTY, source_id="F1", bill_version=1, bill_no="JF1", order_no="P1",
+    channel="alipay", out_trade_no="P1-1", channel_trade_no="42", paid_at=T0, amount_fen=100,
+    transfer_id="t", splits=[],
+)  # fmt: skip
+REFUND = rows.RefundRow(
+    source=COUNTY, source_id="F1", version=1, refund_no="T1", order_source_id="", order_no="P1",
+    bill_no="JF1", state="refunding", amount_fen=100, shares=[], channel="alipay",
+    channel_refund_no="", at=T0, transfer_id="", reason="多缴",
+)  # fmt: skip
+EXAMPLES: dict[str, Struct] = {
+    "case": CASE,
+    "fee_bill": county_bill(1),
+    "receipt": RECEIPT,
+    "refund_order": REFUND_ORDER,
+    "refund": REFUND,
+}
+
+
+def test_every_topic_that_names_a_source_has_an_example_here() -> None:
+    owned = {topic for topic, row in rows.TOPICS.items() if "source" in row.__struct_fields__}
+
+    assert owned == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("topic", EXAMPLES)
+async def test_a_county_writes_its_own_rows_of_every_topic(gate: Gate, topic: str) -> None:
+    county = await gate.add_county()
+    await gate.arrive(county, topic, EXAMPLES[topic])
+
+    report = await gate.receive(county)
+
+    assert (report.applied, report.quarantined) == ([1], [])
+    assert len(gate.seen) == 1
+
+
+@pytest.mark.parametrize("topic", EXAMPLES)
+async def test_a_county_never_writes_a_row_of_another_source(gate: Gate, topic: str) -> None:
+    county = await gate.add_county()
+    foreign = structs.replace(EXAMPLES[topic], source="jc-center")
+    await gate.arrive(county, topic, EXAMPLES[topic], foreign)
+
+    report = await gate.receive(county)
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert (report.applied, gate.seen) == ([], [])
+    kept = await query("select detail from gate_incoming_file where state = 'quarantined'")
+    assert kept[0]["detail"] == f"line 2, topic {topic}: another source's row"
+
+
+@pytest.mark.parametrize(
+    "topic", [topic for topic, row in EXAMPLES.items() if hasattr(row, "region")]
+)
+async def test_a_county_never_writes_a_row_of_another_region(gate: Gate, topic: str) -> None:
+    county = await gate.add_county()
+    await gate.arrive(county, topic, structs.replace(EXAMPLES[topic], region="360102"))
+
+    report = await gate.receive(county)
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert (report.applied, gate.seen) == ([], [])
+
+
+@pytest.mark.parametrize("owner", [{"source": "jc-center"}, {"region": "360102"}])
+async def test_nor_a_row_of_a_topic_nobody_here_knows_yet(
+    gate: Gate, owner: dict[str, str]
+) -> None:
+    county = await gate.add_county()
+    row = {"source": COUNTY, "region": "360121", **owner}
+    lines = [packets.line("hall_calendar", json.dumps(row).encode())]
+    _put_packet(county, lines, gate)
+
+    report = await gate.receive(county)
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert await query("select * from gate_parked_row") == []
+
+
+async def test_an_unknown_topic_of_the_county_itself_is_parked(gate: Gate) -> None:
+    county = await gate.add_county()
+    for_all = [b'{"source":"lj-county","region":"360121"}', b'{"source":7,"region":[]}', b"[1]"]
+    _put_packet(county, [packets.line("hall_calendar", body) for body in for_all], gate)
+
+    report = await gate.receive(county)
+
+    assert (report.parked_rows, report.quarantined) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("regions", "region", "fault"),
+    [
+        (["3601"], "360121", ""),
+        (["360121"], "360121", ""),
+        (["360121"], "360102", "region"),
+        (["360102", "360103"], "360103", ""),
+        ([], "999999", ""),
+    ],
+)
+def test_a_region_is_covered_by_its_beginning(regions: list[str], region: str, fault: str) -> None:
+    assert Scope([COUNTY], regions).fault_of(county_bill(1, region=region)) == fault
+
+
+async def test_one_business_key_of_two_sources_names_two_bills(gate: Gate) -> None:
+    county = await gate.add_county()
+    handlers = {"fee_bill": fee_packets.make_handler(Vault(bytes(32)), payees={"treasury"})}
+    await gate.arrive(await center(), "fee_bill", bill(1))
+    await gate.arrive(county, "fee_bill", county_bill(1, version=9, title="临江县税费"))
+
+    for peer in await peers.peers():
+        await rounds.receive_from(peer, handlers=handlers, now=gate.now)
+
+    bills = await query("select source, version, title from bill order by source")
+    assert [tuple(row.values()) for row in bills] == [
+        ("jc-center", 1, "存量房买卖税费"),
+        (COUNTY, 9, "临江县税费"),
+    ]
+
+
+async def _tables() -> list[list[dict[str, Any]]]:
+    return [
+        await query("select * from gate_peer"),
+        await query("select * from gate_peer_source"),
+        await query("select * from gate_key order by id"),
+    ]
+
+
+def _put_packet(peer: Peer, lines: list[bytes], gate: Gate) -> None:
+    built = packets.build(
+        stream=peer.stream_in, seq=1, previous=packets.NO_PREVIOUS, lines=lines,
+        watermark=gate.now, created_at=gate.now,
+        key=keys.load_seal_key(gate.pairs[peer.name][0]),
+    )  # fmt: skip
+    file = peer.incoming / packets.file_name(peer.stream_in, 1)
+    file.write_bytes(built.manifest + b"\n" + built.body)
+
+
+# Keys
+
+
+async def test_a_new_key_counts_beside_the_old_one_until_that_is_retired(gate: Gate) -> None:
+    county = await gate.add_county()
+    private, public = keys.make_key()
+    old = next(key.key_id for key in county.keys if key.owner == "theirs")
+    await peering.add_key(COUNTY, public, valid_from=gate.now, deed=DEED, now=gate.now)
+    await gate.arrive(county, "fee_bill", county_bill(1))
+    await gate.receive(await peers.peer_named(COUNTY))
+    await gate.arrive(county, "fee_bill", county_bill(2), private=private)
+    await gate.receive(await peers.peer_named(COUNTY))
+
+    await peering.retire_key(COUNTY, old, valid_until=gate.now, deed=DEED, now=gate.now)
+    await gate.arrive(county, "fee_bill", county_bill(3))  # sealed by the old one
+    report = await gate.receive(await peers.peer_named(COUNTY))
+
+    assert [number for _, number in gate.seen] == ["F000001", "F000002"]
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_seal]
+    kept = await query("select detail from gate_incoming_file where state = 'quarantined'")
+    assert kept[0]["detail"] == f"sealed by retired key {old!a}"
+
+
+async def test_a_key_does_not_count_before_its_time(gate: Gate) -> None:
+    county = await gate.add_county()
+    private, public = keys.make_key()
+    begins = gate.now + timedelta(hours=1)
+    await peering.add_key(COUNTY, public, valid_from=begins, deed=DEED, now=gate.now)
+    await gate.arrive(county, "fee_bill", county_bill(1), private=private)
+
+    early = await gate.receive(await peers.peer_named(COUNTY))
+    gate.later(hours=1)
+    await sending.write_again(COUNTY_STREAM, folder=county.incoming, first=1, last=1)
+    in_time = await gate.receive(await peers.peer_named(COUNTY))
+
+    assert [reason for _, reason in early.quarantined] == [Reason.bad_seal]
+    assert in_time.applied == [1]
+
+
+async def test_our_new_key_is_known_before_it_seals_and_the_old_one_counts_after(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county()
+    begins = gate.now + timedelta(hours=24)
+    made = await peering.rotate_key(
+        COUNTY, secrets_dir=gate.secrets, valid_from=begins, deed=DEED, now=gate.now
+    )
+    old = next(key.key_id for key in county.keys if key.owner == "ours")
+
+    await gate.pack(await peers.peer_named(COUNTY))
+    gate.later(hours=24)
+    await gate.pack(await peers.peer_named(COUNTY))
+
+    sealed_by = [
+        packets.read_head(path.read_bytes()).seal.key for path in sorted(county.outgoing.iterdir())
+    ]
+    assert sealed_by == [old, made.key_id]
+    assert keys.load_peer_key(made.public_file.read_bytes()).key_id == made.key_id
+    (file,) = gate.secrets.glob(f"gate/{COUNTY}_*_key.pem")
+    assert file.stat().st_mode & 0o077 == 0
+    ours = {key.key_id: key for key in (await peers.peer_named(COUNTY)).keys if key.file}
+    assert ours[old].valid_until == begins + peering.OVERLAP
+
+
+async def test_the_last_key_of_a_peer_is_not_retired(gate: Gate) -> None:
+    county = await gate.add_county()
+
+    for key in county.keys:
+        with pytest.raises(LastKey):
+            await peering.retire_key(
+                COUNTY, key.key_id, valid_until=gate.now, deed=DEED, now=gate.now
+            )
+
+    assert (await peers.peer_named(COUNTY)).keys == county.keys
+
+
+async def test_a_packet_under_another_peers_key_is_a_bad_seal(gate: Gate) -> None:
+    county = await gate.add_county()
+    await gate.arrive(county, "fee_bill", county_bill(1), private=gate.pairs["jc-center"][0])
+
+    report = await gate.receive(county)
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_seal]
+    assert gate.seen == []
+
+
+async def test_two_senders_with_one_key_are_a_fork_that_stops_only_their_stream(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county()
+    await gate.arrive(county, "fee_bill", county_bill(1))
+    await gate.receive(county)
+    twin = county_bill(2)
+    _put_packet(county, [packets.line("fee_bill", msgspec.json.encode(twin))], gate)
+    await gate.arrive(await center(), "fee_bill", bill(5))
+
+    report = await gate.receive(county)
+    other = await gate.receive(await center())
+
+    assert [reason for _, reason in report.quarantined] == [Reason.fork]
+    assert report.stopped_reason == Reason.fork
+    assert other.applied == [1]
+    assert gate.seen == [(COUNTY_STREAM, "F000001"), (STREAM, "F000005")]
+
+
+# Side by side
+
+
+async def test_a_peer_at_work_for_long_delays_no_other(gate: Gate) -> None:
+    await gate.add_county()
+    let_go = asyncio.Event()
+    turns: list[str] = []
+
+    async def receive(peer: Peer, now: datetime) -> None:
+        if peer.name == COUNTY:
+            await let_go.wait()
+        turns.append(peer.name)
+
+    running = rounds.Rounds(prepare=gate.keep_first, pack=receive, receive=receive)
+    for _ in range(3):
+        async with asyncio.timeout(2):
+            await running.receive(gate.now)
+    before = list(turns)
+    let_go.set()
+    await running.finish()
+
+    assert before == ["jc-center"] * 3
+    assert turns == [*before, COUNTY]
+
+
+async def test_folders_that_hang_hold_up_only_their_own_peers(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are places at work."""
+    mended = threading.Event()
+    touch = rounds._touch
+
+    def hang(folder: Path) -> None:
+        if "county" in folder.name:
+            mended.wait(20)
+        touch(folder)
+
+    monkeypatch.setattr(rounds, "_touch", hang)
+    monkeypatch.setattr(rounds, "ANSWER_SECONDS", 0.2)
+    for number in range(rounds.AT_WORK + 2):
+        name = f"county{number}"
+        await gate.add_county(
+            name=name, sources=[name], public_pem=keys.make_key()[1],
+            folder=gate.root / "peers" / name,
+        )  # fmt: skip
+    await gate.arrive(await center(), "fee_bill", bill(1))
+    rounds.use_enough_threads()
+    running = gate.rounds()
+
+    await running.receive(gate.now)
+    await asyncio.sleep(0.5)
+    gate.later(seconds=3)
+    await gate.arrive(await center(), "fee_bill", bill(2))
+    await running.receive(gate.now)
+
+    seen, troubles = list(gate.seen), await query("select name from gate_peer where trouble <> ''")
+    mended.set()
+    await running.finish()
+    gate.later(seconds=3)
+    await running.receive(gate.now)
+    await running.finish()
+    assert seen == [(STREAM, "F000001"), (STREAM, "F000002")]
+    assert len(troubles) == rounds.AT_WORK + 2
+    assert await query("select name from gate_peer where trouble <> ''") == []
+
+
+async def test_a_failing_peer_is_asked_more_seldom_and_says_why(gate: Gate) -> None:
+    turns: list[datetime] = []
+
+    async def fail(peer: Peer, now: datetime) -> None:
+        turns.append(now)
+        raise OSError(28, "No space left on device")
+
+    running = rounds.Rounds(prepare=gate.keep_first, pack=fail, receive=fail)
+    for _ in range(20):
+        await running.pack(gate.now)
+        gate.later(seconds=1)
+
+    assert [(turn - T0).total_seconds() for turn in turns] == [0, 2, 6, 14]
+    assert (await center()).trouble == "No space left on device"
+
+
+async def test_a_suspended_peer_waits_and_loses_nothing(gate: Gate) -> None:
+    county = await gate.add_county()
+    running = gate.rounds()
+    gate.later(seconds=1)
+    await peering.set_state(COUNTY, "suspended", deed=DEED, now=gate.now)
+    await gate.arrive(county, "fee_bill", county_bill(1))
+    await running.receive(gate.now)
+    before = list(gate.seen)
+
+    gate.later(seconds=3)
+    await peering.set_state(COUNTY, "active", deed=DEED, now=gate.now)
+    await running.receive(gate.now)
+    await running.finish()
+
+    assert before == []
+    assert gate.seen == [(COUNTY_STREAM, "F000001")]
+    deeds = await query("select what, by, reason from gate_deed order by id")
+    assert [row["what"] for row in deeds] == ["add_source", "set_suspended", "set_active"]
+    assert {(row["by"], row["reason"]) for row in deeds} == {("丁一", "临江县接入")}
+
+
+def test_nothing_is_done_without_a_reason() -> None:
+    for by, reason in (("丁一", " "), ("", "接入"), ("丁一", "长" * 501)):
+        with pytest.raises(ReasonMissing):
+            Deed(by=by, reason=reason)
+
+
+async def test_what_was_done_stays_written(gate: Gate) -> None:
+    await gate.add_county()
+
+    for statement in ("delete from gate_deed", "update gate_deed set reason = ''"):
+        with pytest.raises(asyncpg.RaiseError):
+            await query(statement)
+
+    assert len(await query("select 1 from gate_deed")) == 1
+
+
+# The way out
+
+
+async def test_a_receipt_goes_to_the_centre_that_issued_the_bill(gate: Gate) -> None:
+    await gate.add_county()
+    services: Any = SimpleNamespace(
+        settings=SimpleNamespace(gate=gate.settings, bureau_name="市中心", secret=gate.secret)
+    )
+    send = worker.handlers(services)["receipt"]
+
+    await send(msgspec.to_builtins(RECEIPT), gate.now)
+    await send(msgspec.to_builtins(structs.replace(RECEIPT, source="jc-center")), gate.now)
+    with pytest.raises(PeerUnknown):
+        await send(msgspec.to_builtins(structs.replace(RECEIPT, source="nobody")), gate.now)
+
+    sent = await query(
+        "select stream, body->>'source' as source from gate_outgoing_row order by id"
+    )
+    assert [tuple(row.values()) for row in sent] == [
+        ("online-lj-county", COUNTY),
+        (BACK, "jc-center"),
+    ]
+
+
+async def test_each_destination_gets_every_file_and_a_failing_one_stops_none(gate: Gate) -> None:
+    spare, broken = gate.root / "spare", gate.root / "broken"
+    broken.write_text("a file where a folder should be")
+    for folder in (broken, spare):
+        await peering.add_destination("jc-center", folder, deed=DEED, now=gate.now)
+    for _ in range(2):
+        await gate.pack(await center())
+        gate.later(seconds=11)
+    failing = {one.folder: one.failure for one in (await center()).destinations}
+
+    broken.unlink()
+    await gate.pack(await center())
+
+    assert failing == {broken: "File exists", spare: ""}
+    files = _contents((await center()).outgoing)
+    assert len(files) == 3
+    assert _contents(spare) == files == _contents(broken)
+    assert {one.failure for one in (await center()).destinations} == {""}
+
+
+async def test_further_destinations_are_served_while_the_first_folder_fails(gate: Gate) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    peer = await center()
+    peer.outgoing.parent.mkdir(parents=True)
+    peer.outgoing.write_text("a file where a folder should be")
+
+    with pytest.raises(FileExistsError):
+        await gate.pack(peer)
+
+    peer.outgoing.unlink()
+    await gate.pack(await center())
+    assert sorted(_contents(spare)) == [packets.file_name(BACK, 1)]
+    assert _contents(peer.outgoing) == _contents(spare)
+
+
+async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Gate) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now, from_now_on=False)
+    for _ in range(3):
+        await sending.pack_waiting(
+            BACK, folder=None, key=keys.load_seal_key(gate.secret("gate/online_key.pem")),
+            now=gate.now,
+        )  # fmt: skip
+        gate.later(seconds=11)
+    await query("delete from gate_outgoing_packet where seq <= 2 returning seq")
+
+    await gate.pack(await center())
+
+    (destination,) = (await center()).destinations
+    assert (destination.written_seq, destination.passed_over) == (4, 2)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
