@@ -13,6 +13,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.response import empty
 
 from estation.ledger.api import HeadView
+from estation.outside.gate.age import CopyAge, LateSource
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
@@ -253,6 +254,7 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State
     title, words = closed_words("expired")
     return "payments/pay.html", {
         "viewer": VIEWER,
+        **as_of(),
         "order": the_order,
         "base": f"/pay/{the_order.id}",
         "holder": None,
@@ -344,7 +346,8 @@ def bill_page(items: list[Values], **more: Any) -> State:
 
 
 def as_of(*, stale: bool = False) -> dict[str, Any]:
-    return {"data_as_of": NOW, "data_is_stale": stale}
+    late = (LateSource("临江县不动产登记中心", NOW - timedelta(hours=3)),) if stale else ()
+    return {"copy": CopyAge(NOW - timedelta(hours=3) if stale else NOW, late)}
 
 
 def stages(*states: str) -> list[dict[str, Any]]:
@@ -391,6 +394,7 @@ def receipt_page(items: list[Values], payer_name: str = "林晓舟") -> State:
     paid = order(items, state="paid", paid_at=NOW, paid_attempt=PAID)
     return "payments/receipt.html", {
         "viewer": VIEWER,
+        **as_of(),
         "order": paid,
         "payer_name": payer_name,
         "wallet_name": "微信",
@@ -466,7 +470,7 @@ def _pages() -> dict[str, State]:
     nobody: dict[str, Any] = {"viewer": None, "citizen": "", "due_count": 0, "cases": []}
     return {
         "home": home_page(),
-        "home-anonymous": home_page(**nobody, data_as_of=None),
+        "home-anonymous": home_page(**nobody, copy=None),
         "home-open-order": home_page(open_orders=[order()]),
         "home-nothing-due": home_page(due_count=0, due_fen=0, cases=[], citizen=LONG_NAME),
         "login": login_page(),

@@ -20,6 +20,7 @@ from estation import worker
 from estation.fees import packets as fee_packets
 from estation.outside.gate import device, keys, peering, peers, rounds, rows, sending
 from estation.outside.gate import format as packets
+from estation.outside.gate.age import CopyAge, LateSource, copy_age
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
     LastKey,
@@ -696,6 +697,37 @@ async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Ga
 
     (destination,) = (await center()).destinations
     assert (destination.written_seq, destination.passed_over) == (4, 2)
+
+
+# How old the copy is
+
+
+async def test_a_page_is_as_old_as_the_sources_it_shows_and_late_by_their_own_measure(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county(late_after_seconds=60)
+    await gate.arrive(county, "fee_bill", county_bill(1))
+    await gate.receive(county)
+    gate.later(minutes=5)
+    await gate.arrive(await center(), "fee_bill", bill(1))
+    await gate.receive(await center())
+
+    now, then = gate.now, gate.now - timedelta(minutes=5)
+    late = (LateSource("临江县", then),)
+    assert await copy_age([COUNTY], now=now) == {"copy": CopyAge(then, late)}
+    assert await copy_age(["jc-center"], now=now) == {"copy": CopyAge(now)}
+    assert await copy_age(["jc-center", COUNTY], now=now) == {"copy": CopyAge(then, late)}
+    # Nothing to show: that is known of all of them.
+    assert await copy_age([], now=now) == {"copy": CopyAge(then, late)}
+
+
+async def test_a_source_that_never_sent_anything_makes_no_page_late(gate: Gate) -> None:
+    await gate.add_county()
+    await gate.arrive(await center(), "fee_bill", bill(1))
+    await gate.receive(await center())
+
+    assert await copy_age([], now=gate.now) == {"copy": CopyAge(gate.now)}
+    assert await copy_age([COUNTY], now=gate.now) == {"copy": CopyAge(None)}
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -27,12 +27,12 @@ DOING = {
 @citizen_only
 async def cases(request: OnlineRequest) -> HTTPResponse:
     """Newest first."""
-    services = request.app.ctx
+    found = await cases_of(citizen(request).person_id)
     return render(
         request,
         "cases/list.html",
-        cases=await cases_of(citizen(request).person_id),
-        **await copy_age(services.settings.gate.stream_in, now=services.clock()),
+        cases=found,
+        **await copy_age((one.source for one in found), now=request.app.ctx.clock()),
     )
 
 
@@ -51,7 +51,7 @@ async def case(request: OnlineRequest, case_id: UUID) -> HTTPResponse:
         needs_payment=shown.state == "open" and states.get("tax") == "doing",
         my_roles="、".join(shown.my_roles),
         parties=[(party.role_word, party.name) for party in shown.parties],
-        **await copy_age(services.settings.gate.stream_in, now=services.clock()),
+        **await copy_age([shown.source], now=services.clock()),
     )
 
 

@@ -54,6 +54,7 @@ class CaseView:
     """A case as one of its parties sees it; `parties` (the others) only in `case_of`."""
 
     id: UUID
+    source: str
     source_id: str
     case_no: str
     matter: str
@@ -69,7 +70,7 @@ class CaseView:
 
 
 _CASES = """
-select c.id, c.source_id, c.case_no, c.matter, c.hall, c.unit_code, c.address, c.state,
+select c.id, c.source, c.source_id, c.case_no, c.matter, c.hall, c.unit_code, c.address, c.state,
        c.stages::text as stages, c.opened_at, c.data_as_of,
        array_agg(p.role order by p.role) as roles
 from case_record c join case_party p on p.case_id = c.id

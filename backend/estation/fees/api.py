@@ -10,6 +10,7 @@ from estation.fees.queries import (
     bills_numbered,
     bills_of,
     numbered_bill,
+    sources_of,
     standing_of,
 )
 from estation.fees.rules import BillState
@@ -31,5 +32,6 @@ __all__ = [
     "mark_paid",
     "mark_refunded",
     "numbered_bill",
+    "sources_of",
     "standing_of",
 ]

@@ -37,6 +37,7 @@ class BillView:
     """A bill as its payer sees it; `items` is empty in lists."""
 
     id: UUID
+    source: str
     bill_no: str
     title: str
     version: int
@@ -52,8 +53,8 @@ class BillView:
 
 
 _BILLS = """
-select id, bill_no, title, coalesce(paid_version, version) as version, state, total_fen, region,
-       case_source_id, issued_at, due_on, paid_at, data_as_of
+select id, source, bill_no, title, coalesce(paid_version, version) as version, state, total_fen,
+       region, case_source_id, issued_at, due_on, paid_at, data_as_of
 from bill where payer_id = $1
 """
 
@@ -110,6 +111,14 @@ async def numbered_bill(bill_id: UUID) -> NumberedBill | None:
         "select id, payer_id, bill_no, source, source_id from bill where id = $1", [bill_id]
     )
     return NumberedBill(**rows[0]) if rows else None
+
+
+async def sources_of(bill_ids: Sequence[UUID]) -> set[str]:
+    """The centres that issued these bills."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        "select distinct source from bill where id = any($1::uuid[])", [list(bill_ids)]
+    )
+    return {row["source"] for row in rows}
 
 
 async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, BillState]]:

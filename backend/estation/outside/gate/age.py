@@ -1,22 +1,53 @@
-"""How old the replicated copy is that a page shows."""
+"""How old the replicated copy is that a page shows, and whose part of it is late."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypedDict
 
-from estation.outside.gate.receiving import watermark_of
-
-STALE_AFTER = timedelta(minutes=10)
-"""The sender packs a heartbeat far more often; ten minutes of silence is not normal."""
+from tortoise import Tortoise
 
 
-class CopyAge(TypedDict):
-    """Values for templates/shared/as_of.html; no watermark yet means nothing to say."""
+@dataclass(frozen=True, slots=True)
+class LateSource:
+    """A centre whose news has not come for longer than its threshold (`gate_peer`)."""
 
-    data_as_of: datetime | None
-    data_is_stale: bool
+    title: str
+    as_of: datetime
 
 
-async def copy_age(stream: str, *, now: datetime) -> CopyAge:
-    """The watermark of this incoming stream, and whether it has stood still for too long."""
-    mark = await watermark_of(stream)
-    return {"data_as_of": mark, "data_is_stale": mark is not None and now - mark > STALE_AFTER}
+@dataclass(frozen=True, slots=True)
+class CopyAge:
+    """The oldest watermark of the sources shown; None while nothing ever came from them."""
+
+    as_of: datetime | None
+    late: tuple[LateSource, ...] = ()
+
+
+class ShownAge(TypedDict):
+    """The value that shared/as_of.html takes."""
+
+    copy: CopyAge
+
+
+async def copy_age(sources: Iterable[str], *, now: datetime) -> ShownAge:
+    """Of the sources whose rows a page shows; of every active one when it shows none: that
+    there is nothing, too, is known only up to a moment.
+
+    The senders pack a heartbeat every few seconds, so silence is not normal.
+    """
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select distinct p.title, p.late_after_seconds, i.watermark
+           from gate_peer p join gate_incoming_stream i on i.stream = p.stream_in
+           where i.watermark is not null
+             and (p.name in (select peer from gate_peer_source where source = any($1::text[]))
+                  or $1 = '{}' and p.state = 'active')
+           order by i.watermark, p.title""",
+        [sorted(set(sources))],
+    )
+    late = (
+        LateSource(row["title"], row["watermark"])
+        for row in found
+        if now - row["watermark"] > timedelta(seconds=row["late_after_seconds"])
+    )
+    return {"copy": CopyAge(found[0]["watermark"] if found else None, tuple(late))}

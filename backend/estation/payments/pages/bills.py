@@ -78,9 +78,7 @@ async def home(request: OnlineRequest) -> HTTPResponse:
     """What is due and how the cases stand; for a stranger, what this place is for."""
     viewer = request.ctx.viewer
     if viewer is None or viewer.person_id is None:
-        return render(
-            request, "fees/home.html", citizen="", open_orders=[], data_as_of=None, cases=[]
-        )
+        return render(request, "fees/home.html", citizen="", open_orders=[], copy=None, cases=[])
     now = request.app.ctx.clock()
     bills = await bills_of(viewer.person_id)
     due = [one for one in bills if one.state == "payable"]
@@ -95,7 +93,7 @@ async def home(request: OnlineRequest) -> HTTPResponse:
         due_href=f"/fees/{due[0].id}" if len(due) == 1 else "/fees",
         cases=cases[:CASES_AT_HOME],
         more_cases=len(cases) > CASES_AT_HOME,
-        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
+        **await copy_age([*(b.source for b in bills), *(c.source for c in cases)], now=now),
     )
 
 
@@ -169,7 +167,7 @@ async def _list_page(
         problem=problem,
         most_bills=MAX_BILLS,
         paid=[_row(one, today=beijing_day(now)) for one in bills if one.state != "payable"],
-        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
+        **await copy_age((one.source for one in bills), now=now),
     )
 
 
@@ -228,7 +226,7 @@ async def _bill_page(
         open_order=await open_order_for_bill(viewer.person_id, bill_id),
         paid_order=await paid_order_for_bill(viewer.person_id, bill_id),
         changed=changed,
-        **await copy_age(request.app.ctx.settings.gate.stream_in, now=now),
+        **await copy_age([shown.source], now=now),
     )
 
 

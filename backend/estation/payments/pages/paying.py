@@ -8,7 +8,9 @@ from uuid import UUID
 from sanic import HTTPResponse
 from sanic.response import empty, raw, redirect
 
+from estation.fees.api import sources_of
 from estation.identity.api import Citizen, address_of, citizen, citizen_only
+from estation.outside.gate.age import copy_age
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.api import (
     RETURN_PATH,
@@ -48,7 +50,7 @@ TOLD = {
 async def pay_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """The order as it is now; opening the page is also "refresh status" without JavaScript."""
     order = await _looked_at_again(request, order_id)
-    return _page(request, order, told=TOLD.get(request.args.get("told", ""), ""))
+    return await _page(request, order, told=TOLD.get(request.args.get("told", ""), ""))
 
 
 @bp.post("/pay/<order_id:uuid>/attempts", name="choose_wallet")
@@ -74,7 +76,7 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         raise
     except Refused as refusal:
         order = await order_of(viewer.person_id, order_id)
-        return _page(request, order, problem=refusal.message, status=refusal.http_status)
+        return await _page(request, order, problem=refusal.message, status=refusal.http_status)
     return redirect(f"/pay/{order_id}", status=303)
 
 
@@ -149,7 +151,7 @@ async def cancel(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         raise
     except Refused as refusal:
         order = await order_of(viewer.person_id, order_id)
-        return _page(request, order, problem=refusal.message, status=refusal.http_status)
+        return await _page(request, order, problem=refusal.message, status=refusal.http_status)
     return redirect(f"/pay/{order_id}", status=303)
 
 
@@ -178,7 +180,7 @@ async def _looked_at_again(request: OnlineRequest, order_id: UUID) -> OrderView:
         return await order_of(viewer.person_id, order_id)
 
 
-def _page(
+async def _page(
     request: OnlineRequest,
     order: OrderView,
     *,
@@ -237,6 +239,7 @@ def order_page(
         problem=problem,
         holder=holder,
         is_for_us=is_for_us,
+        **await copy_age(await sources_of([one.bill_id for one in order.bills]), now=now),
         **_attempt_values(order, choices, now),
     )
 

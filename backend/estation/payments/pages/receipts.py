@@ -6,8 +6,9 @@ from uuid import UUID
 from sanic import HTTPResponse
 from sanic.response import raw
 
-from estation.fees.api import BillView, bill_of
+from estation.fees.api import BillView, bill_of, sources_of
 from estation.identity.api import citizen, citizen_only
+from estation.outside.gate.age import copy_age
 from estation.payments.api import OrderView, SplitView, order_of
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.views import WALLETS
@@ -35,6 +36,9 @@ async def receipt_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         papers=papers,
         payer_name=citizen(request).name,
         wallet_name=WALLETS[attempt.channel] if attempt else "",
+        **await copy_age(
+            await sources_of([one.bill_id for one in order.bills]), now=request.app.ctx.clock()
+        ),
     )
 
 
