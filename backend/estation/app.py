@@ -28,8 +28,8 @@ from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, li
 from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
 from estation.payments import staff_pages as payment_staff_pages
+from estation.reconciliation import gate_pages, split_pages
 from estation.reconciliation import pages as reconciliation_pages
-from estation.reconciliation import split_pages
 from estation.services import OnlineApp, Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import Clock, system_clock
@@ -55,6 +55,7 @@ BLUEPRINTS = (
     payment_staff_pages.bp,
     reconciliation_pages.bp,
     split_pages.bp,
+    gate_pages.bp,
 )
 
 GUARD_REFUSALS: Mapping[str, tuple[type[Refused], ...]] = {

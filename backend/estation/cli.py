@@ -17,7 +17,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from estation import app as online_app
-from estation import operating, watchdog
+from estation import gate_commands, operating, watchdog
 from estation import settings as settings_module
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
@@ -28,8 +28,7 @@ from estation.inner import app as inner_app
 from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
 from estation.ledger import api as ledger
-from estation.outside.gate import keys, receiving, sending
-from estation.outside.gate import status as gate_status
+from estation.outside.gate import keys, sending
 from estation.payments import api as payments
 from estation.reconciliation import api as reconciliation
 from estation.sandbox import app as sandbox_app
@@ -53,6 +52,7 @@ books = typer.Typer(no_args_is_help=True, help="Prove that the books are what th
 sandbox = typer.Typer(no_args_is_help=True, help="The sandbox for what lies outside the city.")
 main.add_typer(serve, name="serve")
 main.add_typer(gate, name="gate")
+gate_commands.add_to(gate)
 main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
 main.add_typer(simulate, name="simulate")
@@ -151,20 +151,6 @@ def seed(side: Side = "online") -> None:
     asyncio.run(begin(now=system_clock()))
 
 
-@gate.command("status")
-def show_gate_status(side: Side = "online", as_json: AsJson = False) -> None:
-    """Where every stream stands, what is parked or quarantined, and why."""
-    streams = asyncio.run(_with_database(side, gate_status.stream_status()))
-    if as_json:
-        console.print_json(data=[gate_status.as_dict(stream) for stream in streams])
-        return
-    table = Table("stream", "direction", "position", "watermark", "state", "reason")
-    for stream in streams:
-        shown = gate_status.as_dict(stream)
-        table.add_row(*(str(shown.get(name) or "—") for name in gate_status.COLUMNS))
-    console.print(table)
-
-
 @gate.command("resend")
 def gate_resend(first: int, last: int, side: Side = "online") -> None:
     """Write these packets of our outgoing stream into `outgoing/` again, bit for bit."""
@@ -178,27 +164,6 @@ def gate_resend(first: int, last: int, side: Side = "online") -> None:
         )
     )
     console.print(f"已重新写出 {len(written)} 个数据包：{written}")
-
-
-@gate.command("release")
-def gate_release(seq: int, side: Side = "online") -> None:
-    """Give a quarantined packet another chance, once the fault on our side is mended."""
-    here = _gate_of(side)
-    done = asyncio.run(
-        _with_database(
-            side,
-            receiving.release(here.stream_in, seq, folder=here.folder / "incoming"),
-        )
-    )
-    console.print("已放回 incoming/。" if done else "隔离区里没有这个序号的数据包。")
-    raise typer.Exit(0 if done else 1)
-
-
-@gate.command("resume")
-def gate_resume(side: Side = "online") -> None:
-    """Go on after a fork was looked at: two histories carried the peer's seal."""
-    asyncio.run(_with_database(side, receiving.resume(_gate_of(side).stream_in)))
-    console.print("数据流将从现在的位置继续。")
 
 
 @main.command("revive-messages")

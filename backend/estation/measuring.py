@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.registry import REGISTRY
 
 from estation.ledger import metrics as ledger_metrics
+from estation.outside.gate import metrics as gate_metrics
 from estation.payments.signals import SIGNALS, read_signals
 
 log = structlog.get_logger()
@@ -21,15 +22,18 @@ async def exposition(*, now: datetime) -> bytes:
 
 
 async def facts(*, now: datetime, with_books: bool = False) -> bytes:
-    """What the database says, and whether it does. The gauges of the books stand with this
-    process's counters; `with_books` tells them here too."""
+    """What the database says, and whether it does. The gauges of the books and of the gate
+    stand with this process's counters; `with_books` tells them here too."""
     registry = CollectorRegistry()
     if with_books:
         registry.register(ledger_metrics.BLOCKS)
         registry.register(ledger_metrics.UNSEALED_AGE)
+        for of_gate in gate_metrics.ALL:
+            registry.register(of_gate)
     is_up = Gauge(DATABASE_UP, "1 when the database answers", registry=registry)
     try:
         await ledger_metrics.refresh(now)
+        await gate_metrics.refresh(now)
         for reading in await read_signals(now=now):
             signal = reading.signal
             gauge = Gauge(signal.name, signal.help, signal.labels, registry=registry)

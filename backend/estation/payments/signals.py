@@ -112,8 +112,8 @@ SIGNALS: Sequence[Signal] = (
     Signal(
         "estation_gate_stopped",
         "1 when an incoming stream stands still",
-        ("stream",),
-        """select stream, (stopped_reason <> '')::int as value, $1::timestamptz
+        ("stream", "reason"),
+        """select stream, stopped_reason as reason, (stopped_reason <> '')::int as value, $1::timestamptz
            from gate_incoming_stream""",
     ),
     Signal(

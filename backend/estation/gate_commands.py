@@ -1,0 +1,420 @@
+"""`estation gate …`: the peers of the gate, their keys and folders, and what happens there."""
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tortoise import Tortoise
+
+from estation import settings as settings_module
+from estation.inner import database as inner_database
+from estation.outside.gate import keys, overview, peering, peers, receiving
+from estation.outside.gate.peering import Deed, NewPeer
+from estation.outside.gate.peers import OURS, Peer
+from estation.settings import Gate, InnerSettings, Settings
+from estation.shared.clock import BEIJING, system_clock
+from estation.shared.errors import Refused
+
+T = TypeVar("T")
+console = Console()
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+Side = Annotated[str, typer.Option(help="online or inner.")]
+Name = Annotated[str, typer.Argument(help="The peer, as `estation gate sources` lists it.")]
+By = Annotated[str, typer.Option(help="Who does it; your login without it.")]
+Reason = Annotated[str, typer.Option(help="Why; kept beside what was done.")]
+Peers = Annotated[str, typer.Option("--peer", help="Which peer; the settings' own without it.")]
+When = Annotated[str, typer.Option("--from", help="YYYY-MM-DDTHH:MM in Beijing; now without it.")]
+
+
+def add_to(gate: typer.Typer) -> None:
+    """Hang these commands on `estation gate`."""
+    gate.command("status")(show_status)
+    gate.command("sources")(show_sources)
+    gate.command("add-source")(add_source)
+    gate.command("suspend-source")(suspend_source)
+    gate.command("resume-source")(resume_source)
+    gate.command("add-key")(add_key)
+    gate.command("retire-key")(retire_key)
+    gate.command("rotate-key")(rotate_key)
+    gate.command("add-destination")(add_destination)
+    gate.command("remove-destination")(remove_destination)
+    gate.command("release")(release)
+    gate.command("resume")(resume)
+
+
+def show_status(side: Side = "online", as_json: AsJson = False) -> None:
+    """Where every stream stands, what is late, parked or quarantined, and why."""
+    seen = _on(side, lambda: overview.overview(system_clock()))
+    if as_json:
+        console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
+        return
+    table = Table(
+        "stream", "direction", "position", "watermark", "lag", "rows/min", "state", "reason"
+    )
+    for stream in seen.streams:
+        shown = overview.as_dict(stream)
+        lag = shown["lag_seconds"]
+        table.add_row(
+            shown["stream"],
+            shown["direction"],
+            str(shown["seq"]),
+            shown["watermark"] or "—",
+            f"{lag:.0f} s" if lag is not None else "—",
+            str(shown["rows_per_minute"]),
+            shown["state"],
+            shown["reason"] or "—",
+        )
+    console.print(table)
+    for peer in seen.peers:
+        if peer.trouble or peer.state != "active":
+            console.print(f"{peer.name}: {peer.state} {peer.trouble}")
+    for file in seen.refused:
+        console.print(f"隔离 {file.stream} #{file.seq or '—'} {file.reason}: {file.detail}")
+
+
+def show_sources(side: Side = "online", as_json: AsJson = False) -> None:
+    """Every peer: sources, regions, folder, keys and their state."""
+    now = system_clock()
+    found = _on(side, peers.peers)
+    if as_json:
+        console.print_json(data=[_as_dict(peer, now) for peer in found])
+        return
+    for peer in found:
+        console.print(f"[bold]{peer.name}[/] {peer.title}（{peer.state}）{peer.trouble}")
+        console.print(f"  来源 {'、'.join(peer.sources)}  区划 {'、'.join(peer.regions) or '不限'}")
+        console.print(f"  收 {peer.stream_in}  发 {peer.stream_out}", soft_wrap=True)
+        console.print(f"  目录 {peer.folder}", soft_wrap=True)
+        for key in peer.keys:
+            whose = "我方" if key.owner == OURS else "对方"
+            until = key.valid_until.isoformat() if key.valid_until else "不限"
+            console.print(f"  {whose}密钥 {key.key_id}：{key.state(now)}，至 {until}")
+        for one in peer.destinations:
+            console.print(f"  另发 {one.folder} #{one.written_seq} {one.failure}", soft_wrap=True)
+
+
+def add_source(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, hyphens.")],
+    region: Annotated[list[str], typer.Option(help="GB/T 2260 code or its beginning; repeatable.")],
+    key: Annotated[Path, typer.Option(help="Their public key (PEM).")],
+    folder: Annotated[Path | None, typer.Option(help="Folder for the device.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Sources; NAME without it.")] = None,
+    title: Annotated[str, typer.Option(help="What citizens call it.")] = "",
+    late_after: Annotated[int, typer.Option(help="Seconds until its data are late.")] = 600,
+    by: By = "",
+    reason: Reason = "接入新的数据来源",
+) -> None:
+    """Let a county's centre in. Running programs serve it within seconds, without a restart."""
+    settings = Settings.read()
+    here = peering.ends(settings.gate)[1]
+    where = folder if folder is not None else settings.gate.folder / "peers" / name
+    new = NewPeer(
+        name=name,
+        title=title,
+        sources=source or [name],
+        regions=region,
+        public_pem=_read(key),
+        folder=where.absolute(),
+        late_after_seconds=late_after,
+    )
+
+    async def add() -> Peer:
+        now = system_clock()
+        await _keep_first(settings, now)
+        return await peering.add_source(
+            new,
+            here=here,
+            signing_key_file=settings.gate.signing_key_file,
+            secret=settings.secret,
+            deed=_deed(by, reason),
+            now=now,
+        )
+
+    peer = _on("online", add)
+    ours = next(one for one in peer.keys if one.owner == OURS)
+    public = _public_file(settings, peer.name, ours.key_id, ours.public_pem)
+    console.print(f"已接入 {peer.name}。请把以下内容交给对方：")
+    console.print(f"  我方公钥 {public}（指纹 {ours.key_id}）", soft_wrap=True)
+    console.print(f"  对方发来的数据流 {peer.stream_in}，发给对方的数据流 {peer.stream_out}")
+    console.print("请把以下目录交给光闸设备：")
+    console.print(f"  送入 {peer.incoming}", soft_wrap=True)
+    console.print(f"  取走 {peer.outgoing}", soft_wrap=True)
+
+
+def suspend_source(name: Name, reason: Reason, by: By = "", side: Side = "online") -> None:
+    """Neither receive from nor pack for it; files and rows wait."""
+    _on(side, lambda: _set_state(name, "suspended", by, reason))
+    console.print("已暂停，双方的数据将等待恢复。")
+
+
+def resume_source(name: Name, reason: Reason, by: By = "", side: Side = "online") -> None:
+    """Go on with a suspended one, from where it stood."""
+    _on(side, lambda: _set_state(name, "active", by, reason))
+    console.print("已恢复。")
+
+
+def add_key(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Their new public key (PEM).")],
+    valid_from: When = "",
+    by: By = "",
+    reason: Reason = "对方更换密钥",
+    side: Side = "online",
+) -> None:
+    """Their new key counts beside the present ones, from the given moment on."""
+    pem, begins = _read(file), _moment(valid_from)
+
+    async def add() -> str:
+        now = system_clock()
+        return await peering.add_key(
+            name, pem, valid_from=begins or now, deed=_deed(by, reason), now=now
+        )
+
+    console.print(f"已登记对方公钥，指纹 {_on(side, add)}。")
+
+
+def retire_key(
+    name: Name,
+    key_id: Annotated[str, typer.Argument(help="The fingerprint.")],
+    valid_from: Annotated[
+        str, typer.Option("--from", help="YYYY-MM-DDTHH:MM in Beijing; now without it.")
+    ] = "",
+    by: By = "",
+    reason: Reason = "停用旧密钥",
+    side: Side = "online",
+) -> None:
+    """What this key seals is refused from the given moment on, also packets on their way."""
+    ends = _moment(valid_from)
+
+    async def retire() -> None:
+        now = system_clock()
+        await peering.retire_key(
+            name, key_id, valid_until=ends or now, deed=_deed(by, reason), now=now
+        )
+
+    _on(side, retire)
+    console.print("已停用。")
+
+
+def rotate_key(
+    name: Name,
+    in_hours: Annotated[float, typer.Option(help="When it begins to seal.")] = 24,
+    by: By = "",
+    reason: Reason = "定期更换密钥",
+    side: Side = "online",
+) -> None:
+    """Make our new key for this peer. It seals after the notice; the former one counts a week
+    longer on their side."""
+    secrets_dir = _settings(side).secrets_dir
+
+    async def rotate() -> peering.Rotation:
+        now = system_clock()
+        return await peering.rotate_key(
+            name,
+            secrets_dir=secrets_dir,
+            valid_from=now + timedelta(hours=max(0.0, in_hours)),
+            deed=_deed(by, reason),
+            now=now,
+        )
+
+    made = _on(side, rotate)
+    console.print(f"新公钥 {made.public_file}（指纹 {made.key_id}）", soft_wrap=True)
+    console.print(
+        f"请对方在 {made.valid_from.astimezone(BEIJING):%Y-%m-%d %H:%M} 之前用 gate add-key 登记。"
+    )
+
+
+def add_destination(
+    name: Name,
+    folder: Path,
+    everything: Annotated[bool, typer.Option(help="Also the packets made so far.")] = False,
+    by: By = "",
+    reason: Reason = "增加一个发送目录",
+    side: Side = "online",
+) -> None:
+    """One more folder that gets every file for this peer."""
+    where = folder.absolute()
+
+    async def add() -> None:
+        await peering.add_destination(
+            name, where, deed=_deed(by, reason), now=system_clock(),
+            from_now_on=not everything,
+        )  # fmt: skip
+
+    _on(side, add)
+    console.print("已增加。")
+
+
+def remove_destination(
+    name: Name, folder: Path, by: By = "", reason: Reason = "停用发送目录", side: Side = "online"
+) -> None:
+    """Its files stay; it gets no more."""
+    where = folder.absolute()
+
+    async def remove() -> None:
+        await peering.remove_destination(name, where, deed=_deed(by, reason), now=system_clock())
+
+    _on(side, remove)
+    console.print("已停用。")
+
+
+def release(
+    seq: int,
+    peer: Peers = "",
+    by: By = "",
+    reason: Reason = "我方故障已排除",
+    side: Side = "online",
+) -> None:
+    """Give a quarantined packet another chance, once the fault on our side is mended."""
+
+    async def let_go() -> bool:
+        found = await _peer_or_first(side, peer)
+        now = system_clock()
+        done = await receiving.release(found.stream_in, seq, folder=found.incoming)
+        if done:
+            await peering.write_down(
+                found.name, "release", f"#{seq}", deed=_deed(by, reason), now=now
+            )
+        return done
+
+    done = _on(side, let_go)
+    console.print("已放回 incoming/。" if done else "隔离区里没有这个序号的数据包。")
+    raise typer.Exit(0 if done else 1)
+
+
+def resume(
+    peer: Peers = "",
+    by: By = "",
+    reason: Reason = "已核对两份历史",
+    side: Side = "online",
+) -> None:
+    """Go on after a fork was looked at: two histories carried the peer's seal."""
+
+    async def go_on() -> None:
+        found = await _peer_or_first(side, peer)
+        await receiving.resume(found.stream_in)
+        await peering.write_down(
+            found.name, "resume", "", deed=_deed(by, reason), now=system_clock()
+        )
+
+    _on(side, go_on)
+    console.print("数据流将从现在的位置继续。")
+
+
+async def _peer_or_first(side: str, name: str) -> Peer:
+    if name:
+        return await peers.peer_named(name)
+    await _keep_first(_settings(side), system_clock())
+    return await peers.peer_named(peering.ends(_gate(side))[0])
+
+
+async def _keep_first(settings: Settings | InnerSettings, now: datetime) -> None:
+    """As the worker does at its start: a command may be the first to look."""
+    name, _ = peering.ends(settings.gate)
+    is_inner = isinstance(settings, InnerSettings)
+    await peering.keep_first_peer(
+        settings.gate,
+        title="线上平台" if is_inner else settings.bureau_name,
+        sources=[settings.source] if isinstance(settings, InnerSettings) else [name],
+        secret=settings.secret,
+        now=now,
+    )
+
+
+async def _set_state(name: str, state: str, by: str, reason: str) -> None:
+    await peering.set_state(name, state, deed=_deed(by, reason), now=system_clock())
+
+
+def _deed(by: str, reason: str) -> Deed:
+    return Deed(by=by or getpass.getuser(), reason=reason)
+
+
+def _as_dict(peer: Peer, now: datetime) -> dict[str, Any]:
+    return {
+        "name": peer.name,
+        "title": peer.title,
+        "state": peer.state,
+        "trouble": peer.trouble,
+        "sources": list(peer.sources),
+        "regions": list(peer.regions),
+        "stream_in": peer.stream_in,
+        "stream_out": peer.stream_out,
+        "folder": str(peer.folder),
+        "keys": [
+            {
+                "owner": key.owner,
+                "key_id": key.key_id,
+                "state": key.state(now),
+                "valid_from": key.valid_from.isoformat(),
+                "valid_until": key.valid_until.isoformat() if key.valid_until else None,
+            }
+            for key in peer.keys
+        ],
+        "destinations": [str(one.folder) for one in peer.destinations],
+    }
+
+
+def _public_file(settings: Settings, name: str, key_id: str, pem: str) -> Path:
+    """Our public half as a file to hand over."""
+    path = settings.secrets_dir / "gate" / f"{name}_{key_id}_public.pem"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(pem)
+    return path
+
+
+def _read(file: Path) -> bytes:
+    """A key file is small; anything else is none."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(64 * 1024)
+        keys.load_peer_key(content)
+    except OSError as problem:
+        console.print(f"无法读取 {file}：{problem.strerror}")
+        raise typer.Exit(2) from None
+    except ValueError:
+        console.print(f"{file} 不是 PEM 格式的 Ed25519 公钥。")
+        raise typer.Exit(2) from None
+    return content
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=BEIJING)
+    except ValueError:
+        console.print("时间应写作 YYYY-MM-DDTHH:MM（北京时间）。")
+        raise typer.Exit(2) from None
+
+
+def _settings(side: str) -> Settings | InnerSettings:
+    return InnerSettings.read() if side == "inner" else Settings.read()
+
+
+def _gate(side: str) -> Gate:
+    return _settings(side).gate
+
+
+def _on(side: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Run it on that side's database; a refusal is said in its sentence, exit code 2."""
+
+    async def run() -> T:
+        url = _settings(side).database_url
+        database = inner_database.database if side == "inner" else settings_module.database
+        await Tortoise.init(config=database(url), _enable_global_fallback=True)
+        try:
+            return await work()
+        finally:
+            await Tortoise.close_connections()
+
+    try:
+        return asyncio.run(run())
+    except Refused as refusal:
+        console.print(refusal.message)
+        raise typer.Exit(2) from None

@@ -1,0 +1,140 @@
+"""Everything about the gate that people look at: per peer, stream, key, folder and file."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from tortoise import Tortoise
+
+from estation.outside.gate import status as status_module
+from estation.outside.gate import traffic as traffic_module
+from estation.outside.gate.peers import Peer, peers
+from estation.outside.gate.status import StreamStatus, stream_status
+from estation.outside.gate.traffic import Traffic
+
+MOST_FILES = 50
+MOST_DEEDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """One stream with its traffic; `is_late`: the copy is older than the peer's threshold."""
+
+    status: StreamStatus
+    traffic: Traffic
+    lag: timedelta | None
+    is_late: bool
+    peer: Peer | None
+
+    @property
+    def unconfirmed(self) -> int:
+        """Packets made that the other side has not reported as received."""
+        return max(0, self.status.seq - self.status.peer_received_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """A file in quarantine, and why."""
+
+    stream: str
+    seq: int | None
+    file_name: str
+    reason: str
+    detail: str
+    times: int
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeedView:
+    peer: str
+    what: str
+    about: str
+    by: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    peers: list[Peer]
+    streams: list[StreamView]
+    refused: list[RefusedFile]
+    refused_count: int
+    deeds: list[DeedView]
+
+
+async def overview(now: datetime) -> Overview:
+    """The page and `estation gate status`."""
+    known = await peers()
+    streams = await stream_views(now)
+    refused = await _rows(
+        """select stream, seq, file_name, reason, detail, times, received_at
+           from gate_incoming_file where state = 'quarantined'
+           order by received_at desc, id desc limit $1""",
+        MOST_FILES,
+    )
+    deeds = await _rows(
+        "select peer, what, about, by, reason, at from gate_deed order by at desc, id limit $1",
+        MOST_DEEDS,
+    )
+    return Overview(
+        peers=known,
+        streams=streams,
+        refused=[RefusedFile(**row) for row in refused],
+        refused_count=sum(one.status.quarantined_files for one in streams),
+        deeds=[DeedView(**row) for row in deeds],
+    )
+
+
+async def stream_views(now: datetime) -> list[StreamView]:
+    """Every stream of this side with its lag and traffic."""
+    known = await peers()
+    passed = await traffic_module.traffic(now)
+    return [_view(one, known, passed, now) for one in await stream_status()]
+
+
+def as_dict(view: StreamView) -> dict[str, Any]:
+    """`status.as_dict` and what else is seen, as plain JSON values."""
+    return {
+        **status_module.as_dict(view.status),
+        "peer": view.peer.name if view.peer else None,
+        "lag_seconds": view.lag.total_seconds() if view.lag is not None else None,
+        "late": view.is_late,
+        "unconfirmed": view.unconfirmed if view.status.direction == "out" else 0,
+        "rows_per_minute": round(view.traffic.rows_per_minute, 1),
+        "destinations": [
+            {**asdict(one), "folder": str(one.folder), "failed_at": _moment(one.failed_at)}
+            for one in (view.peer.destinations if view.peer else ())
+            if view.status.direction == "out"
+        ],
+    }
+
+
+def _view(
+    status: StreamStatus,
+    known: list[Peer],
+    passed: dict[tuple[str, str], Traffic],
+    now: datetime,
+) -> StreamView:
+    peer = next((p for p in known if status.stream in (p.stream_in, p.stream_out)), None)
+    lag = status.lag(now)
+    late_after = peer.late_after if peer else timedelta(minutes=10)
+    return StreamView(
+        status=status,
+        traffic=passed.get((status.direction, status.stream), traffic_module.NONE),
+        lag=lag,
+        is_late=status.direction == "in" and lag is not None and lag > late_after,
+        peer=peer,
+    )
+
+
+def _moment(value: datetime | None) -> str | None:
+    return value.isoformat() if value else None
+
+
+async def _rows(sql: str, *values: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, list(values)
+    )
+    return [dict(row) for row in found]
