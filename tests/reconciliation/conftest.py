@@ -15,6 +15,7 @@ from sanic import Sanic
 from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, ensure_staff
 from estation.payments import staff_pages as payment_staff_pages
+from estation.reconciliation import gate_pages
 from estation.reconciliation import pages as reconciliation_pages
 from estation.reconciliation import split_pages
 from estation.services import OnlineApp
@@ -97,7 +98,9 @@ def _app(day: Day) -> OnlineApp:
     app = cast(OnlineApp, Sanic(f"staff_desk_{next(_numbers)}", configure_logging=False))
     app.config.ACCESS_LOG = False
     app.config.TOUCHUP = False  # it rewrites Sanic itself, and a second time that fails
-    for module in (identity_staff_pages, payment_staff_pages, reconciliation_pages, split_pages):
+    for module in (
+        identity_staff_pages, payment_staff_pages, reconciliation_pages, split_pages, gate_pages,
+    ):  # fmt: skip
         app.blueprint(module.bp)
     app.static("/static", H5 / "dist", name="static")
     app.on_request(attach_viewer)

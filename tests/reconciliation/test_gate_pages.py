@@ -1,0 +1,148 @@
+"""What staff see of the gate, and what operators may do there: with a reason, and its trace."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+
+from estation.outside.gate import metrics, overview, peers
+from estation.outside.gate.errors import Reason
+from tests.outside.gate_peers import COUNTY, Gate, center, county_bill
+from tests.outside.gate_side import BACK, STREAM, bill, query
+from tests.reconciliation.conftest import Desk
+from tests.reconciliation.days import NOW
+
+
+@pytest.fixture
+async def gate(desk: Desk, tmp_path: Path) -> Gate:
+    """The centre has sent one bill, the county one sealed by a foreign key."""
+    made = Gate(tmp_path, now=NOW)
+    made.make_keys()
+    await made.keep_first(NOW)
+    county = await made.add_county()
+    await made.arrive(await center(), "fee_bill", bill(1))
+    await made.receive(await center())
+    await made.arrive(county, "fee_bill", county_bill(1), private=made.pairs["jc-center"][0])
+    await made.receive(county)
+    await made.pack(await center())
+    return made
+
+
+@pytest.mark.parametrize("who", ["operator", "clerk", "checker"])
+async def test_staff_see_streams_refused_files_and_sources(
+    desk: Desk, gate: Gate, who: str
+) -> None:
+    desk.clock = NOW
+    await desk.login(who)
+
+    assert await desk.get("/staff/gate") == 200
+
+    for words in (
+        STREAM,
+        BACK,
+        "lj-county-online",
+        "已停",
+        "签名不符",
+        "临江县",
+        "360121",
+        "接入来源",
+    ):
+        assert words in desk.text
+    assert ("放回重验" in desk.text) == (who == "operator")
+    assert desk.text.count('class="sparkline"') == len(await overview.stream_views(NOW))
+
+
+async def test_a_stranger_sees_nothing_of_the_gate(desk: Desk) -> None:
+    assert await desk.get("/staff/gate") == 303
+    assert await desk.post(f"/staff/gate/{COUNTY}/release", seq="1", reason="x") == 303
+
+
+async def test_an_operator_puts_a_refused_packet_back_and_says_why(desk: Desk, gate: Gate) -> None:
+    await desk.login("operator")
+    await desk.get("/staff/gate")
+
+    assert await desk.post(f"/staff/gate/{COUNTY}/release", seq="1", reason="对方已补登公钥") == 303
+
+    county = await peers.peer_named(COUNTY)
+    assert len(list(county.incoming.iterdir())) == 1
+    await desk.get("/staff/gate?done=released")
+    assert "对方已补登公钥" in desk.text
+    assert "某operator（operator）" in desk.text
+
+
+@pytest.mark.parametrize("who", ["clerk", "checker"])
+async def test_finance_may_look_but_not_touch(desk: Desk, gate: Gate, who: str) -> None:
+    await desk.login(who)
+    await desk.get("/staff/gate")
+
+    for deed in ("release", "resume"):
+        assert await desk.post(f"/staff/gate/{COUNTY}/{deed}", seq="1", reason="好的") == 403
+
+    assert list((await peers.peer_named(COUNTY)).incoming.iterdir()) == []
+    assert [row["what"] for row in await query("select what from gate_deed")] == ["add_source"]
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "长" * 501])
+async def test_without_a_reason_nothing_is_done(desk: Desk, gate: Gate, reason: str) -> None:
+    await desk.login("operator")
+    await desk.get("/staff/gate")
+
+    assert await desk.post(f"/staff/gate/{COUNTY}/release", seq="1", reason=reason) == 422
+
+    assert "请写明原因" in desk.text
+    assert list((await peers.peer_named(COUNTY)).incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("seq", ["", "-1", "１", "99999999999", "1;drop"])
+async def test_a_position_that_is_none_is_refused(desk: Desk, gate: Gate, seq: str) -> None:
+    await desk.login("operator")
+    await desk.get("/staff/gate")
+
+    assert await desk.post(f"/staff/gate/{COUNTY}/release", seq=seq, reason="好的") == 422
+    assert await desk.post("/staff/gate/nobody/release", seq="1", reason="好的") == 404
+
+
+async def test_a_fork_goes_on_only_by_an_operators_word(desk: Desk, gate: Gate) -> None:
+    await query(
+        "update gate_incoming_stream set stopped_reason = 'fork', stopped_at = $1"
+        " where stream = $2 returning stream",
+        NOW,
+        STREAM,
+    )
+    await desk.login("operator")
+    await desk.get("/staff/gate")
+    assert "核对后继续" in desk.text
+
+    assert await desk.post("/staff/gate/jc-center/resume", reason="以现有历史为准") == 303
+
+    rows = await query("select stopped_reason from gate_incoming_stream where stream = $1", STREAM)
+    assert rows == [{"stopped_reason": ""}]
+    deeds = await query("select what, reason from gate_deed where peer = 'jc-center'")
+    assert deeds == [{"what": "resume", "reason": "以现有历史为准"}]
+
+
+async def test_the_rate_is_counted_from_what_passed(gate: Gate) -> None:
+    gate.later(minutes=30)
+    await gate.arrive(await center(), "fee_bill", *[bill(number) for number in range(2, 61)])
+    await gate.receive(await center())
+
+    view = next(v for v in await overview.stream_views(gate.now) if v.status.stream == STREAM
+                and v.status.direction == "in")  # fmt: skip
+
+    assert view.traffic.rows_per_minute == 1.0
+    assert (view.traffic.rows[30], view.traffic.rows[59], sum(view.traffic.rows)) == (1, 59, 60)
+
+
+async def test_metrics_tell_lag_position_and_why_a_stream_stands(gate: Gate) -> None:
+    await metrics.refresh(NOW + timedelta(seconds=90))
+
+    told = generate_latest().decode()
+    for line in (
+        f'estation_gate_lag_seconds{{stream="{STREAM}"}} 90.0',
+        f'estation_gate_position{{direction="in",stream="{STREAM}"}} 1.0',
+        f'estation_gate_unconfirmed_packets{{stream="{BACK}"}} 1.0',
+        'estation_gate_quarantined_files{stream="lj-county-online"} 1.0',
+        f'estation_gate_stopped{{reason="{Reason.bad_seal}",stream="lj-county-online"}} 1.0',
+    ):
+        assert line in told
