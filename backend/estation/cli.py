@@ -328,9 +328,20 @@ def demo(
     fresh: Annotated[bool, typer.Option(help="Start over with empty data.")] = False,
     data: Annotated[Path | None, typer.Option(help="Folder for the city's data.")] = None,
     ports: Annotated[str, typer.Option(help="online,inner,sandbox")] = "8000,8100,8200",
+    county: Annotated[
+        bool, typer.Option(help="With a county as a second source (port: inner's + 1).")
+    ] = False,
+    lossy: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.2, help="The gate's device loses, doubles, delays this share each."
+        ),
+    ] = 0.0,
 ) -> None:
     """A running city on this machine; Ctrl-C ends it and leaves no process behind."""
-    raise typer.Exit(demo_main.run(once=once, fresh=fresh, data=data, ports=ports))
+    raise typer.Exit(
+        demo_main.run(once=once, fresh=fresh, data=data, ports=ports, county=county, lossy=lossy)
+    )
 
 
 BENCHES = ("callback", "settle")

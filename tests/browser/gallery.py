@@ -302,6 +302,7 @@ HOLDER = Values(
 
 def code_page(user_agent: str = DESKTOP, *, state: str = "payable", **more: Any) -> State:
     return "payments/code.html", {
+        **as_of(),
         "viewer": None,
         "holder": Values(**{**vars(HOLDER), "state": state}),
         "base": "/c/JF202605060012-7K2MZQ0V9XCB4T1D",
@@ -551,6 +552,7 @@ def _pages() -> dict[str, State]:
         "own-code": (
             "payments/own_code.html",
             {
+                **as_of(),
                 "viewer": VIEWER,
                 "bill": bill(FEW),
                 "payer_name": LONG_NAME,

@@ -194,3 +194,15 @@ def test_percent_is_exact() -> None:
     cases = {"0.01": "1%", "0.015": "1.5%", "0.2": "20%", "0.0005": "0.05%", "0.03": "3%"}
 
     assert {rate: worked.percent(rate) for rate in cases} == cases
+
+
+def test_a_county_centre_has_only_what_lies_there_and_people_of_its_own() -> None:
+    city, county = plan_city(NOW), plan_city(NOW, region="360121")
+
+    assert {unit.district for unit in county.units} == {"360121"}
+    assert {one.case.unit_code for one in county.cases} <= {u.unit_code for u in county.units}
+    assert sum(len(one.bills) for one in county.cases) > 5
+    phones = {party.phone for one in county.cases for party in one.case.parties if party.phone} - {
+        personas.BUYER.phone
+    }
+    assert not phones & {party.phone for one in city.cases for party in one.case.parties}

@@ -15,9 +15,8 @@ from sanic import Sanic
 from estation.identity import staff_pages as identity_staff_pages
 from estation.identity.api import attach_viewer, ensure_staff
 from estation.payments import staff_pages as payment_staff_pages
-from estation.reconciliation import gate_pages
+from estation.reconciliation import gate_pages, split_pages
 from estation.reconciliation import pages as reconciliation_pages
-from estation.reconciliation import split_pages
 from estation.services import OnlineApp
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused

@@ -28,12 +28,22 @@ ROLE_NAMES = {
 console = Console(stderr=False, highlight=False)
 
 
-def run(*, once: bool, fresh: bool, data: Path | None, ports: str) -> int:
+def run(
+    *,
+    once: bool,
+    fresh: bool,
+    data: Path | None,
+    ports: str,
+    county: bool = False,
+    lossy: float = 0.0,
+) -> int:
     """The exit code: 0 all went well, 1 the chain broke, 2 the city could not start."""
     logs.configure(as_json=False)
     try:
         numbers = _three_ports(ports)
-        return asyncio.run(_run(once=once, fresh=fresh, data=data, ports=numbers))
+        return asyncio.run(
+            _run(once=once, fresh=fresh, data=data, ports=numbers, county=county, lossy=lossy)
+        )
     except CannotStart as failure:
         console.print(f"[red]无法启动：[/]{failure}")
         return 2
@@ -42,7 +52,15 @@ def run(*, once: bool, fresh: bool, data: Path | None, ports: str) -> int:
         return 1
 
 
-async def _run(*, once: bool, fresh: bool, data: Path | None, ports: tuple[int, int, int]) -> int:
+async def _run(
+    *,
+    once: bool,
+    fresh: bool,
+    data: Path | None,
+    ports: tuple[int, int, int],
+    county: bool,
+    lossy: float,
+) -> int:
     began = time.monotonic()
 
     def say(step: str) -> None:
@@ -52,7 +70,9 @@ async def _run(*, once: bool, fresh: bool, data: Path | None, ports: tuple[int, 
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signal_number, stopping.set)
-    async with running_city(data=data, ports=ports, fresh=fresh, say=say) as city:
+    async with running_city(
+        data=data, ports=ports, fresh=fresh, say=say, county=county, lossy=lossy
+    ) as city:
         say("示范城市已就绪")
         if once:
             await _until_stopped(play_once(city, say), stopping)
@@ -82,6 +102,8 @@ def _introduce(city: City) -> None:
         (places.online_url, "市民：不动产 e 站（H5）"),
         (f"{places.online_url}/staff", "财务与运维工作台"),
         (places.inner_url, "内网平台收费台"),
+        *([(places.county_url, "临江县内网平台收费台")] if places.has_county else []),
+        (f"{places.online_url}/staff/gate", "光闸：各数据流的位置、滞后与隔离"),
         (places.sandbox_url, "沙箱钱包：扫码、支付、取消"),
         (f"{places.sandbox_url}/sms", "沙箱短信：登录验证码"),
     ):

@@ -1,6 +1,7 @@
 """The main chain, played headless: a bill leaves the internal platform, is paid, comes back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,7 @@ from tortoise import Tortoise
 
 from estation import settings as settings_module
 from estation.demo.city import City
+from estation.demo.places import COUNTY
 from estation.demo.walker import (
     BILL_LINES,
     FUND_LINES,
@@ -28,12 +30,22 @@ from estation.shared.money import display_yuan
 
 Say = Callable[[str], None]
 
-PAYMENTS = (
+Payment = tuple[str, str, str, Mapping[str, str]]
+PAYMENTS: Sequence[Payment] = (
     ("wechat_pay", "native", "微信支付", BILL_LINES),
     ("alipay", "precreate", "支付宝", BILL_LINES),
     ("wechat_pay", "native", "微信支付", FUND_LINES),
 )
 """To the payees' own merchants at once; and twice collected by the city."""
+
+
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """An internal platform: its desk, its database, and its name in the streams."""
+
+    url: str
+    dsn: str
+    source: str
 
 
 async def play_once(city: City, say: Say) -> None:
@@ -46,28 +58,41 @@ async def play_once(city: City, say: Say) -> None:
         buyer = personas.BUYER
         await citizen.log_in(wallet, phone=buyer.phone, id_no=buyer.id_no)
         say(f"市民 {buyer.name} 已登录")
-        async with FeeDesk(city.places.inner_url) as desk:
-            await desk.log_in(personas.FEE_CLERK.login, personas.FEE_CLERK.password)
-            for channel, scene, name, lines in PAYMENTS:
-                bill_no = await desk.issue_bill_for(buyer.name, lines)
-                await _pay_one(city, say, citizen, wallet, bill_no, channel, scene, name)
+        for centre, payments in _centres(city):
+            async with FeeDesk(centre.url) as desk:
+                await desk.log_in(personas.FEE_CLERK.login, personas.FEE_CLERK.password)
+                for channel, scene, name, lines in payments:
+                    bill_no = await desk.issue_bill_for(buyer.name, lines)
+                    await _pay_one(
+                        city, centre, say, citizen, wallet, bill_no, channel, scene, name
+                    )
     await _reconcile(city, wallet_url=city.places.sandbox_url, say=say)
 
 
+def _centres(city: City) -> list[tuple[Centre, Sequence[Payment]]]:
+    """The city's with every way to pay; a county's, when there is one, with one."""
+    places = city.places
+    centres: list[tuple[Centre, Sequence[Payment]]]
+    centres = [(Centre(places.inner_url, city.inner_dsn, "jc-center"), PAYMENTS)]
+    if places.has_county:
+        centres.append((Centre(places.county_url, city.county_dsn, COUNTY), PAYMENTS[:1]))
+    return centres
+
+
 async def _pay_one(
-    city: City, say: Say, citizen: Citizen, wallet: Wallet, bill_no: str,
+    city: City, centre: Centre, say: Say, citizen: Citizen, wallet: Wallet, bill_no: str,
     channel: str, scene: str, wallet_name: str,
 ) -> None:  # fmt: skip
     say(f"内网开出缴费单 {bill_no}")
     bill = await eventually(f"缴费单 {bill_no} 到达线上", lambda: citizen.bill(bill_no))
     packet = await _one(
-        city.inner_dsn,
+        centre.dsn,
         "select packed_seq from gate_outgoing_row where topic = 'fee_bill'"
         " and body->>'bill_no' = $1 order by id desc limit 1",
         bill_no,
     )
     say(
-        f"光闸数据包 jc-center-online #{packet} → 线上：{len(bill['items'])} 项，"
+        f"光闸数据包 {centre.source}-online #{packet} → 线上：{len(bill['items'])} 项，"
         f"合计 ¥ {display_yuan(bill['total_fen'])}"
     )
     order = await citizen.order(bill)
@@ -85,7 +110,7 @@ async def _pay_one(
     arrivals = len(done["parts"]) or 1
     await _say_transfers(city, say, order["id"], bill["total_fen"], arrivals=arrivals)
     await _fetch_receipts(say, citizen, paid)
-    await _receipt_is_back(city, say, bill_no)
+    await _receipt_is_back(city, centre, say, bill_no)
 
 
 async def _say_transfers(
@@ -126,12 +151,12 @@ async def _fetch_receipts(say: Say, citizen: Citizen, paid: dict[str, Any]) -> N
         )
 
 
-async def _receipt_is_back(city: City, say: Say, bill_no: str) -> None:
+async def _receipt_is_back(city: City, centre: Centre, say: Say, bill_no: str) -> None:
     """Over the gate into the internal platform: its bill is paid, too."""
 
     async def look() -> str | None:
         state: str = await _one(
-            city.inner_dsn, "select state from fee_bill where bill_no = $1", bill_no
+            centre.dsn, "select state from fee_bill where bill_no = $1", bill_no
         )
         return state if state == "paid" else None
 
@@ -139,10 +164,11 @@ async def _receipt_is_back(city: City, say: Say, bill_no: str) -> None:
     packet = await _one(
         city.online_dsn,
         "select packed_seq from gate_outgoing_row where topic = 'receipt'"
-        " and body->>'bill_no' = $1 order by id desc limit 1",
+        " and stream = $1 and body->>'bill_no' = $2 order by id desc limit 1",
+        f"online-{centre.source}",
         bill_no,
     )
-    say(f"光闸数据包 online-jc-center #{packet} → 内网：缴费单 {bill_no} 已缴")
+    say(f"光闸数据包 online-{centre.source} #{packet} → 内网：缴费单 {bill_no} 已缴")
 
 
 async def _reconcile(city: City, *, wallet_url: str, say: Say) -> None:

@@ -14,6 +14,8 @@ from estation.local import CannotStart, unprivileged_user
 from estation.outside.gate import keys
 from estation.settings import CONFIG, ROOT
 
+COUNTY, COUNTY_REGION, COUNTY_TITLE = "lj-county", "360121", "临江县不动产登记中心"
+"""A second source, with an internal platform of its own (`estation demo --county`)."""
 PORTS = (8000, 8100, 8200)
 HOST = "127.0.0.1"
 
@@ -26,6 +28,7 @@ class Places:
     online_port: int
     inner_port: int
     sandbox_port: int
+    has_county: bool = False
 
     @property
     def online_url(self) -> str:
@@ -56,6 +59,24 @@ class Places:
         return self.data / "gate" / "inner"
 
     @property
+    def county_gate(self) -> Path:
+        """The county's own side of the gate."""
+        return self.data / "gate" / COUNTY
+
+    @property
+    def county_peer(self) -> Path:
+        """The online side's folder for the county."""
+        return self.online_gate / "peers" / COUNTY
+
+    @property
+    def county_port(self) -> int:
+        return self.inner_port + 1
+
+    @property
+    def county_url(self) -> str:
+        return f"http://{HOST}:{self.county_port}"
+
+    @property
     def published(self) -> Path:
         return self.data / "published"
 
@@ -64,7 +85,7 @@ class Places:
         return self.data / "logs"
 
 
-def choose(data: Path | None, ports: tuple[int, int, int]) -> Places:
+def choose(data: Path | None, ports: tuple[int, int, int], *, county: bool = False) -> Places:
     """Make the folder. Raises CannotStart with a sentence when that is impossible."""
     folder = (data or _default_folder()).resolve()
     try:
@@ -75,12 +96,13 @@ def choose(data: Path | None, ports: tuple[int, int, int]) -> Places:
             f"无法写入数据目录 {folder}（{failure.strerror}）。请用 --data 指定一个可写的目录。\n"
             f"Cannot write to the data folder; choose another with --data."
         ) from failure
-    return Places(folder, *ports)
+    return Places(folder, *ports, has_county=county)
 
 
 def require_free_ports(places: Places) -> None:
     """Raises CannotStart naming the port that somebody else uses."""
-    for port in (places.online_port, places.inner_port, places.sandbox_port):
+    county = (places.county_port,) if places.has_county else ()
+    for port in (places.online_port, places.inner_port, places.sandbox_port, *county):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -127,11 +149,33 @@ def child_environment(
     }
 
 
+def county_environment(places: Places, *, database: str) -> dict[str, str]:
+    """What is different for the county's internal platform."""
+    return {
+        "ESTATION_INNER_PORT": str(places.county_port),
+        "ESTATION_INNER_DATABASE_URL": database,
+        "ESTATION_INNER_SOURCE": COUNTY,
+        "ESTATION_INNER_REGION": COUNTY_REGION,
+        "ESTATION_INNER_BUREAU_NAME": COUNTY_TITLE,
+        "ESTATION_INNER_GATE": json.dumps(
+            {
+                "folder": str(places.county_gate),
+                "stream_in": f"online-{COUNTY}",
+                "stream_out": f"{COUNTY}-online",
+                "signing_key_file": f"gate/{COUNTY}_key.pem",
+                "peer_public_key_file": "gate/online_public.pem",
+            }
+        ),
+    }
+
+
 def make_folders(places: Places) -> None:
+    gates = [places.online_gate, places.inner_gate]
+    if places.has_county:
+        gates += [places.county_gate, places.county_peer]
     for folder in (
         places.secrets, places.sandbox_data, places.logs, places.published,
-        *(gate / name for gate in (places.online_gate, places.inner_gate)
-          for name in ("incoming", "outgoing")),
+        *(gate / name for gate in gates for name in ("incoming", "outgoing")),
     ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
     places.secrets.chmod(0o700)

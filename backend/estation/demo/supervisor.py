@@ -23,11 +23,13 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(slots=True)
 class Program:
-    """One child: `estation <arguments>`; `ready_url` answers 200 when it can work."""
+    """One child: `estation <arguments>`; `ready_url` answers 200 when it can work.
+    `environment` is added to what all of them get."""
 
     name: str
     arguments: list[str]
     ready_url: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=RESTARTS_PER_MINUTE))
 
@@ -46,9 +48,11 @@ class Supervisor:
         self._launch(program)
         await self.wait_ready(program)
 
-    async def run_to_end(self, name: str, arguments: list[str]) -> None:
+    async def run_to_end(
+        self, name: str, arguments: list[str], environment: dict[str, str] | None = None
+    ) -> None:
         """Run a program that ends by itself. Raises CannotStart with the end of its log."""
-        program = Program(name, arguments)
+        program = Program(name, arguments, environment=environment or {})
         self._launch(program)
         if program.process is not None and await asyncio.to_thread(program.process.wait) != 0:
             raise CannotStart(f"{name} 失败，日志：{self._log(program)}\n{self._tail(program)}")
@@ -106,7 +110,7 @@ class Supervisor:
         with self._log(program).open("ab") as log:
             program.process = subprocess.Popen(
                 [sys.executable, "-m", "estation", *program.arguments],
-                env=self._environment,
+                env={**self._environment, **program.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -146,9 +146,12 @@ class Citizen:
             return answer.status, answer.content_type, await answer.read()
 
     async def bill(self, bill_no: str) -> dict[str, Any] | None:
-        """One of my bills by its number, when it has arrived."""
+        """My bill that is due by its number, when it has arrived; another centre may have used
+        the number for one that is paid."""
         listed: list[dict[str, Any]] = (await self.call("GET", "/api/bills"))["bills"]
-        found = next((bill for bill in listed if bill["bill_no"] == bill_no), None)
+        found = next(
+            (one for one in listed if one["bill_no"] == bill_no and one["state"] == "payable"), None
+        )
         if found is None:
             return None
         detailed: dict[str, Any] = await self.call("GET", f"/api/bills/{found['id']}")

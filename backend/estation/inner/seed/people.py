@@ -33,10 +33,12 @@ ESTATES = {
 class Population:
     """Gives out people who were not given out before; the same seed gives the same people."""
 
-    def __init__(self, dice: random.Random, *, taken: set[str]) -> None:
+    def __init__(
+        self, dice: random.Random, *, taken: set[str], first_phone: int = 13800010001
+    ) -> None:
         self._dice = dice
         self._taken = set(taken)
-        self._phones: Iterator[int] = iter(range(13800010001, 13800099999))
+        self._phones: Iterator[int] = iter(range(first_phone, first_phone + 89998))
 
     def person(self, role: str) -> NewParty:
         name = self._name()

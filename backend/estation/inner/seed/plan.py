@@ -85,18 +85,29 @@ class CityPlan:
     units: list[PlannedUnit]
     cases: list[PlannedCase]
 
+    def only_in(self, district: str) -> "CityPlan":
+        units = [unit for unit in self.units if unit.district == district]
+        codes = {unit.unit_code for unit in units}
+        return CityPlan(units, [one for one in self.cases if one.case.unit_code in codes])
 
-def plan_city(now: datetime) -> CityPlan:
-    """The same city for the same day; moments lie before `now`."""
-    return _Planner(now).plan()
+
+def plan_city(now: datetime, *, region: str = "") -> CityPlan:
+    """The same city for the same day; moments lie before `now`. Where `region` is a district
+    (a county's own centre), only what lies there, with people of its own."""
+    county = region if region in dict(people.DISTRICTS) else ""
+    plan = _Planner(now, county).plan()
+    return plan.only_in(county) if county else plan
 
 
 class _Planner:
-    def __init__(self, now: datetime) -> None:
+    def __init__(self, now: datetime, county: str) -> None:
         self._now = now
-        self._dice = random.Random(SEED)  # noqa: S311 - a believable city, not a secret
+        self._county = county
+        seed = int(county or SEED)
+        self._dice = random.Random(seed)  # noqa: S311 - a believable city, not a secret
         taken = {personas.BUYER.id_no, personas.SELLER.id_no}
-        self._people = Population(self._dice, taken=taken)
+        first_phone = 13800110001 if county else 13800010001
+        self._people = Population(self._dice, taken=taken, first_phone=first_phone)
         self._units: list[PlannedUnit] = []
 
     def plan(self) -> CityPlan:
@@ -157,6 +168,8 @@ class _Planner:
             return [bank, new("mortgagor")]
         if source is not None and source.worked_id == "T01" and number == 0:
             return [_citizen("buyer", personas.BUYER), _citizen("seller", personas.SELLER)]
+        if self._county and source is not None and number == 0:
+            return [_citizen("buyer", personas.BUYER), new("seller")]
         sides = [new("buyer"), new("seller")]
         return [*sides, bank] if self._dice.random() < 0.45 else sides
 

@@ -46,7 +46,7 @@ async def seed_city(
     `settings` they are read as the programs do. `progress` gets (what, done, of).
     """
     settings = settings or InnerSettings.read()
-    plan = plan_city(now)
+    plan = plan_city(now, region=settings.region)
     async with in_transaction() as tx:
         await tx.execute_query("select pg_advisory_xact_lock($1)", [_LOCK])
         made = not await District.exists()

@@ -13,7 +13,14 @@ from prometheus_client import Counter
 from sanic import HTTPResponse
 from sanic.response import redirect
 
-from estation.fees.api import BillView, NumberedBill, bill_of, bills_numbered, numbered_bill
+from estation.fees.api import (
+    BillView,
+    NumberedBill,
+    bill_of,
+    bills_numbered,
+    numbered_bill,
+    sources_of,
+)
 from estation.identity.api import (
     Tier,
     address_of,
@@ -22,6 +29,7 @@ from estation.identity.api import (
     code_holder,
     masked_parties,
 )
+from estation.outside.gate.age import copy_age
 from estation.outside.gate.pay_codes import bill_no_of, is_code_of, pay_code
 from estation.payments.api import (
     BillChoice,
@@ -197,6 +205,7 @@ async def own_code(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
         payer_name=viewer.name,
         address=address,
         qr_svg=qr_svg(address, "缴费码"),
+        **await copy_age([bill.source], now=services.clock()),
     )
 
 
@@ -281,8 +290,9 @@ async def _page(
             told=told,
             problem=problem,
             ended=closed_words(ending) if ending else None,
+            **await copy_age(await sources_of([holder.bill_id]), now=request.app.ctx.clock()),
         )
-    return order_page(
+    return await order_page(
         request,
         order,
         choices=choices,

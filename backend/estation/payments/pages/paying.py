@@ -190,7 +190,7 @@ async def _page(
 ) -> HTTPResponse:
     bill_href = f"/fees/{order.bills[0].bill_id}" if len(order.bills) == 1 else "/fees"
     choices = wallet_choices(user_agent_of(request), has_openid=may_use_jsapi(citizen(request)))
-    return order_page(
+    return await order_page(
         request,
         order,
         choices=choices,
@@ -202,7 +202,7 @@ async def _page(
     )
 
 
-def order_page(
+async def order_page(
     request: OnlineRequest,
     order: OrderView,
     *,
