@@ -7,9 +7,9 @@ from typing import Any
 from estation.inner import identifiers, personas
 from estation.inner.rules import Stage
 from estation.inner.seed import seed_city, worked
-from estation.inner.seed.plan import plan_city
+from estation.inner.seed.plan import CityPlan, plan_city
 from estation.settings import InnerSettings
-from estation.shared.identity_papers import valid_paper
+from estation.shared.identity_papers import RESIDENT_CARD, valid_paper
 from tests.inner.conftest import NOW
 from tests.inner.desk import query
 
@@ -202,7 +202,10 @@ def test_a_county_centre_has_only_what_lies_there_and_people_of_its_own() -> Non
     assert {unit.district for unit in county.units} == {"360121"}
     assert {one.case.unit_code for one in county.cases} <= {u.unit_code for u in county.units}
     assert sum(len(one.bills) for one in county.cases) > 5
-    phones = {party.phone for one in county.cases for party in one.case.parties if party.phone} - {
-        personas.BUYER.phone
-    }
-    assert not phones & {party.phone for one in city.cases for party in one.case.parties}
+    ours, theirs = _persons(county), _persons(city)
+    assert ours & theirs == {(personas.BUYER.phone, personas.BUYER.id_no)}
+
+
+def _persons(plan: CityPlan) -> set[tuple[str, str]]:
+    parties = [party for one in plan.cases for party in one.case.parties]
+    return {(one.phone, one.id_no) for one in parties if one.id_type == RESIDENT_CARD}
