@@ -69,6 +69,8 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/wechat/callback"): "login",
     ("POST", "/staff/login"): "login",
     ("POST", "/preferences/large-print"): "preference",
+    ("POST", "/staff/gate/<name:str>/release"): "staff",
+    ("POST", "/staff/gate/<name:str>/resume"): "staff",
     ("POST", "/staff/incidents/<incident_id:uuid>"): "staff",
     ("POST", "/staff/incidents/<incident_id:uuid>/take"): "staff",
     ("POST", "/staff/incidents/<incident_id:uuid>/ask-channel"): "staff",

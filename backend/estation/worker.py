@@ -40,7 +40,7 @@ OUTBOX_BATCH = 100
 @dataclass(frozen=True, slots=True)
 class Job:
     """`run` is called again `every_seconds` after it ended; an error never stops the others.
-    `finish` waits for what `run` left under way."""
+    `finish` waits for what `run` left under way and raises when it failed."""
 
     name: str
     every_seconds: float
@@ -71,7 +71,9 @@ async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
                     for job in timetable
                 )
             )
-            await asyncio.gather(*(job.finish() for job in timetable if job.finish))
+            await asyncio.gather(
+                *(job.finish() for job in timetable if job.finish), return_exceptions=True
+            )
     finally:
         await Tortoise.close_connections()
         log.info("worker_stopped")
@@ -85,6 +87,8 @@ async def work_once(settings: Settings, *, clock: Clock = system_clock) -> dict[
         for job in jobs(services):
             try:
                 await job.run(clock())
+                if job.finish is not None:
+                    await job.finish()
                 fates[job.name] = "ok"
             except Exception as failure:
                 log.exception("job_failed", job=job.name)
@@ -97,7 +101,7 @@ def jobs(services: Services) -> list[Job]:
     gate = _gate(services)
     return [
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
-        Job("gate_out", 0.3, gate.pack),
+        Job("gate_out", 0.3, gate.pack, gate.finish),
         Job("gate_in", 0.3, gate.receive, gate.finish),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),

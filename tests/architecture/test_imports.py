@@ -15,6 +15,7 @@ SEES_ALL = {
     "migrations",
     "cli",
     "operating",
+    "gate_commands",
     "measuring",
     "demo",
     "bench",

@@ -27,7 +27,7 @@ from estation.app import create_app
 from estation.demo import places as places_module
 from estation.demo.places import Places
 from estation.local import LocalPostgres
-from estation.outside.gate import keys, sending
+from estation.outside.gate import keys, peering, sending
 from estation.payments.actions import watching
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
 from estation.payments.invariants import INVARIANTS
@@ -268,6 +268,19 @@ async def _nobody_seals(world: World) -> None:
     await by_hand("update ledger_transfer set posted_at = now() - interval '6 minutes'")
 
 
+async def _the_disk_was_full(world: World) -> None:
+    """The worker met a full disk at this peer's folder, and stopped before it was cleared."""
+    settings = Settings.read()
+    await peering.keep_first_peer(
+        settings.gate,
+        title="市中心",
+        sources=["jc-center"],
+        secret=settings.secret,
+        now=system_clock(),
+    )
+    await by_hand("update gate_peer set trouble = 'No space left on device', trouble_at = now()")
+
+
 async def _packet_arrives(world: World) -> None:
     """A sealed heartbeat from inside waits in our incoming folder."""
     outgoing = world.places.data / "device"
@@ -385,6 +398,7 @@ FAULTS: dict[str, Fault] = {
     "an_incident_is_old": Fault(_incidents_are_four_days_old),
     "the_gate_lags": _as_invariant("the_copy_from_inside_is_fresh"),
     "the_gate_stands_still": _as_invariant("no_incoming_stream_stands_still"),
+    "a_gate_peer_fails": Fault(_the_disk_was_full),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
     "the_books_are_not_sealed": Fault(_nobody_seals),
     "invariants_are_not_looked_at": Fault(_rounds_stand_still),

@@ -33,6 +33,7 @@ from estation.outside.gate.scope import Scope
 from estation.shared.crypto import Vault
 from tests.outside.gate_peers import COUNTY, COUNTY_STREAM, DEED, Gate, center, county_bill
 from tests.outside.gate_side import BACK, STREAM, T0, bill, query
+from tests.registry import rows as register
 
 
 @pytest.fixture
@@ -164,7 +165,20 @@ EXAMPLES: dict[str, Struct] = {
     "receipt": RECEIPT,
     "refund_order": REFUND_ORDER,
     "refund": REFUND,
-}
+    "case_event": rows.CaseEventRow(
+        source=COUNTY, source_id="E1", region="360121", case_source_id="C1", seq=1,
+        what="opened", stage="", state="open", at=T0,
+    ),
+    **{
+        topic: make(source=COUNTY, region="360121")
+        for topic, make in {
+            "unit": register.unit,
+            "right": register.right,
+            "restriction": register.seizure,
+            "certificate": register.certificate,
+        }.items()
+    },
+}  # fmt: skip
 
 
 def test_every_topic_that_names_a_source_has_an_example_here() -> None:
@@ -467,6 +481,8 @@ async def test_a_failing_peer_is_asked_more_seldom_and_says_why(gate: Gate) -> N
         await running.pack(gate.now)
         gate.later(seconds=1)
 
+    with pytest.raises(rounds.TurnsFailed, match="jc-center"):
+        await running.finish()
     assert [(turn - T0).total_seconds() for turn in turns] == [0, 2, 6, 14]
     assert (await center()).trouble == "No space left on device"
 

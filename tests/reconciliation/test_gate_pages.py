@@ -4,9 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from prometheus_client import generate_latest
 
-from estation.outside.gate import metrics, overview, peers
+from estation import measuring
+from estation.outside.gate import overview, peers
 from estation.outside.gate.errors import Reason
 from tests.outside.gate_peers import COUNTY, Gate, center, county_bill
 from tests.outside.gate_side import BACK, STREAM, bill, query
@@ -135,14 +135,14 @@ async def test_the_rate_is_counted_from_what_passed(gate: Gate) -> None:
 
 
 async def test_metrics_tell_lag_position_and_why_a_stream_stands(gate: Gate) -> None:
-    await metrics.refresh(NOW + timedelta(seconds=90))
+    told = (await measuring.exposition(now=NOW + timedelta(seconds=90))).decode()
 
-    told = generate_latest().decode()
     for line in (
-        f'estation_gate_lag_seconds{{stream="{STREAM}"}} 90.0',
         f'estation_gate_position{{direction="in",stream="{STREAM}"}} 1.0',
         f'estation_gate_unconfirmed_packets{{stream="{BACK}"}} 1.0',
         'estation_gate_quarantined_files{stream="lj-county-online"} 1.0',
+        'estation_gate_peer_trouble{peer="lj-county"} 0.0',
+        f'estation_gate_lag_seconds{{stream="{STREAM}"}} 90.0',
         f'estation_gate_stopped{{reason="{Reason.bad_seal}",stream="lj-county-online"}} 1.0',
     ):
         assert line in told

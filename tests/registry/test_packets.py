@@ -15,6 +15,7 @@ from estation.outside.gate import keys, receiving, replicas, sending
 from estation.outside.gate.errors import Reason, RowRefused
 from estation.outside.gate.receiving import ReceiveReport
 from estation.outside.gate.rows import BadRow, HolderRow, as_sent, digest
+from estation.outside.gate.scope import Scope
 from estation.registry import packets
 from estation.registry.api import (
     CertificateNotFound,
@@ -364,7 +365,7 @@ async def test_a_file_brings_unknown_fields_and_its_regions_to_the_handlers(tmp_
             folder=folder,
             peer_key=keys.load_peer_key(PUBLIC),
             handlers=packets.make_handlers(VAULT),
-            regions=regions,
+            scope=Scope(["jc-center"], regions),
             now=T0,
         )
 

@@ -5,6 +5,7 @@ at any moment and started again, also twice at once.
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -94,7 +95,8 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
                 for name, run in (("gate_in", turns.receive), ("gate_out", turns.pack))
             )
         )
-        await turns.finish()
+        with contextlib.suppress(rounds.TurnsFailed):  # it was logged when it happened
+            await turns.finish()
     finally:
         await Tortoise.close_connections()
         log.info("inner_worker_stopped")

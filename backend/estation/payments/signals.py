@@ -113,7 +113,8 @@ SIGNALS: Sequence[Signal] = (
         "estation_gate_stopped",
         "1 when an incoming stream stands still",
         ("stream", "reason"),
-        """select stream, stopped_reason as reason, (stopped_reason <> '')::int as value, $1::timestamptz
+        """select stream, stopped_reason as reason, (stopped_reason <> '')::int as value,
+                  $1::timestamptz
            from gate_incoming_stream""",
     ),
     Signal(

@@ -93,6 +93,10 @@ class _Turns:
     not_before: dict[str, datetime] = field(default_factory=dict)
 
 
+class TurnsFailed(Exception):
+    """The peers whose last turn failed; each was logged, and is shown with its trouble."""
+
+
 class Rounds:
     """`pack` and `receive` are jobs: each call gives every idle peer its turn and does not wait
     for those that take long. `prepare` runs before the table is first looked at."""
@@ -115,14 +119,16 @@ class Rounds:
 
     async def finish(self, seconds: float = 10) -> None:
         """Let the turns under way end; those that do not are broken off. Safe at any point:
-        every step is a transaction of its own."""
+        every step is a transaction of its own. Raises TurnsFailed."""
         tasks = [*self._packing.under_way.values(), *self._receiving.under_way.values()]
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=seconds)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        failed = sorted({*self._packing.failures, *self._receiving.failures})
+        if failed:
+            raise TurnsFailed(", ".join(failed))
 
     async def _round(self, turns: _Turns, now: datetime) -> None:
         started = [

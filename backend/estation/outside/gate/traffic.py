@@ -53,5 +53,5 @@ async def traffic(now: datetime) -> dict[tuple[str, str], Traffic]:
         key = row["direction"], row["stream"]
         # The newest moment itself belongs to the last minute.
         counts.setdefault(key, [0] * MINUTES)[min(row["minute"], MINUTES - 1)] += row["rows"]
-        known[key] = max(1, round((now - row["known_since"]).total_seconds() / 60))
+        known[key] = max(1, (now - row["known_since"]) // timedelta(minutes=1))
     return {key: Traffic(tuple(rows), known[key]) for key, rows in counts.items()}
