@@ -161,10 +161,12 @@ class TransferView:
 
 @dataclass(frozen=True, slots=True)
 class PaymentNumbers:
-    """Which payment it was: our out_trade_no and the channel's trade number."""
+    """Which payment it was: our out_trade_no and the channel's trade number; and when it came
+    into the books."""
 
     our_no: str
     channel_no: str
+    posted_at: datetime
 
 
 async def transfers_about(our_no: str, *, limit: int = 50) -> list[TransferView]:
@@ -187,7 +189,7 @@ async def payments_of(order_id: UUID) -> list[PaymentNumbers]:
     """The numbers of all that was applied to an order: one, or one per part of a combined
     payment."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        """select our_no, channel_no from ledger_transfer
+        """select our_no, channel_no, posted_at from ledger_transfer
            where order_id = $1 and kind = 'payment' order by our_no, channel_no""",
         [order_id],
     )

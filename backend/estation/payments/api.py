@@ -32,6 +32,16 @@ from estation.payments.actions.settle import (
 from estation.payments.actions.splits import make_split_export
 from estation.payments.actions.storing import IncidentNote, put_incidents
 from estation.payments.errors import NothingToInstruct
+from estation.payments.history_queries import (
+    EndedOrder,
+    HistoryPage,
+    PastOrder,
+    PastRefund,
+    SetAside,
+    history_of,
+    last_ended,
+    set_aside_of,
+)
 from estation.payments.queries import (
     AttemptView,
     IncidentView,
@@ -52,6 +62,11 @@ from estation.payments.queries import (
     orders_of,
     paid_order_for_bill,
 )
+from estation.payments.receipt_queries import (
+    NumberedReceipt,
+    given_back_of,
+    receipt_numbered,
+)
 from estation.payments.refund_queries import (
     CitizenRefund,
     RefundableView,
@@ -64,7 +79,7 @@ from estation.payments.refund_queries import (
     refunds_of_order,
     refunds_of_request,
 )
-from estation.payments.refund_rules import Deed, Share, legal_deeds
+from estation.payments.refund_rules import Deed, PayersRefund, Share, legal_deeds
 from estation.payments.rules import (
     AttemptState,
     CloseReason,
@@ -95,22 +110,29 @@ __all__ = [
     "CitizenRefund",
     "CloseReason",
     "Deed",
+    "EndedOrder",
+    "HistoryPage",
     "IncidentKind",
     "IncidentNote",
     "IncidentState",
     "IncidentView",
     "NothingToInstruct",
     "NoticeView",
+    "NumberedReceipt",
     "OrderBillView",
     "OrderState",
     "OrderView",
     "Outcome",
     "OutcomeKind",
+    "PastOrder",
+    "PastRefund",
+    "PayersRefund",
     "RefundCause",
     "RefundPage",
     "RefundState",
     "RefundView",
     "RefundableView",
+    "SetAside",
     "SettleItem",
     "Share",
     "SplitExportView",
@@ -127,9 +149,12 @@ __all__ = [
     "from_notice",
     "from_refund",
     "from_report",
+    "given_back_of",
+    "history_of",
     "incident",
     "incident_name",
     "incidents_about",
+    "last_ended",
     "last_ending",
     "legal_deeds",
     "list_incidents",
@@ -145,6 +170,7 @@ __all__ = [
     "orders_of",
     "paid_order_for_bill",
     "put_incidents",
+    "receipt_numbered",
     "redirect_abnormal",
     "refresh_order",
     "refund_view",
@@ -155,6 +181,7 @@ __all__ = [
     "reject_applying",
     "reject_refund",
     "resolve_incident",
+    "set_aside_of",
     "settle_batch",
     "settle_reports",
     "split_exports",

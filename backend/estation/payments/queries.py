@@ -67,8 +67,8 @@ class OrderBillView:
 class SplitView:
     """What one payee gets of one bill, and the number of the receipt for it.
 
-    The last two are the payment's numbers once it is paid: of the payee's own part, where there
-    are parts.
+    The last three are the payment's numbers and merchant account once it is paid: of the payee's
+    own part, where there are parts.
     """
 
     payee_code: str
@@ -78,12 +78,14 @@ class SplitView:
     receipt_no: str
     out_trade_no: str = ""
     channel_trade_no: str = ""
+    account_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
     """A pay order as its payer may see it; `close_reason` when closed (rules.CloseReason, or the
-    incident kind that ended it); `paid_attempt` is the one that was applied."""
+    incident kind that ended it); `paid_attempt` is the one that was applied, `applied_at` when
+    its money was booked."""
 
     id: UUID
     order_no: str
@@ -97,6 +99,8 @@ class OrderView:
     splits: list[SplitView]
     live_attempt: AttemptView | None
     paid_attempt: AttemptView | None
+    closed_at: datetime | None = None
+    applied_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,12 +336,14 @@ async def _view(order: PayOrder) -> OrderView:
                 row.bill_id,
                 row.amount_fen,
                 row.receipt_no,
-                *numbers.get(row.payee_code, numbers.get("", ("", ""))),
+                *numbers.get(row.payee_code, numbers.get("", ("", "", ""))),
             )
             for row in splits
         ],
         live_attempt=attempt_view(live) if live else None,
         paid_attempt=attempt_view(paid) if paid else None,
+        closed_at=order.closed_at if order.state is OrderState.CLOSED else None,
+        applied_at=max((payment.posted_at for payment in payments), default=None),
     )
 
 
@@ -358,15 +364,20 @@ def _applied(
 
 def _numbers_by_payee(
     paid: PayAttempt | None, payments: Sequence[PaymentNumbers]
-) -> dict[str, tuple[str, str]]:
-    """Our number and the channel's for each payee's money; under "" when all came at once."""
+) -> dict[str, tuple[str, str, str]]:
+    """Our number, the channel's and the merchant account of each payee's money; under "" when all
+    came at once."""
     if paid is None:
         return {}
     if not paid.parts:
-        return {"": (paid.out_trade_no, paid.channel_trade_no or "")}
+        return {"": (paid.out_trade_no, paid.channel_trade_no or "", paid.account_id)}
     channel_nos = {payment.our_no: payment.channel_no for payment in payments}
     return {
-        part.payee_code: (part.out_trade_no, channel_nos.get(part.out_trade_no, ""))
+        part.payee_code: (
+            part.out_trade_no,
+            channel_nos.get(part.out_trade_no, ""),
+            part.account_id,
+        )
         for part in parts_of(paid.parts)
     }
 

@@ -12,7 +12,7 @@ from estation.outside.pay_channels import Channel
 from estation.payments import refund_rules
 from estation.payments.errors import ArrivalNotFound, RefundNotFound
 from estation.payments.models import PayOrder, PayOrderSplit, Refund, RefundShare
-from estation.payments.refund_rules import Share
+from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, Share
 from estation.payments.rules import RefundCause, RefundSource, RefundState
 
 PAGE_SIZE = 50
@@ -81,27 +81,19 @@ class RefundableView:
 
 @dataclass(frozen=True, slots=True)
 class CitizenRefund:
-    """What the payer may know. `state`: refunding, refunded, not_refunded; `at`: when it ended,
-    or was decided; `received_account` in the channel's own, masked words."""
+    """What the payer may know. `at`: when it ended, or was decided; `received_account` in the
+    channel's own, masked words; `is_of_payment`: of what paid the order, not of money that was
+    set aside."""
 
     refund_no: str
-    state: str
+    state: PayersRefund
     cause: RefundCause
     amount_fen: int
     reason: str
     channel: Channel
     at: datetime
     received_account: str
-
-
-_FOR_THE_PAYER = {
-    RefundState.APPROVED: "refunding",
-    RefundState.PROCESSING: "refunding",
-    RefundState.ABNORMAL: "refunding",
-    RefundState.SUCCEEDED: "refunded",
-    RefundState.CLOSED: "not_refunded",
-}
-"""What was only asked for, or rejected, is the office's own business."""
+    is_of_payment: bool
 
 
 async def refund_view(refund_id: UUID) -> RefundView:
@@ -154,20 +146,21 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
     if not await PayOrder.filter(id=order_id, payer_id=person_id).exists():
         return []
     rows = (
-        await Refund.filter(order_id=order_id, state__in=list(_FOR_THE_PAYER))
+        await Refund.filter(order_id=order_id, state__in=list(FOR_THE_PAYER))
         .order_by("asked_at", "id")
         .limit(MAX_OF_ONE)
     )
     return [
         CitizenRefund(
             refund_no=row.refund_no,
-            state=_FOR_THE_PAYER[row.state],
+            state=FOR_THE_PAYER[row.state],
             cause=row.cause,
             amount_fen=row.amount_fen,
             reason=row.reason,
             channel=row.channel,
             at=row.ended_at or row.decided_at or row.asked_at,
             received_account=row.received_account,
+            is_of_payment=row.taken_from is RefundSource.PAYMENT,
         )
         for row in rows
     ]

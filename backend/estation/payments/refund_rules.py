@@ -50,6 +50,25 @@ IN_FLIGHT = frozenset({RefundState.APPROVED, RefundState.PROCESSING, RefundState
 
 UNFINISHED = IN_FLIGHT | {RefundState.ASKED}
 
+
+class PayersRefund(StrEnum):
+    """A refund as its payer may know it. Stable: programs read it."""
+
+    REFUNDING = "refunding"
+    ABNORMAL = "abnormal"  # the payer's account cannot take it: a person finds another way
+    REFUNDED = "refunded"
+    NOT_REFUNDED = "not_refunded"
+
+
+FOR_THE_PAYER: Mapping[RefundState, PayersRefund] = {
+    RefundState.APPROVED: PayersRefund.REFUNDING,
+    RefundState.PROCESSING: PayersRefund.REFUNDING,
+    RefundState.ABNORMAL: PayersRefund.ABNORMAL,
+    RefundState.SUCCEEDED: PayersRefund.REFUNDED,
+    RefundState.CLOSED: PayersRefund.NOT_REFUNDED,
+}
+"""What was only asked for, or rejected, is the office's own business."""
+
 TAKING_ORDER = ("non_tax", "maintenance_fund", "treasury")
 """From whom a part is taken first when nobody says otherwise (decision 20). Payees that are not
 named stand before the last."""

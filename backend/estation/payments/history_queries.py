@@ -1,0 +1,164 @@
+"""A citizen's orders over the years, page by page, and money of theirs that waits for a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from tortoise import Tortoise
+
+from estation.payments.combining import parts_of
+from estation.payments.models import Incident, PayAttempt, PayOrder
+from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund
+from estation.payments.rules import (
+    CloseReason,
+    IncidentKind,
+    IncidentState,
+    OrderState,
+    RefundState,
+)
+
+PAGE_SIZE = 10
+MAX_PAGE = 100
+
+UNDER_REVIEW = frozenset(
+    {
+        IncidentKind.WRONG_AMOUNT,
+        IncidentKind.WRONG_ACCOUNT,
+        IncidentKind.UNKNOWN_ORDER,
+        IncidentKind.ALREADY_REFUNDED,
+    }
+)
+"""Money set aside for these reasons goes nowhere until a person has looked; its payer is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRefund:
+    """A refund in a list. `is_of_payment`: of what paid the order, not of money set aside."""
+
+    state: PayersRefund
+    amount_fen: int
+    is_of_payment: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PastOrder:
+    """One line of a citizen's history; `refunds` in the order they were asked for."""
+
+    id: UUID
+    order_no: str
+    state: OrderState
+    amount_fen: int
+    created_at: datetime
+    paid_at: datetime | None
+    closed_at: datetime | None
+    close_reason: str
+    titles: list[str]
+    refunds: list[PastRefund]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """At most PAGE_SIZE orders, newest first; `total` of all there are."""
+
+    rows: list[PastOrder]
+    total: int
+    page: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Money that arrived for an order and could not be applied; a person looks at it."""
+
+    kind: IncidentKind
+    amount_fen: int
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EndedOrder:
+    """An order that ended unpaid, and why."""
+
+    id: UUID
+    close_reason: str
+
+
+async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
+    """`page` counts from 1 and is bounded."""
+    total = await PayOrder.filter(payer_id=person_id).count()
+    pages = max(1, min(MAX_PAGE, -(-total // PAGE_SIZE)))
+    page = min(max(1, page), pages)
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select o.id, o.order_no, o.state, o.amount_fen, o.created_at, o.paid_at, o.closed_at,
+                  o.close_reason,
+                  (select json_agg(b.title order by b.bill_no)::text
+                   from pay_order_bill b where b.order_id = o.id) as titles,
+                  (select json_agg(json_build_array(r.state, r.amount_fen, r.taken_from)
+                                   order by r.asked_at, r.id)::text
+                   from pay_refund r
+                   where r.order_id = o.id and r.state = any($4::text[])) as refunds
+           from pay_order o where o.payer_id = $1
+           order by o.created_at desc, o.id desc offset $2 limit $3""",
+        [person_id, (page - 1) * PAGE_SIZE, PAGE_SIZE, [str(state) for state in FOR_THE_PAYER]],
+    )
+    return HistoryPage([_past_order(row) for row in rows], total, page, pages)
+
+
+async def set_aside_of(person_id: UUID, order_id: UUID) -> list[SetAside]:
+    """The payer's money under review, oldest first; nothing of another person's order."""
+    if not await PayOrder.filter(id=order_id, payer_id=person_id).exists():
+        return []
+    incidents = (
+        await Incident.filter(
+            out_trade_no__in=await _numbers_of(order_id),
+            kind__in=[str(kind) for kind in UNDER_REVIEW],
+            state=IncidentState.OPEN,
+            amount_fen__gt=0,
+        )
+        .order_by("opened_at", "id")
+        .limit(PAGE_SIZE)
+    )
+    return [SetAside(IncidentKind(one.kind), one.amount_fen, one.opened_at) for one in incidents]
+
+
+async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> EndedOrder | None:
+    """The bill's newest order, when it ended unpaid: at or after `since`, or with money that
+    arrived and could not be applied."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select o.id, o.state, o.closed_at, o.close_reason
+           from pay_order_bill b join pay_order o on o.id = b.order_id
+           where b.bill_id = $1 and o.payer_id = $2
+           order by o.created_at desc, o.id desc limit 1""",
+        [bill_id, person_id],
+    )
+    if not rows or rows[0]["state"] != OrderState.CLOSED:
+        return None
+    reason, closed_at = rows[0]["close_reason"], rows[0]["closed_at"]
+    is_news = reason not in list(CloseReason) or (closed_at is not None and closed_at >= since)
+    return EndedOrder(rows[0]["id"], reason) if is_news else None
+
+
+async def _numbers_of(order_id: UUID) -> Sequence[str]:
+    """All numbers money may have come under, those of combined payments' parts too."""
+    attempts = await PayAttempt.filter(order_id=order_id).order_by("created_at").limit(100)
+    return [
+        number
+        for attempt in attempts
+        for number in (
+            attempt.out_trade_no,
+            *(part.out_trade_no for part in parts_of(attempt.parts)),
+        )
+    ]
+
+
+def _past_order(row: dict[str, Any]) -> PastOrder:
+    refunds = [
+        PastRefund(FOR_THE_PAYER[RefundState(state)], fen, taken_from == "payment")
+        for state, fen, taken_from in orjson.loads(row["refunds"] or "[]")
+    ]
+    titles = orjson.loads(row["titles"] or "[]")
+    state = OrderState(row["state"])
+    return PastOrder(**{**row, "state": state, "titles": titles, "refunds": refunds})
