@@ -31,6 +31,7 @@ ALLOWANCES: Final[Mapping[str, Allowance]] = {
     "cancel": Allowance(viewer=60, address=1200),  # each asks a channel
     "look": Allowance(viewer=600, address=6000),  # an open page asks every three seconds
     "receipt": Allowance(viewer=60, address=1200),  # each draws a PDF
+    "verify": Allowance(viewer=30, address=300),  # nobody checks more papers in a minute
     "login": Allowance(viewer=60, address=600),  # beside identity's own counts of guesses
     "preference": Allowance(viewer=60, address=600),
     "staff": Allowance(viewer=120, address=1200),
@@ -58,6 +59,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/c/<code:str>/qr.svg"): "look",
     ("GET", "/receipts/<order_id:uuid>"): "receipt",
     ("GET", "/receipts/<order_id:uuid>/<file_name:str>"): "receipt",
+    ("GET", "/verify"): "verify",
     ("POST", "/api/login"): "login",
     ("POST", "/api/login/code"): "login",
     ("POST", "/api/login/person"): "login",

@@ -35,6 +35,7 @@ class Services:
     clock: Clock
     vault: Vault
     pay_code_key: bytes  # proves the codes on bills
+    receipt_key: bytes  # proves the verification codes on receipts
     channels: Mapping[str, PayChannel]  # by account_id
     wechat: WechatPlatform
     sms: SmsSender
@@ -71,6 +72,7 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                     clock=clock,
                     vault=Vault(settings.secret(settings.data_key_file)),
                     pay_code_key=settings.secret(settings.pay_code_key_file),
+                    receipt_key=settings.secret(settings.receipt_key_file),
                     channels=channels,
                     wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
                     sms=HttpSms(session, settings.sms_url),

@@ -138,6 +138,14 @@ class AlipayAccount(Strict):
         return self
 
 
+class Hall(Strict):
+    """Where citizens find a person who helps them (人工窗口)."""
+
+    name: str
+    phone: str
+    hours: str
+
+
 class Wechat(Strict):
     """The official account (公众号)."""
 
@@ -216,6 +224,8 @@ class Settings(_FromToml):
     collecting_accounts: dict[str, str]  # channel -> account_id that collects city-wide
     combining_accounts: dict[str, str] = {}  # channel -> account_id that pays payees at once (合单)
     pay_code_key_file: str
+    receipt_key_file: str  # proves the verification codes on receipts
+    hall: Hall
     payees: list[Payee]
     wechat_pay: list[WechatPayAccount]
     wechat_combine: list[WechatCombineAccount] = []

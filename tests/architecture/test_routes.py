@@ -33,6 +33,7 @@ PUBLIC = {
     "/preferences/large-print",
     "/staff/login",
     "/static/<__file_uri__:path>",
+    "/verify",
     "/wechat/callback",
     "/wechat/login",
 }

@@ -38,6 +38,7 @@ SECRETS = {
     "wechat/mini_secret": lambda: b"secret",
     "ledger/public.pem": lambda: public_pem("ledger"),
     "data.key": lambda: DATA_KEY,
+    "receipt.key": lambda: DATA_KEY,
     "pay_code.key": lambda: DATA_KEY,
     **{
         f"wechat_pay/{mchid}/{name}": make

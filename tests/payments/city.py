@@ -78,6 +78,13 @@ def make_settings(*, merchants: dict[str, str] | None = None, combining: bool = 
             "alipay": "alipay:2021000000000109",
         },
         combining_accounts={"wechat_pay": COMBINING} if own and combining else {},
+        wechat_pay=[
+            SimpleNamespace(account_id=account_id, name=f"{account_id[-3:]} 号专户")
+            for account_id in ("wechat_pay:1900000109", *own.values())
+        ],
+        wechat_combine=[],
+        alipay=[],
+        hall=SimpleNamespace(name="登记大厅", phone="12345", hours="工作日"),
         wechat=SimpleNamespace(appid="wx-official"),
         mini_program=SimpleNamespace(appid="wx-mini"),
         payees=[

@@ -32,6 +32,7 @@ from tests.payments.city import City, make_settings
 NOW = datetime(2099, 3, 1, 2, tzinfo=UTC)
 """Ahead of any real clock: the browser believes its own when it forgets cookies."""
 KEY = bytes(range(32, 64))
+RECEIPT_KEY = bytes(range(64, 96))
 COMPUTER = "Mozilla/5.0 (X11; Linux x86_64) Chrome/148.0"
 TELEPHONE = "Mozilla/5.0 (Linux; Android 14) Chrome/148.0 Mobile Safari/537.36"
 IN_WECHAT = f"{TELEPHONE} MicroMessenger/8.0"
@@ -110,7 +111,7 @@ class Desk:
     async def citizen(self, agent: str = COMPUTER) -> Browser:
         """The debtor, logged in."""
         opened = await open_session(
-            now=NOW, life=timedelta(hours=12), person_id=self.city.person_id
+            now=self.clock[0], life=timedelta(hours=12), person_id=self.city.person_id
         )
         one = self.browser(agent)
         one.client.headers["authorization"] = f"Bearer {opened.token}"
@@ -131,6 +132,7 @@ async def open_desk(city: City) -> AsyncIterator[Desk]:
     app.ctx = city.services
     app.ctx.clock = lambda: clock[0]
     app.ctx.vault, app.ctx.pay_code_key, app.ctx.wechat = VAULT, KEY, FakeWechat()
+    app.ctx.receipt_key = RECEIPT_KEY
     settings = app.ctx.settings = make_settings(merchants=city.merchants)
     settings.bureau_name, settings.gate = "江城市不动产登记中心", SimpleNamespace(stream_in="x")
     settings.payees = [

@@ -8,7 +8,7 @@ from estation.payments.glyphs import drawable
 from estation.payments.receipts import Paper, PaperLine, receipt_pdf
 
 
-def paper(payer_name: str = "林晓舟", lines: int = 1) -> Paper:
+def paper(payer_name: str = "林晓舟", lines: int = 1, *, refunded_fen: int = 0) -> Paper:
     return Paper(
         title="税费缴纳凭据",
         receipt_no="R202605060001",
@@ -19,11 +19,15 @@ def paper(payer_name: str = "林晓舟", lines: int = 1) -> Paper:
         bill_no="JC202605060001",
         order_no="20260506QWB7D3FTH9K2MZX4",
         wallet="微信",
+        account="江城市国库税款专户（1900000111）",
         out_trade_no="202605069K2MZX4QWB7D3FTH",
         channel_trade_no="4200002026050612345678901234",
         paid_at=datetime(2026, 5, 6, 6, 17, tzinfo=UTC),
         amount_fen=809524 * lines,
         lines=[PaperLine("契税", "计税依据 809,523.81 元 × 税率 1%", 809524)] * lines,
+        refunded_fen=refunded_fen,
+        code="7K2M-ZQ0V-9XCB-4T1D",
+        verify_address="https://e.jiangcheng.gov.cn/verify?no=R202605060001&code=7K2M-ZQ0V-9XCB-4T1D",
     )
 
 
@@ -50,6 +54,20 @@ def test_a_receipt_draws_every_character_of_its_texts() -> None:
     wanted = "林晓舟税费缴纳凭据国家金库支库存量房转移登记捌仟零玖拾伍元贰角肆分¥8,095.24"
     assert pdf.startswith(b"%PDF-")
     assert set(wanted) - drawn_characters(pdf) == set()
+
+
+def test_the_paper_says_its_code_its_account_and_what_was_given_back() -> None:
+    part, whole = paper(refunded_fen=8_000), paper(refunded_fen=809_524)
+
+    assert (part.refund_words, whole.refund_words) == (
+        "其中已退款 ¥ 80.00",
+        "已全部退款 ¥ 8,095.24",
+    )
+    assert paper().refund_words == ""
+    words = "校验码7K2MZQV9XCBT1D核对真伪江城市国库税款专户"
+    assert set(words) <= drawn_characters(receipt_pdf(paper()))
+    assert set("其中已退款") <= drawn_characters(receipt_pdf(part))
+    assert receipt_pdf(part) != receipt_pdf(paper())
 
 
 def test_rare_characters_of_names_are_drawn_not_boxed() -> None:

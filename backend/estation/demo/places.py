@@ -182,8 +182,9 @@ def make_folders(places: Places) -> None:
 
 
 def make_data_key(places: Places) -> None:
-    """32 random bytes for personal data at rest, and as many for the codes on bills, made once."""
-    for name in ("data.key", "pay_code.key"):
+    """32 random bytes each for personal data at rest and for the codes on bills and receipts,
+    made once."""
+    for name in ("data.key", "pay_code.key", "receipt.key"):
         file = places.secrets / name
         if not file.exists():
             file.write_bytes(secrets.token_bytes(32))

@@ -215,6 +215,7 @@ class City:
             clock=self.now,
             vault=nobody,
             pay_code_key=b"",
+            receipt_key=b"",
             channels=cast("dict[str, Any]", self.channels),
             wechat=nobody,
             sms=nobody,

@@ -141,6 +141,7 @@ class _Desk:
             clock=lambda: self._now,
             vault=nobody,
             pay_code_key=b"",
+            receipt_key=b"",
             channels=cast("dict[str, Any]", {account: self._channel}),
             wechat=nobody,
             sms=nobody,

@@ -9,13 +9,16 @@ from sanic.response import raw
 from estation.fees.api import BillView, bill_of, sources_of
 from estation.identity.api import citizen, citizen_only
 from estation.outside.gate.age import copy_age
-from estation.payments.api import OrderView, SplitView, order_of
+from estation.payments.api import OrderView, SplitView, given_back_of, order_of
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.views import WALLETS
+from estation.payments.receipt_codes import receipt_code
 from estation.payments.receipts import Paper, PaperLine, receipt_pdf
 from estation.services import OnlineRequest
+from estation.settings import Settings
 from estation.shared.errors import NotFound
 from estation.shared.pages import page_headers, render
+from estation.shared.qr import qr_svg
 
 
 class ReceiptNotFound(NotFound):
@@ -29,11 +32,14 @@ async def receipt_page(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     """Everything paid in one order, by payee."""
     order, papers = await _papers(request, order_id)
     attempt = order.paid_attempt
+    refunded = sum(paper.refunded_fen for paper in papers)
     return render(
         request,
         "payments/receipt.html",
         order=order,
-        papers=papers,
+        papers=[(paper, qr_svg(paper.verify_address, "核对凭据的二维码")) for paper in papers],
+        refunded_fen=refunded,
+        verify_address=f"{request.app.ctx.settings.public_url}/verify",
         payer_name=citizen(request).name,
         wallet_name=WALLETS[attempt.channel] if attempt else "",
         **await copy_age(
@@ -65,17 +71,33 @@ async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, li
     if order.state != "paid" or order.paid_at is None:
         raise ReceiptNotFound
     bills = {one.bill_id: await bill_of(viewer.person_id, one.bill_id) for one in order.bills}
+    given_back = await given_back_of(order_id)
     return order, [
-        _paper(request, order, split, bills[split.bill_id])
+        _paper(
+            request,
+            order,
+            split,
+            bills[split.bill_id],
+            refunded_fen=given_back.get((split.bill_id, split.payee_code), 0),
+        )
         for split in order.splits
         if split.amount_fen
     ]
 
 
-def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: BillView) -> Paper:
+def _paper(
+    request: OnlineRequest, order: OrderView, split: SplitView, bill: BillView, *, refunded_fen: int
+) -> Paper:
     settings = request.app.ctx.settings
     titles = {payee.code: payee.receipt_title for payee in settings.payees}
-    attempt = order.paid_attempt
+    attempt, paid_at = order.paid_attempt, order.paid_at or order.created_at
+    code = receipt_code(
+        request.app.ctx.receipt_key,
+        receipt_no=split.receipt_no,
+        payee_code=split.payee_code,
+        amount_fen=split.amount_fen,
+        paid_at=paid_at,
+    )
     return Paper(
         title=titles.get(split.payee_code, "缴费凭据"),
         receipt_no=split.receipt_no,
@@ -86,12 +108,24 @@ def _paper(request: OnlineRequest, order: OrderView, split: SplitView, bill: Bil
         bill_no=bill.bill_no,
         order_no=order.order_no,
         wallet=WALLETS[attempt.channel] if attempt else "",
-        out_trade_no=attempt.out_trade_no if attempt else "",
-        channel_trade_no=(attempt.channel_trade_no or "") if attempt else "",
-        paid_at=order.paid_at or order.created_at,
+        account=account_words(split.account_id, settings),
+        out_trade_no=split.out_trade_no,
+        channel_trade_no=split.channel_trade_no,
+        paid_at=paid_at,
         amount_fen=split.amount_fen,
         lines=_lines(split, bill),
+        refunded_fen=refunded_fen,
+        code=code,
+        verify_address=f"{settings.public_url}/verify?no={split.receipt_no}&code={code}",
     )
+
+
+def account_words(account_id: str, settings: Settings) -> str:
+    """江城市国库税款专户（1900000111）: the merchant account the money went to."""
+    number = account_id.partition(":")[2]
+    names = {one.account_id: one.name for one in (*settings.wechat_pay, *settings.wechat_combine)}
+    names |= {one.account_id: one.name for one in settings.alipay}
+    return f"{names[account_id]}（{number}）" if account_id in names else number
 
 
 def _lines(split: SplitView, bill: BillView) -> list[PaperLine]:
