@@ -306,8 +306,8 @@ async def test_money_that_could_not_be_applied_is_not_asked_for_twice(
 
     _, page, _ = await desk.browser().get(base)
 
-    assert "这次付款需要核实" in page
-    assert "请不要重复付款" in page
+    assert "付款金额需要核实" in page
+    assert "在此之前请不要重复付款" in page
 
 
 async def test_an_order_past_its_end_makes_room_for_a_new_one(desk: Desk, bill: Bill) -> None:

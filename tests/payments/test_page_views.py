@@ -8,7 +8,6 @@ import pytest
 from estation.outside.pay_channels import Scene
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
-    closed_words,
     payee_groups,
     payee_sums,
     rate_words,
@@ -135,13 +134,6 @@ def test_shares_of_several_bills_add_up_per_payee() -> None:
     ]
 
     assert [(one.name, one.amount_fen) for one in payee_sums(splits)] == [("国库", 12)]
-
-
-def test_an_order_ended_by_an_incident_is_said_to_be_looked_into() -> None:
-    title, words = closed_words("amount_mismatch")
-
-    assert title == "这次付款需要核实"
-    assert "请不要重复付款" in words
 
 
 def test_a_code_has_a_text_alternative_and_a_quiet_zone() -> None:

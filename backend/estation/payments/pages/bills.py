@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,8 @@ from estation.payments.api import (
     MAX_BILLS,
     BillChoice,
     OrderView,
+    given_back_of,
+    last_ended,
     open_order_for_bill,
     orders_of,
     paid_order_for_bill,
@@ -31,7 +33,8 @@ from estation.payments.api import (
 from estation.payments.errors import AmountChanged, OrderAlreadyOpen
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.forms import whole_number, whole_number_of
-from estation.payments.pages.views import payee_groups
+from estation.payments.pages.tellings import telling_of
+from estation.payments.pages.views import Deadline, deadline_of, payee_groups
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput
@@ -44,7 +47,9 @@ STATUS = {
     "payable": ("due", "待缴"),
     "paid": ("good", "已缴"),
     "withdrawn": ("quiet", "已撤回"),
+    "refunded": ("quiet", "已退款"),
 }
+ENDINGS_ARE_TOLD_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,16 @@ class BillRow:
     note: str
     status_kind: str
     status_word: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrder:
+    """A payment in progress, and how long it may still be paid."""
+
+    id: UUID
+    amount_fen: int
+    deadline: Deadline
+    bill_ids: frozenset[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,7 @@ async def home(request: OnlineRequest) -> HTTPResponse:
         request,
         "fees/home.html",
         citizen=viewer.name,
-        open_orders=await _open_orders(viewer.person_id),
+        open_orders=await _open_orders(viewer.person_id, now=now),
         due_count=len(due),
         due_fen=sum(one.total_fen for one in due),
         due_href=f"/fees/{due[0].id}" if len(due) == 1 else "/fees",
@@ -150,8 +165,8 @@ async def _list_page(
     viewer, now = citizen(request), request.app.ctx.clock()
     bills = await bills_of(viewer.person_id)
     due = [one for one in bills if one.state == "payable"]
-    orders = await _open_orders(viewer.person_id)
-    in_orders = {one.bill_id for order in orders for one in order.bills}
+    orders = await _open_orders(viewer.person_id, now=now)
+    in_orders = {bill_id for order in orders for bill_id in order.bill_ids}
     chosen = {one.bill_id for one in ticked}
     free = [one for one in due if one.id not in in_orders and one.total_fen > 0]
     return render(
@@ -214,6 +229,11 @@ async def _bill_page(
     viewer, now = citizen(request), request.app.ctx.clock()
     shown = await bill_of(viewer.person_id, bill_id)
     kind, word = STATUS[shown.state]
+    order = await open_order_for_bill(viewer.person_id, bill_id)
+    paid_order = await paid_order_for_bill(viewer.person_id, bill_id)
+    ended = None
+    if order is None and shown.state == "payable":
+        ended = await last_ended(viewer.person_id, bill_id, since=now - ENDINGS_ARE_TOLD_FOR)
     return render(
         request,
         "fees/bill.html",
@@ -223,16 +243,36 @@ async def _bill_page(
         status_word=word,
         groups=payee_groups(shown.items, request.app.ctx.settings.payees),
         payer_name=viewer.name,
-        open_order=await open_order_for_bill(viewer.person_id, bill_id),
-        paid_order=await paid_order_for_bill(viewer.person_id, bill_id),
+        open_order=_open_order(order, now=now) if order else None,
+        paid_order=paid_order,
+        given_back_fen=await _given_back_fen(paid_order, bill_id),
+        ended_order=ended,
+        ended=telling_of(ended.close_reason) if ended else None,
         changed=changed,
         **await copy_age([shown.source], now=now),
     )
 
 
-async def _open_orders(person_id: UUID) -> list[OrderView]:
+async def _given_back_fen(paid_order: OrderView | None, bill_id: UUID) -> int:
+    """What of this bill its payees have given back."""
+    if paid_order is None:
+        return 0
+    given_back = await given_back_of(paid_order.id)
+    return sum(fen for (bill, _), fen in given_back.items() if bill == bill_id)
+
+
+async def _open_orders(person_id: UUID, *, now: datetime) -> list[OpenOrder]:
     recent = await orders_of(person_id, limit=ORDERS_LOOKED_AT)
-    return [order for order in recent if order.state == "open"]
+    return [_open_order(order, now=now) for order in recent if order.state == "open"]
+
+
+def _open_order(order: OrderView, *, now: datetime) -> OpenOrder:
+    return OpenOrder(
+        id=order.id,
+        amount_fen=order.amount_fen,
+        deadline=deadline_of(order.expires_at, now=now),
+        bill_ids=frozenset(one.bill_id for one in order.bills),
+    )
 
 
 def _ticked(text: str) -> Ticked:
@@ -258,6 +298,8 @@ def _note(shown: BillView) -> str:
         return f"请在 {shown.due_on.month} 月 {shown.due_on.day} 日前缴清" if shown.due_on else ""
     if shown.state == "paid":
         return f"{_day_of(shown.paid_at)}缴清" if shown.paid_at else ""
+    if shown.state == "refunded":
+        return "已全部退款，不用缴纳"
     return "开单部门已撤回，请勿缴纳"
 
 

@@ -48,15 +48,16 @@ from estation.payments.pages.blueprint import bp
 from estation.payments.pages.forms import whole_number
 from estation.payments.pages.paying import (
     TOLD,
+    after_choosing,
     code_answer,
     order_page,
     status_answer,
     user_agent_of,
     wanted,
 )
+from estation.payments.pages.tellings import telling_of
 from estation.payments.pages.views import (
     PayeeGroup,
-    closed_words,
     in_wechat,
     payee_groups,
     wallet_choices,
@@ -141,7 +142,7 @@ async def choose(request: OnlineRequest, code: str) -> HTTPResponse:
         )
     except Refused as refusal:
         return await _page(request, holder, problem=refusal.message, status=refusal.http_status)
-    return redirect(holder.base, status=303)
+    return redirect(after_choosing(request, holder.base), status=303)
 
 
 @bp.post("/c/<code:str>/cancel", name="code_cancel")
@@ -289,7 +290,7 @@ async def _page(
             choices=choices,
             told=told,
             problem=problem,
-            ended=closed_words(ending) if ending else None,
+            ended=telling_of(ending) if ending else None,
             **await copy_age(await sources_of([holder.bill_id]), now=request.app.ctx.clock()),
         )
     return await order_page(

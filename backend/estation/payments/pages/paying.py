@@ -24,11 +24,12 @@ from estation.payments.api import (
 )
 from estation.payments.errors import ChannelTrouble
 from estation.payments.pages.blueprint import bp
+from estation.payments.pages.history import ended_page
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
     WALLETS,
     WalletChoice,
-    closed_words,
+    deadline_of,
     payee_sums,
     wallet_choices,
 )
@@ -42,6 +43,7 @@ ORDERS_LOOKED_AT = 10
 TOLD = {
     "open": "这笔费用已有一次进行中的付款，请在这里继续，不会重复扣款。",
     "changed": "付款方式已在另一个页面更改，这里是最新的付款码。",
+    "switched": "已换成新的付款方式，之前的付款码已经作废。请只用本页的付款码付款。",
 }
 
 
@@ -77,7 +79,13 @@ async def choose(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
     except Refused as refusal:
         order = await order_of(viewer.person_id, order_id)
         return await _page(request, order, problem=refusal.message, status=refusal.http_status)
-    return redirect(f"/pay/{order_id}", status=303)
+    return redirect(after_choosing(request, f"/pay/{order_id}"), status=303)
+
+
+def after_choosing(request: OnlineRequest, base: str) -> str:
+    """Where a wallet's form leads: whoever had a code before is told that it is void."""
+    had_one = bool(request.form and request.form.get("instead"))
+    return f"{base}?told=switched" if had_one else base
 
 
 @bp.get("/pay/<order_id:uuid>/qr.svg", name="pay_code")
@@ -189,6 +197,8 @@ async def _page(
     status: int = 200,
 ) -> HTTPResponse:
     bill_href = f"/fees/{order.bills[0].bill_id}" if len(order.bills) == 1 else "/fees"
+    if order.state != "open":
+        return await ended_page(request, order, back_href=bill_href, problem=problem, status=status)
     choices = wallet_choices(user_agent_of(request), has_openid=may_use_jsapi(citizen(request)))
     return await order_page(
         request,
@@ -215,12 +225,10 @@ async def order_page(
     holder: Any = None,
     is_for_us: bool = True,
 ) -> HTTPResponse:
-    """The pay page under the address `base`, for the citizen and for the holder of a bill's code
-    (`holder`: what of the bill may be shown to anybody). `is_for_us`: the live ticket is not
-    bound to somebody else's wallet."""
+    """The pay page of an open order under the address `base`, for the citizen and for the holder
+    of a bill's code (`holder`: what of the bill may be shown to anybody). `is_for_us`: the live
+    ticket is not bound to somebody else's wallet."""
     now = request.app.ctx.clock()
-    left = max(0, int((order.expires_at - now).total_seconds()))
-    title, words = closed_words(order.close_reason)
     return render(
         request,
         "payments/pay.html",
@@ -228,13 +236,8 @@ async def order_page(
         order=order,
         base=base,
         groups=payee_sums(order.splits),
-        seconds_left=left,
-        minutes_left=max(1, left // 60),
+        deadline=deadline_of(order.expires_at, now=now),
         back_href=back_href,
-        again_href=back_href,
-        again_word="查看费用并重新付款",
-        closed_title=title,
-        closed_words=words,
         told=told,
         problem=problem,
         holder=holder,
@@ -255,15 +258,14 @@ def may_use_jsapi(viewer: Citizen) -> bool:
 
 def _attempt_values(order: OrderView, choices: list[WalletChoice], now: datetime) -> dict[str, Any]:
     attempt = order.live_attempt
-    shown = attempt or order.paid_attempt
     code, words = _status_words(attempt) if attempt else ("", "")
     return {
         "attempt": attempt,
         "ticket_is_over": bool(
             attempt and attempt.ticket_until is not None and attempt.ticket_until <= now
         ),
-        "attempt_name": ATTEMPT_NAMES[shown.scene] if shown else "",
-        "wallet_name": WALLETS[shown.channel] if shown else "",
+        "attempt_name": ATTEMPT_NAMES[attempt.scene] if attempt else "",
+        "wallet_name": WALLETS[attempt.channel] if attempt else "",
         "qr_svg": _code(attempt) if attempt and attempt.qr_content else "",
         "jsapi_json": json.dumps(attempt.jsapi_parameters) if attempt else "",
         "status_code": code,

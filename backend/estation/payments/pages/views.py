@@ -1,7 +1,8 @@
 """What citizen pages show of bills and orders, in the words a citizen reads. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Protocol
 
@@ -191,22 +192,18 @@ def payee_sums(splits: Iterable[Split]) -> list[PayeeSum]:
     return [PayeeSum(name, fen) for name, fen in sums.items() if fen]
 
 
-_IF_PAID = "如果您已经付款，请不要重复付款，核实后会自动入账或原路退回。"
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long an order in progress may still be paid; the countdown starts from it."""
 
-CLOSED_WORDS: Mapping[str, tuple[str, str]] = {
-    "cancelled": ("这次付款已取消", "付款码已经作废。费用仍需在期限前缴清，您可以随时重新付款。"),
-    "expired": ("付款时间已过", f"付款码已经作废，请重新发起付款。{_IF_PAID}"),
-    "bill_changed": (
-        "费用有变动",
-        f"这笔费用已更新或撤回，付款码已经作废，请查看最新费用。{_IF_PAID}",
-    ),
-    "channel": ("付款码已失效", f"支付渠道关闭了这个付款码，请重新发起付款。{_IF_PAID}"),
-    "never_seen": ("付款码没有生成", "支付渠道没有生成付款码，也没有扣款，请重新发起付款。"),
-}
-"""By the order's close reason: title and what it means for the citizen."""
+    at: datetime
+    seconds_left: int
+
+    @property
+    def minutes_left(self) -> int:
+        """For whoever has no script; the last minute is one."""
+        return max(1, self.seconds_left // 60)
 
 
-def closed_words(reason: str) -> tuple[str, str]:
-    """Any other reason is an incident that staff already own: say so."""
-    other = ("这次付款需要核实", f"工作人员正在核实这笔款项。{_IF_PAID}")
-    return CLOSED_WORDS.get(reason, other)
+def deadline_of(expires_at: datetime, *, now: datetime) -> Deadline:
+    return Deadline(expires_at, max(0, int((expires_at - now).total_seconds())))
