@@ -15,15 +15,41 @@ from sanic.response import empty
 from estation.ledger.api import HeadView
 from estation.outside.gate.age import CopyAge, LateSource
 from estation.outside.pay_channels import Channel, Scene
+from estation.payments.api import (
+    CitizenRefund,
+    CloseReason,
+    IncidentKind,
+    OrderState,
+    PayersRefund,
+    RefundCause,
+)
+from estation.payments.pages.history import (
+    ENDED_WITHOUT_MONEY,
+    HistoryRow,
+    ToldMoney,
+    headline_of,
+    told_refund,
+)
+from estation.payments.pages.tellings import (
+    FULLY_REFUNDED,
+    PARTLY_REFUNDED,
+    TELLINGS,
+    standing,
+    telling_of,
+    tellings_of,
+)
+from estation.payments.pages.timeline import steps_of
+from estation.payments.pages.verify import Verified
 from estation.payments.pages.views import (
     ATTEMPT_NAMES,
     WALLETS,
-    closed_words,
+    Deadline,
+    deadline_of,
     payee_groups,
     payee_sums,
     wallet_choices,
 )
-from estation.settings import Payee
+from estation.settings import Hall, Payee
 from estation.shared.clock import BEIJING
 from estation.shared.money import capital_yuan
 from estation.shared.pages import H5, render
@@ -235,13 +261,16 @@ def order(items: list[Values] = FEW, **more: Any) -> Values:
         **{
             "id": ORDER,
             "order_no": "20260506QWB7D3FTH9K2MZX4",
-            "state": "open",
+            "state": OrderState.OPEN,
             "amount_fen": total,
             "created_at": NOW,
             "expires_at": NOW + timedelta(minutes=13, seconds=20),
             "paid_at": None,
+            "closed_at": None,
+            "applied_at": None,
+            "close_reason": "",
             "splits": splits(items),
-            "bills": [],
+            "bills": [Values(title="存量房转移登记税费", amount_fen=total, bill_id=BILL)],
             "live_attempt": None,
             "paid_attempt": None,
             **more,
@@ -250,8 +279,7 @@ def order(items: list[Values] = FEW, **more: Any) -> Values:
 
 
 def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State:
-    live = the_order.live_attempt or the_order.paid_attempt
-    title, words = closed_words("expired")
+    live = the_order.live_attempt
     return "payments/pay.html", {
         "viewer": VIEWER,
         **as_of(),
@@ -271,13 +299,8 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State
             if not live or (choice.channel, choice.scene) != (live.channel, live.scene)
         ],
         "groups": payee_sums(the_order.splits),
-        "seconds_left": 800,
-        "minutes_left": 13,
+        "deadline": deadline_of(the_order.expires_at, now=NOW),
         "back_href": f"/fees/{BILL}",
-        "again_href": f"/fees/{BILL}",
-        "again_word": "查看费用并重新付款",
-        "closed_title": title,
-        "closed_words": words,
         "status_words": "等待付款，付款成功后本页会自动更新",
         "status_code": "waiting",
         "problem": "",
@@ -285,6 +308,164 @@ def pay_page(the_order: Values, user_agent: str = DESKTOP, **more: Any) -> State
         **more,
     }
 
+
+HALL = Hall(name="江城市不动产登记大厅缴费窗口", phone="12345", hours="工作日 9:00–17:00")
+
+IN_PROGRESS = Values(
+    id=ORDER, amount_fen=817524, deadline=Deadline(NOW + timedelta(seconds=800), 800)
+)
+OVERDUE = Values(id=ORDER, amount_fen=817524, deadline=Deadline(NOW, 0))
+
+
+def refund(state: PayersRefund, **more: Any) -> CitizenRefund:
+    values: dict[str, Any] = {
+        "refund_no": "TK20260507QWB7D3FTH9K2M",
+        "state": state,
+        "cause": RefundCause.STAFF,
+        "amount_fen": 8_000,
+        "reason": "登记费多收退还",
+        "channel": Channel.WECHAT_PAY,
+        "at": NOW + timedelta(days=1),
+        "received_account": "招商银行信用卡0403" if state == "refunded" else "",
+        "is_of_payment": True,
+    }
+    return CitizenRefund(**{**values, **more})
+
+
+def ended_page(
+    the_order: Values, *refunds: CitizenRefund, aside: IncidentKind | None = None, **more: Any
+) -> State:
+    telling = standing(
+        OrderState(the_order.state), the_order.close_reason, the_order.amount_fen, refunds
+    )
+    ending = telling_of(the_order.close_reason) if the_order.state == "closed" else None
+    if aside and the_order.state == "closed":
+        telling = TELLINGS[aside]
+    own = TELLINGS[aside] if aside else None
+    money: Any = Values(kind=aside, amount_fen=817_500, opened_at=NOW)
+    shown: Any = the_order
+    return "payments/ended.html", {
+        "viewer": VIEWER,
+        **as_of(),
+        "order": the_order,
+        "telling": telling,
+        "ending": None if ending is telling else ending,
+        "headline": headline_of(shown, telling, refunds, [money] if aside else []),
+        "refunds": [
+            told_refund(one, words)
+            for one, words in zip(refunds, tellings_of(refunds), strict=True)
+        ],
+        "aside": [ToldMoney(money, None if own is telling else own)] if aside else [],
+        "groups": payee_sums(the_order.splits),
+        "steps": steps_of(shown, refunds),
+        "wallet_name": "微信" if the_order.state == "paid" else "",
+        "back_href": f"/fees/{BILL}",
+        "is_payable_again": telling in ENDED_WITHOUT_MONEY,
+        "problem": "",
+        "hall": HALL,
+        **more,
+    }
+
+
+def closed(reason: str) -> Values:
+    return order(state=OrderState.CLOSED, close_reason=reason, closed_at=NOW)
+
+
+def paid_order(items: list[Values] = FEW) -> Values:
+    return order(items, state=OrderState.PAID, paid_at=NOW, applied_at=NOW, paid_attempt=PAID)
+
+
+def ended_states() -> dict[str, State]:
+    """Each way an order can end, each state of a refund, and the mixtures that occur."""
+    late = {"cause": RefundCause.PAID_LATE, "amount_fen": 817_524, "is_of_payment": False}
+    twice = {**late, "cause": RefundCause.DOUBLE_PAYMENT, "reason": "重复支付，原路退回"}
+    kinds = [*CloseReason, *(kind for kind in IncidentKind if kind in TELLINGS)]
+    return {
+        "pay-paid": ended_page(paid_order()),
+        "pay-paid-many": ended_page(paid_order(MANY)),
+        **{f"ended-{kind}".replace("_", "-"): ended_page(closed(kind)) for kind in kinds},
+        **{
+            f"refund-{state}".replace("_", "-"): ended_page(
+                paid_order(), refund(state, cause=RefundCause.CENTRE)
+            )
+            for state in PayersRefund
+        },
+        "refund-all": ended_page(paid_order(), refund(PayersRefund.REFUNDED, amount_fen=817_524)),
+        "refund-twice-paid": ended_page(paid_order(), refund(PayersRefund.REFUNDING, **twice)),
+        "refund-late": ended_page(closed("expired"), refund(PayersRefund.REFUNDED, **late)),
+        "refund-again": ended_page(
+            paid_order(),
+            refund(PayersRefund.NOT_REFUNDED),
+            refund(PayersRefund.REFUNDED, received_account="支付宝余额"),
+            refund(PayersRefund.ABNORMAL, cause=RefundCause.CENTRE),
+        ),
+        "ended-wrong-sum-later": ended_page(closed("expired"), aside=IncidentKind.WRONG_AMOUNT),
+        "paid-wrong-sum-too": ended_page(paid_order(), aside=IncidentKind.WRONG_AMOUNT),
+    }
+
+
+def history_rows() -> list[HistoryRow]:
+    """Every word a line of the history can carry."""
+    words = [
+        OrderState.OPEN,
+        OrderState.PAID,
+        PARTLY_REFUNDED,
+        FULLY_REFUNDED,
+        *PayersRefund,
+        *CloseReason,
+        IncidentKind.WRONG_AMOUNT,
+    ]
+    return [
+        HistoryRow(
+            id=ORDER,
+            title="新建商品房转移登记税费及首次住宅专项维修资金（含地下车位）、抵押权首次登记费"
+            if turn % 3 == 1
+            else "存量房转移登记税费",
+            at=NOW - timedelta(days=turn),
+            amount_fen=817_524,
+            refunded_fen=8_000 if word == PARTLY_REFUNDED else 0,
+            tone=TELLINGS[word].tone,
+            word=TELLINGS[word].word,
+        )
+        for turn, word in enumerate(words)
+    ]
+
+
+def history_page(**more: Any) -> State:
+    return "fees/history.html", {
+        "viewer": VIEWER,
+        "rows": history_rows(),
+        "total": 23,
+        "page": 2,
+        "pages": 3,
+        **more,
+    }
+
+
+def verify_page(refunded_fen: int | None = None, **more: Any) -> State:
+    found = None
+    if refunded_fen is not None:
+        found = Verified(
+            receipt_no="JC20260506QWB7D3FTH9K2MZX4-01",
+            payee_name="国家金库江城市中心支库（税务）",
+            payer_name="林**",
+            amount_fen=809_524,
+            refunded_fen=refunded_fen,
+            paid_at=NOW,
+        )
+    return "payments/verify.html", {
+        "viewer": None,
+        "number": "JC20260506QWB7D3FTH9K2MZX4-01",
+        "code": RECEIPT_CODE,
+        "is_asked": True,
+        "is_complete": True,
+        "found": found,
+        "hall": HALL,
+        **more,
+    }
+
+
+RECEIPT_CODE = "7K2M-ZQ0V-9XCB-4T1D"
 
 CODE_ADDRESS = "https://e.jiangcheng.gov.cn/c/JF202605060012-7K2MZQ0V9XCB4T1D"
 
@@ -325,7 +506,7 @@ def tickable() -> dict[str, Any]:
         "due": due,
         "due_fen": sum(one.total_fen for one in due),
         "tickable": {BILL: f"{BILL}.1.825524", ORDER: f"{ORDER}.1.5000000"},
-        "open_orders": [order()],
+        "open_orders": [IN_PROGRESS],
     }
 
 
@@ -340,6 +521,9 @@ def bill_page(items: list[Values], **more: Any) -> State:
         "payer_name": "林晓舟",
         "open_order": None,
         "paid_order": None,
+        "given_back_fen": 0,
+        "ended": None,
+        "ended_order": None,
         "changed": "",
         **as_of(),
         **more,
@@ -390,27 +574,44 @@ def login_page(**more: Any) -> State:
     }
 
 
-def receipt_page(items: list[Values], payer_name: str = "林晓舟") -> State:
+def receipt_page(
+    items: list[Values], payer_name: str = "林晓舟", *, refunded_fen: int = 0
+) -> State:
     titles = {payee.code: payee.receipt_title for payee in PAYEES}
-    paid = order(items, state="paid", paid_at=NOW, paid_attempt=PAID)
+    paid = order(items, state=OrderState.PAID, paid_at=NOW, paid_attempt=PAID)
     return "payments/receipt.html", {
         "viewer": VIEWER,
         **as_of(),
         "order": paid,
         "payer_name": payer_name,
         "wallet_name": "微信",
+        "refunded_fen": refunded_fen,
+        "verify_address": "https://e.jiangcheng.gov.cn/verify",
         "papers": [
-            Values(
-                title=titles[split.payee_code],
-                receipt_no=split.receipt_no,
-                payee_name=split.payee_name,
-                bill_title="存量房转移登记税费",
-                bill_no="JC202605060001",
-                amount_fen=split.amount_fen,
-                capitals=capital_yuan(split.amount_fen),
-                lines=[
-                    one for one in items if one.payee_code == split.payee_code and one.amount_fen
-                ],
+            (
+                Values(
+                    title=titles[split.payee_code],
+                    receipt_no=split.receipt_no,
+                    payee_name=split.payee_name,
+                    bill_title="存量房转移登记税费",
+                    bill_no="JC202605060001",
+                    account="江城市国库税款专户（1900000111）",
+                    out_trade_no="202605069K2MZX4QWB7D3FTH-01",
+                    channel_trade_no="4200002026050612345678901234",
+                    amount_fen=split.amount_fen,
+                    capitals=capital_yuan(split.amount_fen),
+                    code=RECEIPT_CODE,
+                    refund_words="其中已退款 ¥ 80.00" if refunded_fen else "",
+                    lines=[
+                        one
+                        for one in items
+                        if one.payee_code == split.payee_code and one.amount_fen
+                    ],
+                ),
+                qr_svg(
+                    f"https://e.jiangcheng.gov.cn/verify?no={split.receipt_no}&code={RECEIPT_CODE}",
+                    "核对凭据的二维码",
+                ),
             )
             for split in paid.splits
         ],
@@ -472,7 +673,7 @@ def _pages() -> dict[str, State]:
     return {
         "home": home_page(),
         "home-anonymous": home_page(**nobody, copy=None),
-        "home-open-order": home_page(open_orders=[order()]),
+        "home-open-order": home_page(open_orders=[IN_PROGRESS]),
         "home-nothing-due": home_page(due_count=0, due_fen=0, cases=[], citizen=LONG_NAME),
         "login": login_page(),
         "login-code": login_page(phone="13800000001", sent_to="138****0001"),
@@ -497,12 +698,32 @@ def _pages() -> dict[str, State]:
         "bill-changed": bill_page(
             FEW, changed="开单部门刚刚修改了这张账单，请核对新的金额 ¥ 8,175.24 后再付款。"
         ),
-        "bill-open-order": bill_page(FEW, open_order=order()),
+        "bill-open-order": bill_page(FEW, open_order=IN_PROGRESS),
         "bill-paid": bill_page(
             FEW,
             bill={"state": "paid", "status_kind": "good", "status_word": "已缴", "paid_at": NOW},
             paid_order=order(),
         ),
+        "bill-time-is-over": bill_page(FEW, open_order=OVERDUE),
+        "bill-ended": bill_page(
+            FEW, ended=TELLINGS[CloseReason.EXPIRED], ended_order=Values(id=ORDER)
+        ),
+        "bill-in-review": bill_page(
+            FEW, ended=TELLINGS[IncidentKind.WRONG_AMOUNT], ended_order=Values(id=ORDER)
+        ),
+        "bill-partly-refunded": bill_page(
+            FEW,
+            bill={"state": "paid", "status_kind": "good", "status_word": "已缴", "paid_at": NOW},
+            paid_order=order(),
+            given_back_fen=8_000,
+        ),
+        "bill-refunded": bill_page(
+            FEW,
+            bill={"state": "refunded", "status_kind": "quiet", "status_word": "已退款"},
+            paid_order=order(),
+            given_back_fen=817_524,
+        ),
+        "bill-due-again": bill_page(FEW, paid_order=order(), given_back_fen=817_524),
         "bill-withdrawn": bill_page(
             FEW, bill={"state": "withdrawn", "status_kind": "quiet", "status_word": "已撤回"}
         ),
@@ -523,7 +744,16 @@ def _pages() -> dict[str, State]:
             order(live_attempt=NATIVE),
             problem="上一个付款码正在使用中，暂时不能更换或取消，请稍候再试。",
         ),
-        "pay-paid": pay_page(order(state="paid", paid_at=NOW, paid_attempt=PAID)),
+        "pay-time-is-over": pay_page(order(live_attempt=NATIVE, expires_at=NOW)),
+        **ended_states(),
+        "history": history_page(),
+        "history-empty": history_page(rows=[], total=0, page=1, pages=1),
+        "verify": verify_page(number="", code="", is_asked=False, is_complete=False),
+        "verify-incomplete": verify_page(code="", is_complete=False),
+        "verify-unknown": verify_page(),
+        "verify-valid": verify_page(0),
+        "verify-partly-refunded": verify_page(8_000),
+        "verify-refunded": verify_page(809_524),
         "pay-h5": pay_page(order(live_attempt=h5), PHONE),
         "pay-h5-over": pay_page(order(live_attempt=h5), PHONE, ticket_is_over=True),
         "pay-together": pay_page(
@@ -545,10 +775,11 @@ def _pages() -> dict[str, State]:
         ),
         "code": code_page(),
         "code-phone": code_page(PHONE),
-        "code-ended": code_page(ended=closed_words("wrong_amount")),
+        "code-ended": code_page(ended=TELLINGS[IncidentKind.WRONG_AMOUNT]),
         "code-changed": code_page(problem="缴费单刚刚有更新，请核对新的金额后再缴。"),
         "code-paid": code_page(state="paid"),
         "code-withdrawn": code_page(state="withdrawn"),
+        "code-refunded": code_page(state="refunded"),
         "own-code": (
             "payments/own_code.html",
             {
@@ -567,8 +798,9 @@ def _pages() -> dict[str, State]:
             chosen_fen=825_525,
             problem="缴费单刚刚有更新，请核对新的金额后再缴。",
         ),
-        "pay-expired": pay_page(order(state="closed")),
         "receipt": receipt_page(FEW),
+        "receipt-partly-refunded": receipt_page(FEW, refunded_fen=8_000),
+        "receipt-refunded": receipt_page(FEW, refunded_fen=817_524),
         "receipt-many": receipt_page(MANY, LONG_NAME),
         "cases": (
             "cases/list.html",

@@ -1,6 +1,7 @@
 """A citizen's way through the pages in a real browser, with and without JavaScript."""
 
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests.journeys.online_side import DEED_TAX, OnlineSide, online_side
 
 TELEPHONE = "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 Chrome/148.0 Mobile Safari/537.36"
 WECHAT = f"{TELEPHONE} MicroMessenger/8.0.50"
+
+RECEIPT = re.compile(r"凭据号 (\S+).*?校验码\s+(\S+)", re.DOTALL)
+"""A receipt's number and verification code, as they are read."""
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -125,6 +129,17 @@ def test_without_javascript_a_citizen_logs_in_reads_pays_and_gets_receipts(
         answer = plain.context.request.get(address)
         assert answer.headers["content-type"] == "application/pdf"
         assert answer.body().startswith(b"%PDF-")
+
+    number, code = RECEIPT.findall(plain.locator("main").inner_text())[0]
+    plain.goto(f"{side.url}/fees/history")
+    plain.get_by_role("link", name="存量房转移登记税费 101").click()
+    steps = plain.locator(".step-name").all_inner_texts()
+    assert steps == ["下单", "付款", "入账", "凭据"]
+    plain.goto(f"{side.url}/verify")
+    plain.get_by_label("凭据号").fill(number)
+    plain.get_by_label("校验码").fill(code.lower())
+    plain.get_by_role("button", name="核对").click()
+    assert plain.get_by_role("heading", name="凭据真实有效").is_visible()
 
 
 def test_the_page_learns_by_itself_that_it_was_paid(
