@@ -174,7 +174,7 @@ EXAMPLES: dict[str, Struct] = {
         for topic, make in {
             "unit": register.unit,
             "right": register.right,
-            "restriction": register.seizure,
+            "restriction": register.restriction,
             "certificate": register.certificate,
         }.items()
     },
