@@ -93,11 +93,9 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
 WITHOUT_LIMIT: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/logout"): "leaving must always work, and costs one delete by key",
     ("POST", "/staff/logout"): "leaving must always work, and costs one delete by key",
-    ("POST", "/notices/wechat-pay/<account:str>"): "payments.refusing bounds what is not believed",
-    ("POST", "/notices/wechat-combine/<account:str>"): (
-        "payments.refusing bounds what is not believed"
-    ),
-    ("POST", "/notices/alipay/<account:str>"): "payments.refusing bounds what is not believed",
+    ("POST", "/notices/wechat-pay/<account:str>"): "FloodBound bounds what is not believed",
+    ("POST", "/notices/wechat-combine/<account:str>"): "FloodBound bounds what is not believed",
+    ("POST", "/notices/alipay/<account:str>"): "FloodBound bounds what is not believed",
 }
 
 NOTICE_BODY_BYTES: Final = 128 * 1024  # above the door's own limit, which answers in its words

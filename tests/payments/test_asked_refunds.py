@@ -394,7 +394,9 @@ async def test_an_abnormal_refund_can_be_sent_to_the_merchants_card(
     assert between == "processing"
     assert (await api.refund_view(refund["id"])).state == "succeeded"
     (incident,) = await rows("select id, state from incident where kind = 'refund_abnormal'")
-    assert incident["state"] == "resolved"
+    assert incident["state"] == "open"  # the money is on our card: a person pays it out
+    (told,) = await api.refunds_of_order(city.person_id, order.id)
+    assert told.state == "abnormal"
     actions = await rows("select action, by from incident_action order by at, id")
     assert actions[0] == {"action": "redirect_refund", "by": "officer"}
     assert "redirect_refund" in api.legal_deeds("refund_abnormal")

@@ -93,6 +93,8 @@ INVARIANTS: dict[str, str] = {
         select a.out_trade_no as breach from pay_attempt a
         where a.state = 'paid' and a.paid_fen <> a.amount_fen and a.id >= :since_id
         and not exists (select from incident i where i.channel_trade_no = a.channel_trade_no)
+        and not exists (select from incident i  -- of a combined payment's parts
+                        where a.parts is not null and i.order_id = a.order_id)
         and not exists (select from pay_refund r where r.out_trade_no = a.out_trade_no)""",
     "every_applied_notice_has_its_payment": """
         select n.out_trade_no as breach from pay_notice n

@@ -11,7 +11,13 @@ from estation.ledger.api import ArrivedMoney, arrivals_by_id, payments_of_order
 from estation.outside.pay_channels import Channel
 from estation.payments import refund_rules
 from estation.payments.errors import ArrivalNotFound, RefundNotFound
-from estation.payments.models import PayOrder, PayOrderSplit, Refund, RefundShare
+from estation.payments.models import (
+    IncidentAction,
+    PayOrder,
+    PayOrderSplit,
+    Refund,
+    RefundShare,
+)
 from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, Share
 from estation.payments.rules import RefundCause, RefundSource, RefundState
 
@@ -150,10 +156,16 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
         .order_by("asked_at", "id")
         .limit(MAX_OF_ONE)
     )
+    # Redirected to our own card, the money is not with the payer: a person pays it out.
+    redirected = set(
+        await IncidentAction.filter(
+            refund_id__in=[row.id for row in rows], action="redirect_refund"
+        ).values_list("refund_id", flat=True)
+    )
     return [
         CitizenRefund(
             refund_no=row.refund_no,
-            state=FOR_THE_PAYER[row.state],
+            state=PayersRefund.ABNORMAL if row.id in redirected else FOR_THE_PAYER[row.state],
             cause=row.cause,
             amount_fen=row.amount_fen,
             reason=row.reason,

@@ -126,6 +126,8 @@ LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {
     IncidentKind.WRONG_ACCOUNT: frozenset({Deed.REFUND}),
     IncidentKind.UNKNOWN_ORDER: frozenset({Deed.REFUND}),
     IncidentKind.UNOWNED_SUSPENSE: frozenset({Deed.REFUND}),
+    IncidentKind.ALREADY_REFUNDED: frozenset({Deed.REFUND}),
+    IncidentKind.CONTRADICTING_NEWS: frozenset({Deed.REFUND}),
     IncidentKind.REFUND_ABNORMAL: frozenset({Deed.REDIRECT_REFUND}),
 }
 """Beside these, every open incident may be taken on and resolved in words."""

@@ -176,6 +176,14 @@ HARMLESS_NEWS = ("SECURITY_ECHO",)
 MAX_INBOX_TRIES = 20
 INCIDENT_DUE = timedelta(hours=24)
 
+OPEN_AGAIN = (
+    IncidentKind.SILENT_ATTEMPT,
+    IncidentKind.REFUND_ABNORMAL,
+    IncidentKind.REFUND_NOT_ENOUGH,
+    IncidentKind.REFUND_UNFINISHED,
+)
+"""Kinds that tell of something that still is so: words do not end them while it lasts."""
+
 
 class IllegalMove(Exception):
     """A bug: somebody asked for a transition that is not in the tables."""
@@ -384,7 +392,7 @@ def in_the_way(
     its end but still open, with bills as seen, is paid."""
     if report.paid_fen != attempt.amount_fen:
         return IncidentKind.WRONG_AMOUNT
-    if report.refunded_fen:
+    if report.refunded_fen or report.was_refunded:
         return IncidentKind.ALREADY_REFUNDED
     if order.state is OrderState.PAID:
         return IncidentKind.DOUBLE_PAYMENT

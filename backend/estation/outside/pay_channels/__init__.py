@@ -110,7 +110,8 @@ class ChannelReport:
     `account_id` is OUR merchant account that received it (identity checks are the channel
     module's duty: mchid/appid/currency or app_id/seller_id). `paid_fen` is the order total the
     payer was charged for (WeChat amount.total, Alipay total_amount), set when state is PAID.
-    `refunded_fen` is cumulative where the channel tells it, else None.
+    `refunded_fen` is cumulative where the channel tells it, else None; `was_refunded` where it
+    tells only that some of it was given back (WeChat's trade state REFUND).
 
     A combined payment has `parts`: it is PAID as soon as any part is, `out_trade_no` and
     `channel_trade_no` are the combining number (the channel has no trade number of the whole),
@@ -125,6 +126,7 @@ class ChannelReport:
     paid_fen: int | None = None
     paid_at: datetime | None = None
     refunded_fen: int | None = None
+    was_refunded: bool = False
     raw: dict[str, Any] = field(default_factory=dict)
     parts: tuple[ReportPart, ...] = ()
 

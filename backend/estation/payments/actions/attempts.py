@@ -199,6 +199,9 @@ async def _commit_intent(
     order: dict[str, Any], asked: _Asked, settings: Settings, now: datetime
 ) -> PayAttempt:
     number = ids.trade_number(now)
+    collecting = settings.collecting_accounts.get(asked.channel)
+    if collecting is None:
+        raise SceneNotOffered(channel=asked.channel, scene=asked.scene)
     route = combining.route_of(
         await payee_sums(order["id"]),
         scene=asked.scene,
@@ -208,7 +211,7 @@ async def _commit_intent(
             for payee in settings.payees
             if asked.channel in payee.merchants
         },
-        collecting=settings.collecting_accounts[asked.channel],
+        collecting=collecting,
         combining=settings.combining_accounts.get(asked.channel),
     )
     attempt = PayAttempt(

@@ -117,7 +117,10 @@ with proof as (
 ), done as (
     update incident i set state = 'resolved', resolved_at = $2::timestamptz,
         resolved_by = 'system', resolution = p.note
-    from proof p where i.dedupe_key = p.key and i.state = 'open' and (p.is_whole or exists (
+    from proof p where i.dedupe_key = p.key and i.state = 'open' and not exists (
+        select from incident_action d
+        where d.refund_id = p.refund_id and d.action = 'redirect_refund'
+    ) and (p.is_whole or exists (
         select from pay_refund me where me.id = p.refund_id and me.total_fen = (
             select sum(r.amount_fen) from pay_refund r
             where r.arrival_id = me.arrival_id and r.state = 'succeeded')))
@@ -127,11 +130,15 @@ insert into incident_action (id, incident_id, action, by, at, note, refund_id, t
 select action_id, id, 'refunded', 'system', $2::timestamptz, note, refund_id, transfer_id
 from done
 """
-# `is_whole`: the proof does not depend on how much of the arrival went back.
+# `is_whole`: the proof does not depend on how much of the arrival went back. A redirected refund
+# brought the money to our own card: its incidents stay open until a person has paid the citizen.
 
 _NOTE = """
 with noted as (
-    update incident i set evidence = i.evidence || jsonb_build_object('refund', t.said)
+    update incident i set evidence = i.evidence || jsonb_build_object('refund', t.said),
+        state = 'open', resolved_at = null, resolved_by = '', resolution = '',
+        due_at = case when i.state = 'open' then i.due_at
+                      else $2::timestamptz + interval '24 hours' end
     from json_to_recordset($1::json) as t(
         key text, said jsonb, note text, refund_id uuid, transfer_id uuid, action_id uuid)
     where i.dedupe_key = t.key
@@ -140,6 +147,8 @@ with noted as (
 insert into incident_action (id, incident_id, action, by, at, note, refund_id, transfer_id)
 select action_id, id, note, 'system', $2::timestamptz, '', refund_id, transfer_id from noted
 """
+
+# Closed in words while its refund was under way, it opens again: the money is still here.
 
 _TELL = """
 insert into outbox_message (id, topic, body, created_at, not_before, tries, last_error)

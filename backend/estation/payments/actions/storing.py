@@ -26,8 +26,13 @@ from json_to_recordset($1::json) as t(
     id uuid, dedupe_key text, kind text, owner text, channel text, account_id text,
     out_trade_no text, channel_trade_no text, amount_fen bigint, order_id uuid, evidence jsonb)
 order by t.dedupe_key
-on conflict (dedupe_key) do nothing
+on conflict (dedupe_key) do update
+set state = 'open', resolved_at = null, resolved_by = '', resolution = '',
+    due_at = excluded.due_at, evidence = incident.evidence || excluded.evidence
+where incident.state = 'resolved' and incident.resolved_by <> 'system'
+  and incident.kind = any($4::text[])
 """
+# What was closed in words and is found to be so still opens again; news of the past does not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ async def put_incidents(
         entry_ids = ids.row_id_texts(now, len(notes))
         rows = [_row(note, entry_id) for note, entry_id in zip(notes, entry_ids, strict=True)]
         await db.execute_query_dict(
-            _PUT_INCIDENTS, [jsonb_text(rows), now, now + rules.INCIDENT_DUE]
+            _PUT_INCIDENTS,
+            [jsonb_text(rows), now, now + rules.INCIDENT_DUE, list(rules.OPEN_AGAIN)],
         )
 
 

@@ -46,6 +46,7 @@ def combined_report_of(
         channel_trade_no=number if paid else None,
         paid_fen=sum(part.paid_fen or 0 for part in paid) if paid else None,
         paid_at=_latest(part.paid_at for part in paid),
+        was_refunded=any(one["trade_state"] == "REFUND" for one in sub_orders_of(order)),
         raw=order,
         parts=known,
     )

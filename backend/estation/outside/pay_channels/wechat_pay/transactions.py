@@ -49,6 +49,7 @@ def report_of(merchant: Merchant, transaction: dict[str, Any]) -> ChannelReport 
         # The order's total: `payer_total` is less when the payer used a coupon.
         paid_fen=positive_fen(amount_of(transaction).get("total")) if is_paid else None,
         paid_at=moment_of(transaction.get("success_time")) if is_paid else None,
+        was_refunded=transaction["trade_state"] == "REFUND",
         raw=transaction,
     )
 
