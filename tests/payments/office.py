@@ -84,7 +84,7 @@ async def open_office(city: City | None = None) -> AsyncIterator[Office]:
     services = cast(Any, city.services)
     services.clock = lambda: clock[0]
     services.vault = Vault(bytes(range(32)))
-    services.settings = SimpleNamespace(**vars(make_settings()), wechat_pay=[], alipay=[])
+    services.settings = SimpleNamespace(**{**vars(make_settings()), "wechat_pay": [], "alipay": []})
     app.ctx = services
     for blueprint in BLUEPRINTS:
         app.blueprint(blueprint)

@@ -101,7 +101,10 @@ INVARIANTS: dict[str, str] = {
         where n.outcome = 'applied' and n.id >= :since_id and not exists (
             select from pay_attempt a join ledger_transfer t
                 on t.order_id = a.order_id and t.kind = 'payment'
-            where a.out_trade_no = n.out_trade_no)""",
+            where a.out_trade_no = n.out_trade_no)
+        -- news of a refund is applied, too; it may be of money that was set aside
+        and not exists (select from pay_refund r
+                        where r.out_trade_no = n.out_trade_no and r.state = 'succeeded')""",
     # bills
     "the_bills_of_a_paid_order_are_paid": f"""
         select b.bill_no as breach from pay_order_bill ob

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from estation import worker
 from estation.fees.api import BillView, bills_of
+from estation.outside.gate.models import GatePeer, GatePeerSource
 from estation.outside.pay_channels import Channel
 from estation.payments import jobs
 from estation.payments.actions.inbox import keep_unhandled
@@ -26,7 +27,7 @@ from estation.settings import Settings
 from estation.simulation import books
 from estation.simulation.channels import Paid, SimChannel
 from estation.simulation.hazards import Crash, CrashPlan, Weather, crash_at
-from estation.simulation.world import Letter, World
+from estation.simulation.world import SOURCE, Letter, World
 
 DAWN: Final = datetime(2026, 8, 3, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
 STEPS: Final = 30
@@ -72,6 +73,7 @@ class City:
         heapq.heappush(self._letters, (letter.due_at, next(self._order), letter))
 
     async def run(self) -> None:
+        await self._open_the_gate()
         for _ in range(self._steps):
             self._now += timedelta(seconds=self._chance.choice(PAUSES))
             for world in self.worlds:
@@ -81,6 +83,16 @@ class City:
             await self._the_citys_work(at_ease=False)
             await self._check()
         await self._peace()
+
+    async def _open_the_gate(self) -> None:
+        """The centre is a peer: receipts and refunds find their stream. Nothing is packed here."""
+        gate = self.services.settings.gate
+        await GatePeer(
+            name=SOURCE, title=SOURCE, folder="nowhere", stream_in=gate.stream_in,
+            stream_out=gate.stream_out, regions=[], late_after_seconds=60, state="active",
+            created_at=self._now, changed_at=self._now,
+        ).save(force_create=True)  # fmt: skip
+        await GatePeerSource(source=SOURCE, peer=SOURCE).save(force_create=True)
 
     def met(self) -> Counter[str]:
         """Hazards by how often they were met, over all worlds."""

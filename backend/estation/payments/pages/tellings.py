@@ -128,6 +128,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
     ),
     IncidentKind.WRONG_ACCOUNT: _REVIEW,
     IncidentKind.UNKNOWN_ORDER: _REVIEW,
+    IncidentKind.UNOWNED_SUSPENSE: _REVIEW,
     IncidentKind.CONTRADICTING_NEWS: _REVIEW,
     IncidentKind.ALREADY_REFUNDED: replace(
         _REVIEW,
