@@ -13,6 +13,8 @@ TEMPLATES = H5 / "templates"
 REPLICATED = ("fees", "cases", "payments", "registry")
 """Folders of templates whose pages show bills, cases or units of a centre."""
 FRAGMENTS = {
+    "fees/history.html": "shows our own orders and refunds, not a centre's copy",
+    "payments/verify.html": "shows our own receipt, not a centre's copy",
     "payments/status.html": "htmx puts it into the pay page, which says it",
     "payments/wallets.html": "buttons of the pages that say it",
 }

@@ -12,6 +12,7 @@ from estation.inner import worker
 from estation.outside.gate import format as packets
 from estation.outside.gate import keys, sending
 from estation.settings import ROOT, InnerSettings
+from estation.shared.clock import system_clock
 from tests.inner.desk import Desk, query
 
 PROGRAM = """
@@ -83,7 +84,7 @@ async def test_a_killed_worker_loses_and_doubles_nothing(desk: Desk) -> None:
         process.kill()
         await asyncio.to_thread(process.wait)
 
-    await worker.run_once(desk.settings, desk.now)
+    await worker.run_once(desk.settings, system_clock())  # the killed ones had that clock
 
     rows = lines_of(desk.settings.gate.folder / "outgoing")
     numbers = [json.loads(row)["bill_no"] for row in rows if b"bill_no" in row]
