@@ -38,6 +38,7 @@ from estation.sandbox.credentials import export_secrets, write_credentials
 from estation.settings import Settings
 from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
+from estation.shared.transactions import in_transaction
 
 PAYEES = ("treasury", "non_tax", "maintenance_fund")
 SOURCE = "jc-center"
@@ -181,10 +182,11 @@ class OnlineSide:
             _enable_global_fallback=True,
         )
         try:
-            if bills:
-                await fees_handler(vault, payees=PAYEES)(bills, arrival)
-            if cases:
-                await cases_handler(vault)(cases, arrival)
+            async with in_transaction():  # as the receiver does for a packet
+                if bills:
+                    await fees_handler(vault, payees=PAYEES)(bills, arrival)
+                if cases:
+                    await cases_handler(vault)(cases, arrival)
         finally:
             await Tortoise.close_connections()
 
