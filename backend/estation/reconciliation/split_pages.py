@@ -11,11 +11,15 @@ from sanic.response import raw, redirect
 
 from estation.identity.api import staff_only
 from estation.payments.api import make_split_export, split_exports, split_file, split_standing
+from estation.payments.errors import SplitDayNotOver
 from estation.reconciliation.queries import channel_fees
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput, NotFound, Refused
 from estation.shared.pages import page_headers, render
+
+FIRST_DAY = date(2020, 1, 1)
+"""No channel keeps a bill of an earlier day."""
 
 bp = Blueprint("split_pages")
 
@@ -38,6 +42,8 @@ async def make(request: OnlineRequest) -> HTTPResponse:
     account_id = str(form.get("account_id", "")) if form else ""
     day = _day(str(form.get("day", "")) if form else "")
     try:
+        if day >= beijing_day(services.clock()):
+            raise SplitDayNotOver(day=str(day))
         await make_split_export(
             day=day,
             account_id=account_id,
@@ -93,6 +99,9 @@ def _names(settings: Any, accounts: list[str]) -> dict[str, str]:
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise InvalidInput(field="day") from None
+    if day < FIRST_DAY:
+        raise InvalidInput(field="day")
+    return day
