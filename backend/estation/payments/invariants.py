@@ -93,18 +93,16 @@ INVARIANTS: dict[str, str] = {
         select a.out_trade_no as breach from pay_attempt a
         where a.state = 'paid' and a.paid_fen <> a.amount_fen and a.id >= :since_id
         and not exists (select from incident i where i.channel_trade_no = a.channel_trade_no)
-        and not exists (select from incident i  -- of a combined payment's parts
-                        where a.parts is not null and i.order_id = a.order_id)
+        and not exists (select from jsonb_array_elements(a.parts) part
+                        join incident i on i.out_trade_no = part->>'out_trade_no')
         and not exists (select from pay_refund r where r.out_trade_no = a.out_trade_no)""",
     "every_applied_notice_has_its_payment": """
         select n.out_trade_no as breach from pay_notice n
-        where n.outcome = 'applied' and n.id >= :since_id and not exists (
+        where n.outcome = 'applied' and n.kind not like 'REFUND.%'  -- a refund's news is no payment
+          and n.id >= :since_id and not exists (
             select from pay_attempt a join ledger_transfer t
                 on t.order_id = a.order_id and t.kind = 'payment'
-            where a.out_trade_no = n.out_trade_no)
-        -- news of a refund is applied, too; it may be of money that was set aside
-        and not exists (select from pay_refund r
-                        where r.out_trade_no = n.out_trade_no and r.state = 'succeeded')""",
+            where a.out_trade_no = n.out_trade_no)""",
     # bills
     "the_bills_of_a_paid_order_are_paid": f"""
         select b.bill_no as breach from pay_order_bill ob
