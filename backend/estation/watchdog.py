@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 from sanic import Sanic
-from sanic.worker.loader import AppLoader
 
 from estation.shared.arriving import PromptHttp
 
@@ -22,7 +21,8 @@ AFTER_RESTART_SECONDS = 3.0
 
 
 def serve(factory: Callable[[], Sanic[Any, Any]], *, host: str, port: int, workers: int) -> None:
-    """Serve until SIGTERM. One worker runs in this very process."""
+    """Serve until SIGTERM. One worker runs in this very process; several are forked from it, so
+    that the factory may be any function and the imported program is in memory once."""
     if workers == 1:
         app = factory()
         app.prepare(
@@ -31,12 +31,12 @@ def serve(factory: Callable[[], Sanic[Any, Any]], *, host: str, port: int, worke
         )  # fmt: skip
         Sanic.serve_single(primary=app)
         return
-    loader = AppLoader(factory=lambda: _watched(factory()))
-    app = loader.load()
+    Sanic.start_method = "fork"
+    app = _watched(factory())
     app.prepare(
         host=host, port=port, workers=workers, motd=False, access_log=False, protocol=PromptHttp
     )
-    Sanic.serve(primary=app, app_loader=loader)
+    Sanic.serve(primary=app)
 
 
 def _watched(app: Sanic[Any, Any]) -> Sanic[Any, Any]:
