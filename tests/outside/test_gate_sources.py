@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from estation import worker
 from estation.fees import packets as fee_packets
 from estation.outside.gate import format as packets
-from estation.outside.gate import keys, peering, peers, rounds, rows, sending
+from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending
 from estation.outside.gate.age import CopyAge, LateSource, copy_age
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
@@ -181,10 +181,41 @@ EXAMPLES: dict[str, Struct] = {
 }  # fmt: skip
 
 
+OWN_ROWS: dict[str, Struct] = {
+    "proof": rows.ProofRow(
+        topic="unit", source=COUNTY, rows=0, root=merkle.root_of([merkle.EMPTY] * 256),
+        buckets=[merkle.EMPTY] * 256,
+    ),
+    "rows_wanted": rows.RowsWantedRow(
+        stream="online-x", topic="receipt", source=COUNTY, buckets=[1]
+    ),
+    "repair": rows.RepairRow(
+        topic="unit", source=COUNTY, bucket=1, after="", upto=None, keys=[], rows=[]
+    ),
+}  # fmt: skip
+"""The protocol's own."""
+
+
 def test_every_topic_that_names_a_source_has_an_example_here() -> None:
     owned = {topic for topic, row in rows.TOPICS.items() if "source" in row.__struct_fields__}
 
-    assert owned == set(EXAMPLES)
+    assert owned == {*EXAMPLES, *OWN_ROWS}
+
+
+@pytest.mark.parametrize("topic", OWN_ROWS)
+async def test_a_county_never_proves_or_repairs_rows_of_another_source(
+    gate: Gate, topic: str
+) -> None:
+    county = await gate.add_county()
+    await gate.arrive(county, topic, OWN_ROWS[topic])
+    own = await gate.receive(county)
+    await gate.arrive(county, topic, structs.replace(OWN_ROWS[topic], source="jc-center"))
+
+    report = await gate.receive(county)
+
+    assert own.applied == [1]
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert report.applied == []
 
 
 @pytest.mark.parametrize("topic", EXAMPLES)

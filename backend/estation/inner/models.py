@@ -331,6 +331,7 @@ class FeeReceipt(Model):
     splits = fields.JSONField[list[dict[str, Any]]]()
     paid_at: datetime = fields.DatetimeField()
     packet_seq = fields.BigIntField()
+    row_digest: bytes | None = fields.BinaryField(null=True)  # of the row as it came
     received_at: datetime = fields.DatetimeField()
     attention = fields.CharField(max_length=32)
     handled_at: datetime | None = fields.DatetimeField(null=True)
@@ -401,6 +402,7 @@ class RefundNews(Model):
     why_not = fields.CharField(max_length=64)
     at: datetime = fields.DatetimeField()
     packet_seq = fields.BigIntField()
+    row_digest: bytes | None = fields.BinaryField(null=True)  # of the row as it came
     received_at: datetime = fields.DatetimeField()
     attention = fields.CharField(max_length=32)
 

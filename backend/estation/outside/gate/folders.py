@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from estation.outside.gate import bounds
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason
 
@@ -154,6 +155,25 @@ def quarantine_folder(incoming: Path) -> Path:
 def harmless_name(name: str) -> str:
     """A foreign file name as plain ASCII of at most 80 characters without separators."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[:80] or "_"
+
+
+def drop_quarantined(incoming: Path, disk_reserve: int) -> int:
+    """Remove refused files, oldest first, until so much of the disk is free; how many."""
+    aside = quarantine_folder(incoming)
+    if not aside.is_dir():
+        return 0
+    with os.scandir(aside) as entries:
+        kept = sorted(
+            (entry.stat(follow_symlinks=False).st_ctime_ns, entry.path) for entry in entries
+        )
+    dropped = 0
+    for _, path in kept:
+        if bounds.free_bytes(aside) >= disk_reserve:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+            dropped += 1
+    return dropped
 
 
 def _trim_quarantine(aside: Path) -> None:

@@ -77,6 +77,11 @@ class KeyRing:
         self._keys = {key.key_id: key for key in keys}
         self._refused = dict(refused or {})
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Of the keys that count."""
+        return tuple(sorted(self._keys))
+
     def named(self, key_id: str) -> PeerKey | None:
         return self._keys.get(key_id)
 

@@ -42,7 +42,11 @@ class OutgoingRow(Model):
 
 
 class OutgoingPacket(Model):
-    """A sealed packet, byte for byte: its file can be written again at any time."""
+    """A sealed packet, byte for byte: its file can be written again at any time.
+
+    `bytes_upto` and `contents_upto` count the bytes, and the packets with more than reports and
+    heartbeats, of the stream up to and with this one.
+    """
 
     id = fields.UUIDField(primary_key=True)
     stream = fields.CharField(max_length=64)
@@ -52,6 +56,8 @@ class OutgoingPacket(Model):
     manifest = fields.BinaryField()
     body = fields.BinaryField()
     created_at: datetime = fields.DatetimeField()
+    bytes_upto: int = fields.BigIntField(default=0)
+    contents_upto: int = fields.BigIntField(default=0)
 
     class Meta:
         table = "gate_outgoing_packet"
@@ -111,7 +117,10 @@ class IncomingFile(Model):
 
 
 class ParkedRow(Model):
-    """A row of a topic this side does not handle yet: kept as it came, never dropped."""
+    """A row of a topic this side does not handle yet: kept as it came, never dropped.
+
+    The same row again (`digest`, SHA-256 of the body) is not kept a second time.
+    """
 
     id = fields.UUIDField(primary_key=True)
     stream = fields.CharField(max_length=64)
@@ -120,6 +129,7 @@ class ParkedRow(Model):
     topic = fields.CharField(max_length=64)
     body = fields.TextField()
     created_at: datetime = fields.DatetimeField()
+    digest: bytes | None = fields.BinaryField(null=True)
 
     class Meta:
         table = "gate_parked_row"
@@ -219,3 +229,146 @@ class GateDeed(Model):
     class Meta:
         table = "gate_deed"
         indexes = (("peer", "at"),)
+
+
+class SentRow(Model):
+    """The newest version of everything ever sent, for snapshots, proofs and repairs."""
+
+    id = fields.BigIntField(primary_key=True, generated=True)
+    stream = fields.CharField(max_length=64)
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    key = fields.CharField(max_length=160)
+    version = fields.BigIntField()
+    digest = fields.BinaryField()
+    body = fields.JSONField[dict[str, Any]]()
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_sent_row"
+        unique_together = (("stream", "topic", "source", "key"),)
+
+
+class Upkeep(Model):
+    """When a stream we write is next looked after, and why it packs no further.
+
+    `peer_seq` is what the peer said last, and since when it says so; other than
+    `OutgoingStream.peer_received_seq` it goes back when the peer lost its memory.
+    `backfill_id`: rows up to here are in the sent log; null when all are.
+    """
+
+    stream = fields.CharField(max_length=64, primary_key=True)
+    peer_seq = fields.BigIntField(default=0)
+    peer_since: datetime | None = fields.DatetimeField(null=True)
+    peer_is_behind = fields.BooleanField(default=False)
+    resent_from = fields.BigIntField(default=0)
+    resend_pause_seconds = fields.IntField(default=0)
+    resend_at: datetime | None = fields.DatetimeField(null=True)
+    blind_at: datetime | None = fields.DatetimeField(null=True)
+    snapshot_at: datetime | None = fields.DatetimeField(null=True)
+    prove_at: datetime | None = fields.DatetimeField(null=True)
+    proof_is_due = fields.BooleanField(default=False)
+    proved_at: datetime | None = fields.DatetimeField(null=True)
+    paused_reason = fields.CharField(max_length=32, default="")
+    paused_at: datetime | None = fields.DatetimeField(null=True)
+    backfill_id: int | None = fields.BigIntField(null=True)
+    log_is_complete = fields.BooleanField(default=True)
+
+    class Meta:
+        table = "gate_upkeep"
+
+
+class Snapshot(Model):
+    """Everything sent once more, in pieces: planned, running (up to a row of the log), done."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    why = fields.CharField(max_length=32)
+    state = fields.CharField(max_length=16)
+    topic = fields.CharField(max_length=64, default="")
+    source = fields.CharField(max_length=32, default="")
+    key = fields.CharField(max_length=160, default="")
+    is_exhausted = fields.BooleanField(default=False)
+    rows = fields.BigIntField(default=0)
+    first_seq: int | None = fields.BigIntField(null=True)
+    last_seq: int | None = fields.BigIntField(null=True)
+    planned_at: datetime = fields.DatetimeField()
+    ended_at: datetime | None = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "gate_snapshot"
+        indexes = (("stream", "planned_at"),)
+
+
+class Repair(Model):
+    """Buckets the peer holds otherwise; `bucket_at` and `after_key` say what is sent already."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    buckets = fields.JSONField[list[int]]()
+    bucket_at = fields.IntField(default=0)
+    after_key = fields.CharField(max_length=160, default="")
+    rows = fields.IntField(default=0)
+    asked_at: datetime = fields.DatetimeField()
+    done_at: datetime | None = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "gate_repair"
+        indexes = (("stream", "done_at"),)
+
+
+class Proof(Model):
+    """What a proof of the sender's found here: the same, or which buckets are not."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    seq = fields.BigIntField()
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    rows = fields.BigIntField()
+    root = fields.CharField(max_length=64)
+    our_rows = fields.BigIntField()
+    our_root = fields.CharField(max_length=64)
+    is_equal = fields.BooleanField()
+    buckets = fields.JSONField[list[int]]()
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_proof"
+        indexes = (("stream", "topic", "source", "at"), ("at",))
+
+
+class Phantom(Model):
+    """A row here that its source does not know. It stays, but is no part of the copy any more."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    key = fields.CharField(max_length=160)
+    named_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_phantom"
+        unique_together = (("topic", "source", "key"),)
+
+
+class Event(Model):
+    """What happened to a stream that a person may ask about later: jumps, refused snapshots,
+    rows healed or named, files given up for want of space."""
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    kind = fields.CharField(max_length=32)
+    distinction = fields.CharField(max_length=128, default="")
+    first_seq: int | None = fields.BigIntField(null=True)
+    last_seq: int | None = fields.BigIntField(null=True)
+    reason = fields.CharField(max_length=64, default="")
+    detail = fields.JSONField[dict[str, Any]]()
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_event"
+        indexes = (("stream", "kind", "at"),)

@@ -20,7 +20,8 @@ KEEP_APPLIED = 100_000
 MAX_RETRY = timedelta(seconds=60)
 
 
-_SELECT = """select last_seq, last_digest, stopped_reason, failures, retry_at, parked_files
+_SELECT = """select last_seq, last_digest, stopped_reason, stopped_at, failures, retry_at,
+                    parked_files
              from gate_incoming_stream where stream = $1"""
 _SELECT_LOCKED = _SELECT + " for update"
 
@@ -35,6 +36,7 @@ class Position:
     failures: int
     retry_at: datetime | None
     parked_files: int
+    stopped_at: datetime | None = None
 
     @property
     def needs_a_person(self) -> bool:
@@ -126,19 +128,40 @@ async def park_rows(
     now: datetime,
 ) -> None:
     """Keep rows (line number, topic, JSON) nobody here handles yet."""
+    manifest = head.manifest
+    await park_bodies(
+        tx,
+        manifest.stream,
+        [(manifest.seq, line, topic, body.decode()) for line, topic, body in parked],
+        now=now,
+    )
+
+
+async def park_bodies(
+    tx: BaseDBAsyncClient,
+    stream: str,
+    parked: Sequence[tuple[int, int, str, str]],
+    *,
+    now: datetime,
+) -> None:
+    """As `park_rows`, for rows (seq, line, topic, JSON) of several packets.
+
+    A row parked before is not parked again: snapshots bring the same ones each day.
+    """
     await tx.execute_query(
-        """insert into gate_parked_row (id, stream, seq, line, topic, body, created_at)
-           select id, $1, $2, line, topic, body, $3
-           from unnest($4::uuid[], $5::int[], $6::text[], $7::text[])
-             as given (id, line, topic, body)""",
+        """insert into gate_parked_row (id, stream, seq, line, topic, body, created_at, digest)
+           select id, $1, seq, line, topic, body, $2, sha256(convert_to(body, 'UTF8'))
+           from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::text[], $7::text[])
+             as given (id, seq, line, topic, body)
+           on conflict do nothing""",
         [
-            head.manifest.stream,
-            head.manifest.seq,
+            stream,
             now,
-            [ids.row_id(now) for _ in parked],
-            [line for line, _, _ in parked],
-            [topic for _, topic, _ in parked],
-            [body.decode() for _, _, body in parked],
+            ids.row_ids(now, len(parked)),
+            [seq for seq, _, _, _ in parked],
+            [line for _, line, _, _ in parked],
+            [topic for _, _, topic, _ in parked],
+            [body for _, _, _, body in parked],
         ],
     )
 

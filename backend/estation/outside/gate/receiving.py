@@ -8,23 +8,25 @@ file again, and a second copy would only be personal data lying about.
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
 import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import folders, positions, reporting, rows
+from estation.outside.gate import bounds, folders, jumping, positions, reporting, room, rows
 from estation.outside.gate import format as packets
+from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused
+from estation.outside.gate.events import Alarm
+from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
+from estation.outside.gate.proving import Prover
 from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
 from estation.shared import ids
@@ -34,58 +36,16 @@ log = structlog.get_logger()
 
 MAX_FILES_PER_CALL = 50
 
-
-class OwnedRow(Protocol):
-    """A row of a replicated table."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def region(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Which packet rows came in, and how recent the sender's data are up to it."""
-
-    stream: str
-    seq: int
-    watermark: datetime
-    sent: Sequence[AsSent] = ()
-    """The JSON of the handler's rows as it came, in their order."""
-    regions: Sequence[str] = ()
-    """GB/T 2260 codes, or beginnings of them, that this source may write; empty: any."""
-    sources: Collection[str] = ()
-    """Those it speaks for; empty: the one its stream is named after."""
-
-    def is_from(self, source: str) -> bool:
-        """Whether this source is the stream's: nobody speaks for another. A stream is named
-        `<source>-<destination>`, for destinations without a hyphen."""
-        if self.sources:
-            return source in self.sources
-        return source == self.stream.rpartition("-")[0]
-
-    def covers(self, region: str) -> bool:
-        """Whether this source may write rows of the region."""
-        return not self.regions or region.startswith(tuple(self.regions))
-
-    def fault_of(self, row: OwnedRow) -> str:
-        """Which of its fields the sender of this row may not have written; "" for none."""
-        if not self.is_from(row.source):
-            return "source"
-        return "" if self.covers(row.region) else "region"
-
-    def as_sent(self, topic_rows: Sequence[Struct]) -> Sequence[AsSent]:
-        """`sent`, made from the rows themselves when they came from no file."""
-        return self.sent or [rows.as_sent(msgspec.json.encode(row), row) for row in topic_rows]
-
-
-Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
-"""Gets all rows of its topic of one file, in the file's order, inside the file's transaction.
-
-The same thing may come several times in one call; rows may have been applied before. Raise
-RowRefused for a row that can never be accepted; anything else means "try again later".
-"""
+__all__ = [
+    "Arrival",
+    "Handler",
+    "OwnedRow",
+    "ReceiveReport",
+    "apply_incoming",
+    "release",
+    "resume",
+    "watermark_of",
+]
 
 
 @dataclass(slots=True)
@@ -111,19 +71,29 @@ async def apply_incoming(
     now: datetime,
     reply_stream: str | None = None,
     scope: Scope | None = None,
+    alarm: Alarm | None = None,
+    jump_after: timedelta = JUMP_AFTER,
+    disk_reserve: int = bounds.DEFAULT.disk_reserve,
     max_files: int = MAX_FILES_PER_CALL,
 ) -> ReceiveReport:
     """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
 
     Within a file topics are applied in the order of `handlers`, rows of one topic in the
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
-    every few seconds at most, up to where we are. A row outside of `scope`, of whatever topic,
-    is a bad row. Safe to run twice at once and to kill.
+    every few seconds at most, up to where we are, and asked for rows that are not here as it
+    sent them. A row outside of `scope`, of whatever topic, is a bad row. `alarm` hears of rows
+    that were healed, are none of the sender's, or were lost. Safe to run twice at once and to
+    kill.
+
+    A stream that stood still for `jump_after` goes on behind the newest complete snapshot.
     """
-    importer = _Importer(stream, folder, peer_key, _with_own(handlers), now, scope)
+    own = _with_own(handlers, Prover(handlers, reply_stream, alarm, now))
+    importer = _Importer(stream, folder, peer_key, own, now, scope, alarm)
     listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
+    await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
     await importer.set_strays_aside(listing.strays[:max_files])
     await importer.apply(listing.packets, max_files)
+    await importer.jump(listing.packets, jump_after)
     if reply_stream is not None:
         await reporting.report_back(stream, reply_stream, now=now)
     return importer.report
@@ -164,10 +134,26 @@ async def release(stream: str, seq: int, *, folder: Path) -> bool:
     )
 
 
-def _with_own(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
-    """What the peer received of our packets is the protocol's own business."""
-    own: dict[str, Handler] = {reporting.TOPIC: reporting.make_received_up_to_handler()}
-    return {**own, **handlers}
+def _with_own(handlers: Mapping[str, Handler], prover: Prover) -> dict[str, Handler]:
+    """The protocol's own business: what the peer received of our packets and wants of them
+    first, what must hold behind this packet last."""
+    first: dict[str, Handler] = {
+        reporting.TOPIC: reporting.make_received_up_to_handler(),
+        "rows_wanted": prover.answer,
+    }
+    last: dict[str, Handler] = {
+        "repair": prover.repair,
+        "snapshot": _nothing_to_do,
+        "proof": prover.prove,
+    }
+    others = {
+        topic: handler for topic, handler in handlers.items() if topic not in {**first, **last}
+    }
+    return {**first, **others, **last}
+
+
+async def _nothing_to_do(marks: Sequence[Struct], arrival: Arrival) -> None:
+    """A snapshot concerns only a stream that stands still; to others its rows are repeats."""
 
 
 class _HandlerFailed(Exception):
@@ -195,6 +181,7 @@ class _Importer:
         handlers: dict[str, Handler],
         now: datetime,
         scope: Scope | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         self._stream = stream
         self._folder = folder
@@ -202,6 +189,14 @@ class _Importer:
         self._handlers = handlers
         self._now = now
         self._scope = scope
+        self._alarm = alarm
+        self._template = Arrival(
+            stream,
+            0,
+            now,
+            regions=scope.regions if scope else (),
+            sources=scope.sources if scope else (),
+        )
         self.report = ReceiveReport()
 
     async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
@@ -244,6 +239,67 @@ class _Importer:
         )
         if self.report.parked_files and not position.stopped_reason:
             self.report.stopped_reason = Reason.gap.value
+
+    async def jump(self, found: dict[int, str], jump_after: timedelta) -> None:
+        """Go on behind a snapshot that is here completely, when what is missing does not come."""
+        position = await positions.position_of(_db(), self._stream)
+        if (
+            self.report.busy
+            or not self._may_go_on(position)
+            or not self._is_stuck(position, found, jump_after)
+        ):
+            return
+        run = await asyncio.to_thread(
+            jumping.find_run,
+            self._folder,
+            self._stream,
+            found,
+            after=position.last_seq + 1,
+            peer_key=self._peer_key,
+        )
+        if run is None or await jumping.was_refused(self._stream, run):
+            return
+        try:
+            await self._jump(run, found, position)
+        except FileNotFoundError:
+            return  # another importer was faster
+        except (BadPacket, RowRefused, NoJump) as refusal:
+            await jumping.note_refusal(self._stream, run, str(refusal), now=self._now)
+        except Exception as failure:
+            wrapped = _HandlerFailed("snapshot")
+            wrapped.__cause__ = failure
+            await self._stop_and_retry(position, wrapped)
+
+    def _is_stuck(self, position: Position, found: dict[int, str], after: timedelta) -> bool:
+        return (
+            position.last_seq + 1 not in found
+            and position.stopped_at is not None
+            and position.stopped_at + after <= self._now
+            and any(seq > position.last_seq + 1 for seq in found)
+        )
+
+    async def _jump(self, run: jumping.Run, found: dict[int, str], position: Position) -> None:
+        jump = Jump(
+            run,
+            stream=self._stream,
+            folder=self._folder,
+            found=found,
+            peer_key=self._peer_key,
+            handlers=self._handlers,
+            template=self._template,
+            require_own=self._require_own,
+            alarm=self._alarm,
+            now=self._now,
+        )
+        async with in_transaction() as tx:
+            if not await self._still_next(tx, position):
+                return
+            await jump.apply(tx, position)
+        for seq in range(run.first, run.last + 1):
+            await asyncio.to_thread(folders.remove, self._folder / found[seq])
+            self.report.applied.append(seq)
+        self.report.parked_files = 0
+        self.report.stopped_reason = ""
 
     async def _settle_repeat(self, seq: int, name: str) -> None:
         """A position we have passed: the same packet is dropped cheaply, another is a fork."""
@@ -331,13 +387,11 @@ class _Importer:
         manifest = content.head.manifest
         for topic, topic_rows in content.handled.items():
             if topic_rows:
-                arrival = Arrival(
-                    self._stream,
-                    manifest.seq,
-                    manifest.watermark,
-                    content.sent[topic],
-                    regions=self._scope.regions if self._scope else (),
-                    sources=self._scope.sources if self._scope else (),
+                arrival = replace(
+                    self._template,
+                    seq=manifest.seq,
+                    watermark=manifest.watermark,
+                    sent=content.sent[topic],
                 )
                 await self._handle(topic, topic_rows, arrival)
         if content.parked:

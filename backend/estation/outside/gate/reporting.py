@@ -16,25 +16,42 @@ log = structlog.get_logger()
 
 TOPIC = "received_up_to"
 REPORT_EVERY = timedelta(seconds=5)
+REPORT_IDLE_PACKETS = 60
+"""So many packets without content are reported, too: the peer may forget them."""
+REPORT_BEHIND_EVERY = timedelta(seconds=20)
 
 
 async def report_back(stream: str, reply_stream: str, *, now: datetime) -> bool:
     """Tell the peer up to where its stream has been applied here; whether we did.
 
     Only after packets with content (reports and heartbeats are none, or the two sides would
-    answer each other for ever) and at most once per REPORT_EVERY.
+    answer each other for ever) and at most once per REPORT_EVERY. Also when we stand still
+    before packets that are here already, which says what to write again.
     """
     async with in_transaction() as tx:
         found = await tx.execute_query_dict(
             """update gate_incoming_stream set reported_seq = last_seq, reported_at = $2
-               where stream = $1 and content_seq > reported_seq
-                 and (reported_at is null or reported_at <= $3)
-               returning last_seq, last_digest""",
-            [stream, now, now - REPORT_EVERY],
+               where stream = $1 and (
+                 ((content_seq > reported_seq or last_seq >= reported_seq + $4)
+                   and (reported_at is null or reported_at <= $3))
+                 or (parked_files > 0 and stopped_at <= $5
+                   and (reported_at is null or reported_at <= $5)))
+               returning last_seq, last_digest, parked_files > 0 as behind""",
+            [
+                stream,
+                now,
+                now - REPORT_EVERY,
+                REPORT_IDLE_PACKETS,
+                now - REPORT_BEHIND_EVERY,
+            ],
         )
         if found:
             row = ReceivedUpToRow(
-                stream=stream, seq=found[0]["last_seq"], digest=found[0]["last_digest"], at=now
+                stream=stream,
+                seq=found[0]["last_seq"],
+                digest=found[0]["last_digest"],
+                at=now,
+                behind=found[0]["behind"],
             )
             await sending.put_rows(reply_stream, TOPIC, [row], now=now)
     return bool(found)
@@ -68,6 +85,17 @@ async def _keep(report: ReceivedUpToRow) -> None:
            where s.stream = $1
            returning s.peer_trouble""",
         [report.stream, report.seq, report.digest, report.at],
+    )
+    await Tortoise.get_connection("default").execute_query(
+        """insert into gate_upkeep as u
+             (stream, peer_seq, peer_since, peer_is_behind, resent_from, resend_pause_seconds,
+              proof_is_due, paused_reason, log_is_complete)
+           select stream, $2, $3, $4, 0, 0, false, '', true
+           from gate_outgoing_stream where stream = $1
+           on conflict (stream) do update set
+             peer_since = case when u.peer_seq = $2 then coalesce(u.peer_since, $3) else $3 end,
+             peer_seq = $2, peer_is_behind = $4""",
+        [report.stream, report.seq, report.at, report.behind],
     )
     if not found:
         log.error("gate_report_about_unknown_stream", stream=report.stream)

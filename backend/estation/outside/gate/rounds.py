@@ -15,10 +15,14 @@ from pathlib import Path
 import structlog
 from tortoise import Tortoise
 
-from estation.outside.gate import destinations, keys, receiving, sending
+from estation.outside.gate import bounds as limits
+from estation.outside.gate import destinations, keys, receiving, sending, upkeep
 from estation.outside.gate import peers as peers_module
+from estation.outside.gate.bounds import Bounds
+from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.outside.gate.upkeep import Schedule
 from estation.shared.looping import pause_seconds
 
 log = structlog.get_logger()
@@ -41,7 +45,14 @@ def use_enough_threads() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
 
 
-async def pack_for(peer: Peer, *, secret: Secret, max_rows: int, now: datetime) -> list[int]:
+async def pack_for(
+    peer: Peer,
+    *,
+    secret: Secret,
+    max_rows: int,
+    now: datetime,
+    bounds: Bounds = limits.DEFAULT,
+) -> list[int]:
     """Pack what waits for the peer and write it to its folder and further destinations.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
@@ -49,12 +60,12 @@ async def pack_for(peer: Peer, *, secret: Secret, max_rows: int, now: datetime) 
     key = keys.load_seal_key(secret(peer.signing_key(now).file))
     failure: OSError | None = None
     try:
-        packed = await _pack(peer, peer.outgoing, key, max_rows, now)
+        packed = await _pack(peer, peer.outgoing, key, max_rows, now, bounds)
     except OSError as problem:
         if not peer.destinations:
             raise
         failure = problem
-        packed = await _pack(peer, None, key, max_rows, now)
+        packed = await _pack(peer, None, key, max_rows, now, bounds)
     for destination in peer.destinations:
         if await _answers(destination.folder):
             await destinations.write_missing(peer.stream_out, destination.folder, now=now)
@@ -68,7 +79,12 @@ async def pack_for(peer: Peer, *, secret: Secret, max_rows: int, now: datetime) 
 
 
 async def receive_from(
-    peer: Peer, *, handlers: Mapping[str, Handler], now: datetime
+    peer: Peer,
+    *,
+    handlers: Mapping[str, Handler],
+    now: datetime,
+    alarm: Alarm | None = None,
+    bounds: Bounds = limits.DEFAULT,
 ) -> ReceiveReport:
     """Apply what came from the peer, within what it may write."""
     return await receiving.apply_incoming(
@@ -79,6 +95,15 @@ async def receive_from(
         now=now,
         reply_stream=peer.stream_out,
         scope=peer.scope,
+        alarm=alarm,
+        disk_reserve=bounds.disk_reserve,
+    )
+
+
+async def look_after(peer: Peer, *, schedule: Schedule, bounds: Bounds, now: datetime) -> list[int]:
+    """Write lost packets again, plan proofs and snapshots that are due."""
+    return await upkeep.look_after(
+        peer.stream_out, folder=peer.outgoing, now=now, schedule=schedule, bounds=bounds
     )
 
 
@@ -98,11 +123,16 @@ class TurnsFailed(Exception):
 
 
 class Rounds:
-    """`pack` and `receive` are jobs: each call gives every idle peer its turn and does not wait
-    for those that take long. `prepare` runs before the table is first looked at."""
+    """`pack`, `receive` and `look_after` are jobs: each call gives every idle peer its turn and
+    does not wait for those that take long. `prepare` runs before the table is first looked at."""
 
     def __init__(
-        self, *, prepare: Callable[[datetime], Awaitable[None]], pack: Work, receive: Work
+        self,
+        *,
+        prepare: Callable[[datetime], Awaitable[None]],
+        pack: Work,
+        receive: Work,
+        look_after: Work | None = None,
     ) -> None:
         self._prepare = prepare
         self._prepared = False
@@ -110,6 +140,7 @@ class Rounds:
         self._looked_at: datetime | None = None
         self._packing = _Turns(pack)
         self._receiving = _Turns(receive)
+        self._looking_after = _Turns(look_after or _nothing)
 
     async def pack(self, now: datetime) -> None:
         await self._round(self._packing, now)
@@ -117,18 +148,25 @@ class Rounds:
     async def receive(self, now: datetime) -> None:
         await self._round(self._receiving, now)
 
+    async def look_after(self, now: datetime) -> None:
+        await self._round(self._looking_after, now)
+
     async def finish(self, seconds: float = 10) -> None:
         """Let the turns under way end; those that do not are broken off. Safe at any point:
         every step is a transaction of its own. Raises TurnsFailed."""
-        tasks = [*self._packing.under_way.values(), *self._receiving.under_way.values()]
+        tasks = [task for turns in self._kinds for task in turns.under_way.values()]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        failed = sorted({*self._packing.failures, *self._receiving.failures})
+        failed = sorted({name for turns in self._kinds for name in turns.failures})
         if failed:
             raise TurnsFailed(", ".join(failed))
+
+    @property
+    def _kinds(self) -> tuple[_Turns, ...]:
+        return self._packing, self._receiving, self._looking_after
 
     async def _round(self, turns: _Turns, now: datetime) -> None:
         started = [
@@ -172,8 +210,8 @@ class Rounds:
                 await _note_trouble(peer.name, "", now=now)
 
     def _fails(self, peer: Peer) -> bool:
-        """In either direction: what one way hides the other must not."""
-        return any(peer.name in turns.failures for turns in (self._packing, self._receiving))
+        """In any of them: what one hides the others must not."""
+        return any(peer.name in turns.failures for turns in self._kinds)
 
     async def _wait_for_folder(self, peer: Peer, now: datetime) -> None:
         """As long as it takes, for this peer only; others see why after a while."""
@@ -185,11 +223,20 @@ class Rounds:
         await asking
 
 
+async def _nothing(peer: Peer, now: datetime) -> None:
+    """For programs that leave the upkeep to another."""
+
+
 async def _pack(
-    peer: Peer, folder: Path | None, key: keys.SealKey, max_rows: int, now: datetime
+    peer: Peer,
+    folder: Path | None,
+    key: keys.SealKey,
+    max_rows: int,
+    now: datetime,
+    bounds: Bounds,
 ) -> list[int]:
     return await sending.pack_waiting(
-        peer.stream_out, folder=folder, key=key, max_rows=max_rows, now=now
+        peer.stream_out, folder=folder, key=key, max_rows=max_rows, now=now, bounds=bounds
     )
 
 

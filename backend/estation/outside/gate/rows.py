@@ -45,6 +45,8 @@ ParcelCode: TypeAlias = Annotated[
 Area: TypeAlias = Annotated[int, Meta(ge=0, le=10**15)]
 """In 1/10000 m²: 89.5 m² is 895000, the precision of survey records, and no float."""
 
+MAX_KEY = 160
+"""Characters of a row's key."""
 MAX_PARTS = 1000
 """Items, parties, stages or splits of one row; the longest real bill has a few dozen."""
 NUL = b"\\u0000"
@@ -353,12 +355,80 @@ class CertificateRow(Struct, frozen=True, kw_only=True):
 
 
 class ReceivedUpToRow(Struct, frozen=True, kw_only=True):
-    """Topic `received_up_to`: what the opposite side has applied, as ordinary data."""
+    """Topic `received_up_to`: what the opposite side has applied, as ordinary data.
+
+    `behind`: packets beyond `seq` have come, the one after it has not.
+    """
 
     stream: Name
     seq: Position
     digest: Digest
     at: Moment
+    behind: bool = False
+
+
+class TopicRoot(Struct, frozen=True, kw_only=True):
+    """How many rows of one topic and source there are, and their Merkle root (`merkle`)."""
+
+    topic: Name
+    source: Source
+    rows: Position
+    root: Digest
+
+
+class SnapshotRow(Struct, frozen=True, kw_only=True):
+    """Topic `snapshot`: between `begin` and `end` every row ever sent came once more.
+
+    `topics` (at the end only): all there is at the position of the end's packet. `complete` is
+    false when the sender's own log does not reach back to its first row: what is missing in it
+    may be right all the same.
+    """
+
+    snapshot_id: Annotated[str, Meta(min_length=1, max_length=36)]
+    phase: Literal["begin", "end"]
+    as_of: Moment
+    topics: Annotated[list[TopicRoot], Meta(max_length=4096)] = []
+    complete: bool = True
+
+
+class ProofRow(Struct, frozen=True, kw_only=True):
+    """Topic `proof`: what the receiver must hold of one topic and source at this position.
+
+    `buckets`: the 256 digests `root` is made of (`merkle`). `complete`: as of SnapshotRow.
+    """
+
+    topic: Name
+    source: Source
+    rows: Position
+    root: Digest
+    buckets: Annotated[list[Digest], Meta(min_length=256, max_length=256)]
+    complete: bool = True
+
+
+class RowsWantedRow(Struct, frozen=True, kw_only=True):
+    """Topic `rows_wanted`, in the opposite stream: these buckets of `stream` are not the same."""
+
+    stream: Name
+    topic: Name
+    source: Source
+    buckets: Annotated[list[Annotated[int, Meta(ge=0, le=255)]], Meta(min_length=1, max_length=256)]
+
+
+class RepairRow(Struct, frozen=True, kw_only=True):
+    """Topic `repair`: exactly these rows are in this part of a bucket, at this position.
+
+    The part: keys after `after` ("" for the first) up to `upto`, None for the bucket's end, in
+    byte order. `rows` are the rows' JSON, `keys` their keys, in the same order.
+    """
+
+    topic: Name
+    source: Source
+    bucket: Annotated[int, Meta(ge=0, le=255)]
+    after: Annotated[str, Meta(max_length=MAX_KEY)]
+    upto: Annotated[str, Meta(max_length=MAX_KEY)] | None
+    keys: Annotated[list[Annotated[str, Meta(max_length=MAX_KEY)]], Meta(max_length=10_000)]
+    rows: Annotated[list[msgspec.Raw], Meta(max_length=10_000)]
+    complete: bool = True
 
 
 TOPICS: dict[str, type[Struct]] = {
@@ -373,7 +443,38 @@ TOPICS: dict[str, type[Struct]] = {
     "refund_order": RefundOrderRow,
     "refund": RefundRow,
     "received_up_to": ReceivedUpToRow,
+    "snapshot": SnapshotRow,
+    "proof": ProofRow,
+    "rows_wanted": RowsWantedRow,
+    "repair": RepairRow,
 }
+
+
+class Identity(NamedTuple):
+    """Which thing a row tells about, and how new it is."""
+
+    source: str
+    key: str
+    version: int
+
+
+def identity(topic: str, row: Struct) -> Identity | None:
+    """None for what names no thing of its own: reports, proofs, parts of a file."""
+    if isinstance(row, ReceiptRow):
+        return Identity(row.source, f"{row.source_id}:{row.order_no}", 1)
+    if isinstance(row, RefundRow):
+        # The centre's order that was refused has no refund's number, and there may be several.
+        number = row.refund_no or f":{row.order_source_id}"
+        return Identity(row.source, f"{row.source_id}:{number}", row.version)
+    if not _names_a_thing(type(row)):
+        return None
+    thing: Any = row
+    return Identity(thing.source, thing.source_id, thing.version)
+
+
+@functools.cache
+def _names_a_thing(row_type: type[Struct]) -> bool:
+    return {"source", "source_id", "version"} <= set(row_type.__struct_fields__)
 
 
 class BadRow(Exception):

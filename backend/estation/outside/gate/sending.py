@@ -6,7 +6,7 @@ again) is written anew from the table, the same to the last bit.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,8 +17,10 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import folders, rows
+from estation.outside.gate import bounds as limits
+from estation.outside.gate import exact, folders, rows, sentlog, snapshots, upkeep
 from estation.outside.gate import format as packets
+from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.keys import SealKey
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
@@ -32,6 +34,10 @@ PACK_BYTES = packets.FREE_LINES_BYTES
 KEEP_PACKETS = 1000
 _TRIM_EVERY = 100
 _TRIM_PACKETS = 500
+_EXACT_TRIES = 3
+TALK = ("received_up_to",)
+"""Reports about the opposite stream: they leave even when nothing else may, or two sides that
+wait for each other's word would wait for ever."""
 
 
 async def put_rows(
@@ -49,12 +55,7 @@ async def put_rows(
         raise rows.BadRow("row too long")
     if not bodies:
         return
-    await Tortoise.get_connection("default").execute_query(
-        """insert into gate_outgoing_row (stream, topic, body, created_at)
-           select $1, $2, body::jsonb, $3
-           from unnest($4::text[]) with ordinality as given (body, place) order by place""",
-        [stream, topic, now, [body.decode() for body in bodies]],
-    )
+    await sentlog.queue_and_keep(stream, topic, rows_to_send, bodies, now=now)
 
 
 async def pack_waiting(
@@ -66,6 +67,7 @@ async def pack_waiting(
     now: datetime,
     heartbeat: bool = False,
     heartbeat_after: timedelta = HEARTBEAT,
+    bounds: Bounds = limits.DEFAULT,
 ) -> list[int]:
     """Make packets of what waits and write them into `folder` (`outgoing/`); their seqs.
 
@@ -73,23 +75,62 @@ async def pack_waiting(
     An empty packet carries the watermark when nothing left for `heartbeat_after`, or at once
     with `heartbeat`. First of all, packets a crash kept from the folder are written. At most
     MAX_PACKETS_PER_CALL packets; call again for more. Safe to run twice at once. Raises
-    OSError when the folder cannot be written: nothing is lost, the next call goes on.
+    OSError when the folder cannot be written: nothing is lost, the next call goes on. Packs
+    nothing while the disk is nearly full, and only reports while too much is unconfirmed
+    (`bounds.Pause`); both end by themselves.
     """
+    if folder and await asyncio.to_thread(limits.free_bytes, folder) < bounds.disk_reserve:
+        await upkeep.ensure(_db(), stream)
+        await limits.note_pause(stream, Pause.disk_low, now=now)
+        return []
+    try:
+        return await _pack_in_bounds(
+            stream,
+            folder=folder,
+            key=key,
+            max_rows=min(max_rows, packets.MAX_ROWS),
+            now=now,
+            due=lambda packed: (
+                now - (timedelta(0) if heartbeat and not packed else heartbeat_after)
+            ),
+            bounds=bounds,
+        )
+    except OSError as problem:
+        if limits.is_full(problem):
+            await limits.note_pause(stream, Pause.disk_low, now=now)
+        raise
+
+
+async def _pack_in_bounds(
+    stream: str,
+    *,
+    folder: Path | None,
+    key: SealKey,
+    max_rows: int,
+    now: datetime,
+    due: Callable[[list[int]], datetime],
+    bounds: Bounds,
+) -> list[int]:
     await _write_if_possible(stream, folder)
     packed: list[int] = []
+    pause: Pause | None = None
     while len(packed) < MAX_PACKETS_PER_CALL:
-        due = now - (timedelta(0) if heartbeat and not packed else heartbeat_after)
-        if not await _something_to_do(stream, due):
+        work = await _work(stream, due(packed))
+        if not work.is_any:
             break
-        seq = await _pack_one(
-            stream, key=key, max_rows=min(max_rows, packets.MAX_ROWS), now=now, due=due
-        )
+        pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
+        order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
+        seq = await _pack_exactly(stream, order) if work.is_exact and not pause else None
+        if seq is None:
+            seq = await _pack_one(stream, order)
         if seq is None:
             break
         packed.append(seq)
         await _write_if_possible(stream, folder)
         if seq % _TRIM_EVERY == 0:
             await trim_sent(stream)
+    if packed or pause:
+        await limits.note_pause(stream, pause, now=now)
     return packed
 
 
@@ -147,15 +188,41 @@ async def trim_sent(stream: str, *, keep: int = KEEP_PACKETS) -> int:
     return len(gone)
 
 
-async def _something_to_do(stream: str, due: datetime) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is to pack: something at all, and something that must fit its place exactly."""
+
+    is_any: bool
+    is_exact: bool
+
+
+async def _work(stream: str, due: datetime) -> _Work:
     """Looks without locking, so that an idle worker costs one small query."""
-    found = await Tortoise.get_connection("default").execute_query_dict(
+    found = await _db().execute_query_dict(
         """select exists (select from gate_outgoing_row where stream = $1 and packed_seq is null)
-           or not exists (select from gate_outgoing_stream where stream = $1 and packed_at > $2)
-           as found""",
+             or not exists (select from gate_outgoing_stream
+                            where stream = $1 and packed_at > $2)
+             or exists (select from gate_snapshot
+                        where stream = $1 and state in ('planned', 'running')) as some,
+           exists (select from gate_upkeep u where stream = $1 and backfill_id is null and (
+             proof_is_due
+             or exists (select from gate_repair r where r.stream = $1 and r.done_at is null)
+             or exists (select from gate_snapshot n where n.stream = $1
+                        and n.state = 'running' and n.is_exhausted))) as exact""",
         [stream, due],
     )
-    return bool(found[0]["found"])
+    return _Work(found[0]["some"] or found[0]["exact"], found[0]["exact"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """How the next packet is to be made."""
+
+    key: SealKey
+    max_rows: int
+    now: datetime
+    due: datetime
+    only_talk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,34 +232,98 @@ class _Waiting:
     row_ids: list[int]
     lines: list[bytes]
     next_created_at: datetime | None
+    is_content: bool
 
 
-async def _pack_one(
-    stream: str, *, key: SealKey, max_rows: int, now: datetime, due: datetime
-) -> int | None:
+async def _pack_one(stream: str, order: _Order) -> int | None:
+    """What waits, and behind it as much of a snapshot as fits."""
     async with in_transaction() as tx:
         head = await _lock_stream(tx, stream)
         in_flight = await _oldest_change_in_flight(tx)
-        waiting = await _take_waiting(tx, stream, max_rows)
-        packed_at = head["packed_at"]
-        if not waiting.lines and packed_at is not None and packed_at > due:
+        waiting = await _take_waiting(tx, stream, order.max_rows, only_talk=order.only_talk)
+        more: list[bytes] = []
+        if not order.only_talk and waiting.next_created_at is None:
+            more = await snapshots.next_piece(
+                tx,
+                stream,
+                head["last_seq"] + 1,
+                max_rows=order.max_rows - len(waiting.lines),
+                max_bytes=PACK_BYTES - sum(map(len, waiting.lines)),
+                now=order.now,
+            )
+        if not waiting.lines and not more and _is_recent(head, order.due):
             return None
-        watermark = _watermark(
-            now, in_flight, before=head["watermark"], next_waiting=waiting.next_created_at
-        )
-        built = await asyncio.to_thread(
-            packets.build,
-            stream=stream,
-            seq=head["last_seq"] + 1,
-            previous=head["last_digest"],
-            lines=waiting.lines,
-            watermark=watermark,
-            created_at=now,
-            key=key,
-        )
-        await _record(tx, stream, head["last_seq"] + 1, built, waiting, watermark, now)
+        return await _seal(tx, stream, head, in_flight, waiting, more, order)
+
+
+async def _pack_exactly(stream: str, order: _Order) -> int | None:
+    """A packet after which the peer holds exactly what the log says, proofs and repairs in it.
+
+    Everything is read in one snapshot of the database, and all that waits in it is packed. None
+    when it does not fit into one packet: then what waits goes first, the rest later.
+    """
+    for _ in range(_EXACT_TRIES):
+        try:
+            in_flight = await _oldest_change_in_flight(_db())  # before the snapshot is taken
+            async with in_transaction() as tx:
+                await tx.execute_query("set transaction isolation level repeatable read")
+                head = await _lock_stream(tx, stream)
+                waiting = await _take_waiting(tx, stream, order.max_rows)
+                room = PACK_BYTES - sum(map(len, waiting.lines))
+                if waiting.next_created_at is not None or room < exact.MIN_ROOM:
+                    return None
+                more = await exact.lines(
+                    tx, stream, head["last_seq"] + 1, max_bytes=room, now=order.now
+                )
+                if not more and not waiting.lines:
+                    return None
+                return await _seal(tx, stream, head, in_flight, waiting, more, order)
+        except Exception as failure:
+            # Somebody changed the stream's row between our snapshot and our lock: look again.
+            if not _could_not_serialise(failure):
+                raise
+    return None
+
+
+def _could_not_serialise(failure: BaseException) -> bool:
+    return "40001" in {
+        getattr(one, "sqlstate", "") for one in (failure, failure.__cause__, *failure.args)
+    }
+
+
+def _is_recent(head: dict[str, Any], due: datetime) -> bool:
+    return head["packed_at"] is not None and head["packed_at"] > due
+
+
+async def _seal(
+    tx: BaseDBAsyncClient,
+    stream: str,
+    head: dict[str, Any],
+    in_flight: timedelta,
+    waiting: _Waiting,
+    more: list[bytes],
+    order: _Order,
+) -> int:
     seq: int = head["last_seq"] + 1
-    log.info("gate_packed", stream=stream, seq=seq, rows=len(waiting.lines))
+    watermark = _watermark(
+        order.now, in_flight, before=head["watermark"], next_waiting=waiting.next_created_at
+    )
+    built = await asyncio.to_thread(
+        packets.build,
+        stream=stream,
+        seq=seq,
+        previous=head["last_digest"],
+        lines=[*waiting.lines, *more],
+        watermark=watermark,
+        created_at=order.now,
+        key=order.key,
+    )
+    content = waiting.is_content or bool(more)
+    await _record(
+        tx, stream, seq, built, waiting.row_ids, watermark, order.now,
+        rows=len(waiting.lines) + len(more), content=content,
+    )  # fmt: skip
+    log.info("gate_packed", stream=stream, seq=seq, rows=len(waiting.lines) + len(more))
     return seq
 
 
@@ -203,6 +334,7 @@ async def _lock_stream(tx: BaseDBAsyncClient, stream: str) -> dict[str, Any]:
            values ($1, 0, $2, 0, 0, '') on conflict do nothing""",
         [stream, packets.NO_PREVIOUS],
     )
+    await upkeep.ensure(tx, stream)
     rows_found = await tx.execute_query_dict(
         """select last_seq, last_digest, watermark, packed_at, written_seq
            from gate_outgoing_stream where stream = $1 for update""",
@@ -226,25 +358,42 @@ async def _oldest_change_in_flight(tx: BaseDBAsyncClient) -> timedelta:
     return max(age, timedelta(0))
 
 
-async def _take_waiting(tx: BaseDBAsyncClient, stream: str, max_rows: int) -> _Waiting:
+async def _take_waiting(
+    tx: BaseDBAsyncClient, stream: str, max_rows: int, *, only_talk: bool = False
+) -> _Waiting:
     """By id, as many as fit. One transaction's rows keep their order; so do changes of one
     thing, because whoever changes it holds its row lock until the commit."""
     found = await tx.execute_query_dict(
         """select id, topic, body::text as body, created_at from gate_outgoing_row
-           where stream = $1 and packed_seq is null order by id limit $2""",
-        [stream, max_rows + 1],
+           where stream = $1 and packed_seq is null and (not $3 or topic = any($4::text[]))
+           order by id limit $2""",
+        [stream, max_rows + 1, only_talk, list(TALK)],
     )
+    left = await _oldest_left(tx, stream) if only_talk else None
     row_ids: list[int] = []
     lines: list[bytes] = []
     size = 0
+    is_content = False
     for row in found:
         line = packets.line(row["topic"], row["body"].encode())
         size += len(line) + 1
         if len(lines) == max_rows or size > PACK_BYTES:
-            return _Waiting(row_ids, lines, row["created_at"])
+            return _Waiting(row_ids, lines, left or row["created_at"], is_content)
         row_ids.append(row["id"])
         lines.append(line)
-    return _Waiting(row_ids, lines, None)
+        is_content |= row["topic"] not in TALK
+    return _Waiting(row_ids, lines, left, is_content)
+
+
+async def _oldest_left(tx: BaseDBAsyncClient, stream: str) -> datetime | None:
+    """Since when rows have waited that may not leave: no watermark goes beyond them."""
+    found = await tx.execute_query_dict(
+        """select min(created_at) as at from gate_outgoing_row
+           where stream = $1 and packed_seq is null and topic <> all($2::text[])""",
+        [stream, list(TALK)],
+    )
+    at: datetime | None = found[0]["at"]
+    return at
 
 
 def _watermark(
@@ -269,28 +418,35 @@ async def _record(
     stream: str,
     seq: int,
     built: packets.Built,
-    waiting: _Waiting,
+    row_ids: list[int],
     watermark: datetime,
     now: datetime,
+    *,
+    rows: int,
+    content: bool,
 ) -> None:
     await tx.execute_query(
         """insert into gate_outgoing_packet
-           (id, stream, seq, digest, rows, manifest, body, created_at)
-           values ($1, $2, $3, $4, $5, $6, $7, $8)""",
+           (id, stream, seq, digest, rows, manifest, body, created_at, bytes_upto, contents_upto)
+           select $1, $2::varchar, $3::bigint, $4, $5, $6, $7, $8,
+                  coalesce(max(bytes_upto), 0) + $9, coalesce(max(contents_upto), 0) + $10::int
+           from gate_outgoing_packet where stream = $2::varchar and seq = $3::bigint - 1""",
         [
             ids.row_id(now),
             stream,
             seq,
             built.digest,
-            len(waiting.lines),
+            rows,
             built.manifest,
             built.body,
             now,
+            len(built.body),
+            int(content),
         ],
     )
     await tx.execute_query(
         "update gate_outgoing_row set packed_seq = $1 where id = any($2::bigint[])",
-        [seq, waiting.row_ids],
+        [seq, row_ids],
     )
     await tx.execute_query(
         """update gate_outgoing_stream
@@ -327,3 +483,7 @@ async def _write_file(tx: BaseDBAsyncClient, stream: str, seq: int, folder: Path
     name = packets.file_name(stream, seq)
     await asyncio.to_thread(folders.write_atomically, folder, name, parts)
     return True
+
+
+def _db() -> BaseDBAsyncClient:
+    return Tortoise.get_connection("default")

@@ -13,7 +13,8 @@ from estation.outside.gate.errors import Reason
 class StreamStatus:
     """One stream. Out: `waiting_rows` not packed yet, `unwritten_files` packed but not yet in
     the folder, `peer_*` what the other side reported. In: `parked_files` ahead of a missing
-    one, `parked_rows` of topics nobody handles, and why and since when it stands still.
+    one, `parked_rows` of topics nobody handles, why and since when it stands still, when it last
+    jumped over lost packets, and `phantoms`, rows here that are none of the sender's.
     """
 
     stream: str
@@ -28,6 +29,18 @@ class StreamStatus:
     peer_received_seq: int = 0
     peer_received_at: datetime | None = None
     peer_trouble: str = ""
+    paused_reason: str = ""  # why nothing is packed (bounds.Pause)
+    paused_at: datetime | None = None
+    unconfirmed_packets: int = 0  # with content
+    unconfirmed_bytes: int = 0
+    last_proof_at: datetime | None = None  # sent; received
+    last_proof_equal: bool | None = None  # of every topic and source, at their last proof
+    next_proof_at: datetime | None = None
+    last_snapshot_at: datetime | None = None
+    next_snapshot_at: datetime | None = None
+    snapshot_state: str = ""  # planned or running
+    last_jump_at: datetime | None = None
+    phantoms: int = 0
     parked_files: int = 0
     parked_rows: int = 0
     quarantined_files: int = 0
@@ -42,23 +55,38 @@ class StreamStatus:
 
     @property
     def state(self) -> Literal["running", "waiting", "stopped"]:
-        """`waiting`: nothing is wrong with what came, but something before it is missing."""
-        if self.stopped_reason == Reason.gap:
+        """`waiting`: nothing is wrong with what came, but something before it is missing; or
+        nothing is packed for want of space or of the peer's word."""
+        if self.stopped_reason == Reason.gap or self.paused_reason:
             return "waiting"
-        return "running" if self.healthy else "stopped"
+        return "stopped" if self.stopped_reason or self.peer_trouble else "running"
 
     @property
     def reason(self) -> str:
         return ": ".join(
-            filter(None, (self.stopped_reason or self.peer_trouble, self.stopped_detail))
+            filter(
+                None,
+                (
+                    self.stopped_reason or self.peer_trouble or self.paused_reason,
+                    self.stopped_detail,
+                ),
+            )
         )
 
     @property
     def healthy(self) -> bool:
-        return not self.stopped_reason and not self.peer_trouble
+        return (
+            not self.stopped_reason
+            and not self.peer_trouble
+            and not self.paused_reason
+            and self.last_proof_equal is not False
+        )
 
 
-COLUMNS = ("stream", "direction", "seq", "watermark", "state", "reason")
+COLUMNS = (
+    "stream", "direction", "seq", "watermark", "state", "reason", "last_proof_at",
+    "last_proof_equal", "next_snapshot_at", "last_jump_at",
+)  # fmt: skip
 """What a person looks at first; `as_dict` has it all."""
 
 
@@ -78,11 +106,27 @@ async def stream_status() -> list[StreamStatus]:
         """select s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
                   s.packed_at as last_at, s.last_seq - s.written_seq as unwritten_files,
                   s.peer_received_seq, s.peer_received_at, s.peer_trouble,
-                  coalesce(w.waiting_rows, 0) as waiting_rows, w.waiting_since
+                  coalesce(w.waiting_rows, 0) as waiting_rows, w.waiting_since,
+                  coalesce(u.paused_reason, '') as paused_reason, u.paused_at,
+                  u.proved_at as last_proof_at, u.prove_at as next_proof_at,
+                  u.snapshot_at as next_snapshot_at,
+                  coalesce((select state from gate_snapshot n where n.stream = s.stream
+                            and n.state in ('planned', 'running')), '') as snapshot_state,
+                  (select max(ended_at) from gate_snapshot n where n.stream = s.stream)
+                    as last_snapshot_at,
+                  coalesce(newest.contents_upto - oldest.contents_upto + (oldest.rows > 0)::int, 0)
+                    as unconfirmed_packets,
+                  coalesce(newest.bytes_upto - oldest.bytes_upto + octet_length(oldest.body), 0)
+                    as unconfirmed_bytes
            from gate_outgoing_stream s
+           left join gate_upkeep u on u.stream = s.stream
+           left join gate_outgoing_packet newest
+             on newest.stream = s.stream and newest.seq = s.last_seq
+           left join gate_outgoing_packet oldest
+             on oldest.stream = s.stream and oldest.seq = s.peer_received_seq + 1
            left join (select stream, count(*) as waiting_rows, min(created_at) as waiting_since
                       from gate_outgoing_row where packed_seq is null group by stream) w
-             using (stream)
+             on w.stream = s.stream
            order by s.stream"""
     )
     incoming = await db.execute_query_dict(
@@ -92,7 +136,15 @@ async def stream_status() -> list[StreamStatus]:
                   (select count(*) from gate_parked_row p where p.stream = s.stream)
                     as parked_rows,
                   (select count(*) from gate_incoming_file f
-                   where f.stream = s.stream and f.state = 'quarantined') as quarantined_files
+                   where f.stream = s.stream and f.state = 'quarantined') as quarantined_files,
+                  (select max(at) from gate_proof p where p.stream = s.stream) as last_proof_at,
+                  (select bool_and(is_equal) from (
+                     select distinct on (topic, source) is_equal from gate_proof p
+                     where p.stream = s.stream order by topic, source, at desc, seq desc) newest)
+                    as last_proof_equal,
+                  (select max(at) from gate_event e
+                   where e.stream = s.stream and e.kind = 'jumped') as last_jump_at,
+                  (select count(*) from gate_phantom p where p.stream = s.stream) as phantoms
            from gate_incoming_stream s order by s.stream"""
     )
     return [

@@ -1,0 +1,113 @@
+"""What happened to a stream that a person may ask about later, and whom to tell."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+from tortoise import Tortoise
+
+from estation.shared import ids
+
+log = structlog.get_logger()
+
+MAX_NAMED = 100
+"""Keys a finding names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a replicated topic that somebody must look at.
+
+    `kind`: `repaired` (rows here were not what was sent; they are now), `unhealed` (they still
+    are not), `phantom` (rows here that the sender does not have), `jumped` (packets were lost
+    for good and a snapshot took their place).
+    """
+
+    kind: str
+    stream: str
+    seq: int
+    topic: str = ""
+    source: str = ""
+    count: int = 0
+    keys: Sequence[str] = ()
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def distinction(self) -> str:
+        return f"{self.stream}:{self.seq}:{self.topic}:{self.source}"
+
+    @property
+    def named(self) -> list[str]:
+        """The first of the keys; the others are counted."""
+        return list(self.keys)[:MAX_NAMED]
+
+
+Alarm = Callable[[Finding, datetime], Awaitable[None]]
+"""Opens an incident, say; joins the caller's transaction."""
+
+
+async def record(
+    stream: str,
+    kind: str,
+    *,
+    now: datetime,
+    distinction: str = "",
+    first_seq: int | None = None,
+    last_seq: int | None = None,
+    reason: str = "",
+    detail: dict[str, Any],
+) -> bool:
+    """Keep it; with a `distinction` the same is kept once, and False says it was there.
+
+    No personal data in `detail`. Joins the caller's transaction.
+    """
+    kept = await Tortoise.get_connection("default").execute_query_dict(
+        """insert into gate_event
+           (id, stream, kind, distinction, first_seq, last_seq, reason, detail, at)
+           values ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9)
+           on conflict (stream, kind, distinction) where distinction <> '' do nothing
+           returning id""",
+        [
+            ids.row_id(now),
+            stream,
+            kind,
+            distinction,
+            first_seq,
+            last_seq,
+            reason,
+            msgspec.json.encode(detail).decode(),
+            now,
+        ],
+    )
+    return bool(kept)
+
+
+async def raise_finding(finding: Finding, alarm: Alarm | None, *, now: datetime) -> None:
+    """Keep a finding, log it and tell whoever wants to know."""
+    log.error(
+        f"gate_{finding.kind}",
+        stream=finding.stream,
+        seq=finding.seq,
+        topic=finding.topic,
+        rows=finding.count,
+    )
+    await record(
+        finding.stream,
+        finding.kind,
+        now=now,
+        distinction=finding.distinction,
+        first_seq=finding.seq,
+        last_seq=finding.seq,
+        detail={
+            "topic": finding.topic,
+            "source": finding.source,
+            "rows": finding.count,
+            "keys": finding.named,
+            **finding.detail,
+        },
+    )
+    if alarm is not None:
+        await alarm(finding, now)

@@ -1,0 +1,395 @@
+"""How a receiver gets over packets that are lost for good: by a snapshot it holds completely.
+
+Only when the stream has stood still for a while, and only over packets that all are there,
+follow each other, and carry the peer's seal, from a snapshot's `begin` to its `end`. The rows
+go beside the live tables first; their number and Merkle roots must be those the `end` says.
+Then every topic's ordinary handler gets them, all in one transaction with the new position: to
+everybody else the copy changes from the old state to the new one at once, and what a handler
+never touches (a paid bill) stays as it is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.outside.gate import copies, events, folders, merkle, positions, replicas, rows
+from estation.outside.gate import format as packets
+from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.errors import BadPacket, Reason
+from estation.outside.gate.events import Alarm, Finding
+from estation.outside.gate.keys import KeyRing, PeerKey
+from estation.outside.gate.rows import SnapshotRow
+from estation.shared.bulk import copy_rows
+
+log = structlog.get_logger()
+
+JUMP_AFTER = timedelta(minutes=2)
+"""So long a gap is left to the files written again, which bring every version."""
+REFUSED = "jump_refused"
+STALE = frozenset({"snapshot", "proof", "repair"})
+"""Rows that are true at their own position only; those of the end's packet count."""
+_HAND_OVER = 2000
+_HAND_OVER_BYTES = 8 * 1024 * 1024
+
+# $1 the topic or topics, $2 the place after which, $3 how many
+_THINGS = """
+select s.place, s.seq, s.topic, s.body from gate_newest n join gate_stage s using (place)
+where n.topic = $1 and n.place > $2 order by n.place limit $3
+"""
+_LOOSE = """
+select place, seq, topic, body from gate_stage
+where key is null and topic = $1 and place > $2 order by place limit $3
+"""
+_UNKNOWN = """
+select place, seq, topic, body from gate_stage
+where topic <> all($1::text[]) and place > $2 order by place limit $3
+"""
+_PIECE = """
+select place, seq, topic, body from (
+    select *, sum(octet_length(body)) over (order by place) - octet_length(body) as before
+    from ({rows}) as next_rows
+) as sized
+where before < $4 order by place
+"""
+_COLUMNS = ("place", "seq", "topic", "source", "key", "version", "digest", "body")
+
+
+RequireOwn = Callable[[object, packets.Line, int], None]
+
+
+class NoJump(Exception):
+    """The run is complete by its looks but is not what its end says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Packets `first`..`last` in `incoming/`, from the begin of this snapshot to its end."""
+
+    snapshot_id: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A sealed packet that lies in `incoming/`; `marks`: (snapshot, phase) in it, in order."""
+
+    digest: str
+    previous: str
+    marks: tuple[tuple[str, str], ...]
+
+
+def find_run(
+    folder: Path, stream: str, found: Mapping[int, str], *, after: int, peer_key: PeerKey | KeyRing
+) -> Run | None:
+    """The newest complete run beyond position `after`, or None. Blocking.
+
+    Each file is read once, not again at each look.
+    """
+    run: Run | None = None
+    begun: tuple[str, int] | None = None
+    before: tuple[int, str] | None = None
+    for seq in sorted(seq for seq in found if seq > after):
+        seen = _look(folder / found[seq], stream, seq, peer_key)
+        if seen is None or before != (seq - 1, seen.previous):
+            begun = None
+        before = (seq, seen.digest) if seen else None
+        for snapshot_id, phase in seen.marks if seen else ():
+            if phase == "begin":
+                begun = (snapshot_id, seq)
+            else:
+                # An end without its own begin right before it is no snapshot at all.
+                if begun is not None and begun[0] == snapshot_id:
+                    run = Run(snapshot_id, begun[1], seq)
+                begun = None
+    return run
+
+
+async def was_refused(stream: str, run: Run) -> bool:
+    """Whether this snapshot was tried already and is none."""
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select exists (select from gate_event
+                          where stream = $1 and kind = $2 and distinction = $3) as found""",
+        [stream, REFUSED, run.snapshot_id],
+    )
+    return bool(found[0]["found"])
+
+
+async def note_refusal(stream: str, run: Run, why: str, *, now: datetime) -> None:
+    """The stream stays where it is; the next snapshot may do better."""
+    log.error("gate_jump_refused", stream=stream, first=run.first, last=run.last, why=why)
+    await events.record(
+        stream,
+        REFUSED,
+        now=now,
+        distinction=run.snapshot_id,
+        first_seq=run.first,
+        last_seq=run.last,
+        reason="bad_snapshot",
+        detail={"why": why[:500]},
+    )
+
+
+def _look(path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing) -> _Seen | None:
+    """None for what is no packet of the peer's. A file that was read is not read again."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    ids = peer_key.key_ids if isinstance(peer_key, KeyRing) else (peer_key.key_id,)
+    known_as = (str(path), info.st_mtime_ns, info.st_size, stream, ids)
+    if known_as not in _looked_at:
+        if len(_looked_at) >= _MAX_LOOKED_AT:
+            _looked_at.clear()
+        _looked_at[known_as] = _read_marks(path, stream, seq, peer_key)
+    return _looked_at[known_as]
+
+
+_MAX_LOOKED_AT = 20_000
+_looked_at: dict[tuple[str, int, int, str, tuple[str, ...]], _Seen | None] = {}
+
+
+def _read_marks(path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing) -> _Seen | None:
+    try:
+        head, lines = _read(path, stream, seq, peer_key)
+        marks = []
+        for line in lines:
+            if line.topic == "snapshot":
+                row: Any = rows.decode_clean("snapshot", line.row)
+                marks.append((row.snapshot_id, row.phase))
+    except (OSError, BadPacket, rows.BadRow):
+        return None
+    return _Seen(head.digest, head.manifest.previous, tuple(marks))
+
+
+def _read(
+    path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing
+) -> tuple[packets.Head, list[packets.Line]]:
+    data = folders.read_bounded(path)
+    head = packets.read_head(data)
+    packets.check_name(head, stream=stream, seq=seq)
+    packets.check_seal(head, peer_key)
+    return head, packets.read_lines(data, head)
+
+
+class Jump:
+    """One run, applied in the caller's transaction."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        stream: str,
+        folder: Path,
+        found: Mapping[int, str],
+        peer_key: PeerKey | KeyRing,
+        handlers: Mapping[str, Handler],
+        template: Arrival,
+        require_own: RequireOwn,
+        alarm: Alarm | None,
+        now: datetime,
+    ) -> None:
+        """`handlers`: the ordinary ones and the protocol's own, in the order they are to run.
+        `template`: what every arrival of this stream says, whatever its packet. `require_own`
+        raises BadPacket for a row the peer may not write."""
+        self._run = run
+        self._stream = stream
+        self._folder = folder
+        self._found = found
+        self._peer_key = peer_key
+        self._handlers = handlers
+        self._template = template
+        self._require_own = require_own
+        self._alarm = alarm
+        self._now = now
+
+    async def apply(self, tx: BaseDBAsyncClient, position: positions.Position) -> packets.Head:
+        """The head of the end's packet, where the stream stands now.
+
+        Raises BadPacket, naming the file, when one is not what it was; NoJump when the rows are
+        not all there is; whatever a handler raises.
+        """
+        await self._make_tables(tx)
+        heads, last_lines = await self._stage_packets(tx)
+        end = await self._check_whole(tx, last_lines)
+        manifest = heads[-1].manifest
+        arrival = replace(self._template, seq=manifest.seq, watermark=manifest.watermark)
+        await self._hand_over_things(tx, arrival)
+        await self._hand_over_others(tx, arrival)
+        await self._name_vanished(tx, end, arrival)
+        await self._prove(last_lines, arrival)
+        await self._record(tx, heads, position)
+        await tx.execute_query("drop table gate_stage, gate_newest")
+        return heads[-1]
+
+    async def _make_tables(self, tx: BaseDBAsyncClient) -> None:
+        await tx.execute_query(
+            """create temporary table gate_stage (
+                 place bigint, seq bigint, topic text, source text collate "C",
+                 key text collate "C", version bigint, digest bytea, body text) on commit drop"""
+        )
+
+    async def _stage_packets(
+        self, tx: BaseDBAsyncClient
+    ) -> tuple[list[packets.Head], list[packets.Line]]:
+        """Every row of the run, packet by packet, beside the live tables."""
+        heads: list[packets.Head] = []
+        lines: list[packets.Line] = []
+        place = 0
+        for seq in range(self._run.first, self._run.last + 1):
+            path = self._folder / self._found[seq]
+            head, lines = await asyncio.to_thread(_read, path, self._stream, seq, self._peer_key)
+            if heads and head.manifest.previous != heads[-1].digest:
+                raise BadPacket(Reason.fork, f"seq {seq} continues another history")
+            heads.append(head)
+            staged = [self._staged(line, seq, place + at) for at, line in enumerate(lines)]
+            place += len(lines)
+            await copy_rows(tx, "gate_stage", _COLUMNS, staged)
+        await tx.execute_query("create unique index on gate_stage (place)")
+        await tx.execute_query(
+            """create temporary table gate_newest on commit drop as
+               select distinct on (topic, source, key) topic, source, key, version, digest, place
+               from gate_stage where key is not null
+               order by topic, source, key, version desc, place desc"""
+        )
+        await tx.execute_query("create index on gate_newest (topic, source, key)")
+        await tx.execute_query("analyze gate_newest")
+        return heads, lines
+
+    def _staged(self, line: packets.Line, seq: int, place: int) -> tuple[object, ...]:
+        """The columns `_COLUMNS`. Raises BadPacket for a row that is none, or another's."""
+        body = bytes(line.row)
+        source = key = version = digest = None
+        try:
+            if line.topic in rows.TOPICS:
+                known = rows.decode_clean(line.topic, body)
+                name = rows.identity(line.topic, known)
+                if name is not None:
+                    source, key, version = name
+                    digest = rows.digest(body)
+                row: object = known
+            else:
+                row = rows.owner_of(body)
+        except rows.BadRow as bad:
+            raise BadPacket(Reason.bad_row, f"seq {seq}, topic {line.topic}: {bad}") from bad
+        self._require_own(row, line, place)
+        return place, seq, line.topic, source, key, version, digest, body.decode()
+
+    async def _check_whole(
+        self, tx: BaseDBAsyncClient, last_lines: Sequence[packets.Line]
+    ) -> SnapshotRow:
+        ends = [
+            row
+            for line in last_lines
+            if line.topic == "snapshot"
+            and isinstance(row := rows.decode_clean("snapshot", line.row), SnapshotRow)
+            and (row.snapshot_id, row.phase) == (self._run.snapshot_id, "end")
+        ]
+        trees = await merkle.trees_of_stage(tx)
+        here = {key: (tree.rows, tree.root) for key, tree in trees.items()}
+        said = {
+            (one.topic, one.source): (one.rows, one.root)
+            for one in ends[0].topics
+            if one.topic in rows.TOPICS  # what names a thing of another topic we cannot know
+        }
+        if here != said:
+            topics = {topic for (topic, _), _ in here.items() ^ said.items()}
+            raise NoJump(f"rows are not those its end says: {', '.join(sorted(topics))}"[:200])
+        return ends[0]
+
+    async def _hand_over_things(self, tx: BaseDBAsyncClient, arrival: Arrival) -> None:
+        """The newest version of every thing, topic by topic, in pieces."""
+        for topic in [topic for topic in self._handlers if topic in rows.TOPICS]:
+            async for batch in self._pieces(tx, _THINGS, topic):
+                await self._handle(topic, batch, arrival)
+
+    async def _hand_over_others(self, tx: BaseDBAsyncClient, arrival: Arrival) -> None:
+        """Rows that name no thing of their own, in their order; what nobody handles is parked."""
+        known = [topic for topic in self._handlers if topic in rows.TOPICS]
+        for topic in known:
+            if topic not in STALE:
+                async for batch in self._pieces(tx, _LOOSE, topic):
+                    await self._handle(topic, batch, arrival)
+        async for batch in self._pieces(tx, _UNKNOWN, [*known, *STALE]):
+            await positions.park_bodies(
+                tx,
+                self._stream,
+                [(row["seq"], row["place"], row["topic"], row["body"]) for row in batch],
+                now=self._now,
+            )
+
+    async def _handle(self, topic: str, batch: Sequence[dict[str, Any]], arrival: Arrival) -> None:
+        bodies = [row["body"].encode() for row in batch]
+        given = [rows.decode_clean(topic, body) for body in bodies]
+        sent = [rows.as_sent(body, row) for body, row in zip(bodies, given, strict=True)]
+        await self._handlers[topic](given, replace(arrival, sent=sent))
+
+    async def _pieces(
+        self, tx: BaseDBAsyncClient, query: str, what: str | list[str]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """The staged rows of a query in their order, never more than fit into memory."""
+        values: list[Any] = [what, -1, _HAND_OVER, _HAND_OVER_BYTES]
+        while batch := await tx.execute_query_dict(_PIECE.format(rows=query), values):
+            values[1] = batch[-1]["place"]
+            yield batch
+
+    async def _name_vanished(
+        self, tx: BaseDBAsyncClient, end: SnapshotRow, arrival: Arrival
+    ) -> None:
+        """Rows here that the sender has no more: named, never silently left out."""
+        for one in end.topics:
+            replica = replicas.REPLICAS.get(one.topic)
+            if replica is None or not arrival.is_from(one.source):
+                continue
+            await copies.name_phantoms(
+                replica,
+                one.source,
+                await copies.vanished_from(tx, replica, one.source),
+                stream=self._stream,
+                seq=arrival.seq,
+                complete=end.complete,
+                alarm=self._alarm,
+                now=self._now,
+            )
+
+    async def _prove(self, last_lines: Sequence[packets.Line], arrival: Arrival) -> None:
+        proofs: list[Struct] = [
+            rows.decode_clean("proof", line.row) for line in last_lines if line.topic == "proof"
+        ]
+        if proofs and "proof" in self._handlers:
+            await self._handlers["proof"](proofs, arrival)
+
+    async def _record(
+        self,
+        tx: BaseDBAsyncClient,
+        heads: Sequence[packets.Head],
+        position: positions.Position,
+    ) -> None:
+        for head in heads:
+            await positions.record_applied(tx, head, content=True, now=self._now)
+        missed = {"first": position.last_seq + 1, "last": self._run.first - 1}
+        await events.raise_finding(
+            Finding(
+                "jumped",
+                self._stream,
+                self._run.last,
+                count=missed["last"] - missed["first"] + 1,
+                detail={
+                    "skipped": missed,
+                    "run": {"first": self._run.first, "last": self._run.last},
+                    "snapshot_id": self._run.snapshot_id,
+                    "why": position.stopped_reason,
+                    "healed_by": "snapshot",
+                },
+            ),
+            self._alarm,
+            now=self._now,
+        )

@@ -1,0 +1,246 @@
+"""What a receiver does with proofs and repairs, at exactly their place in the stream."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import msgspec
+import structlog
+from msgspec import Struct
+from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.outside.gate import copies, merkle, replicas, rows, sending
+from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.copies import Held
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.events import Alarm, Finding, raise_finding
+from estation.outside.gate.merkle import Tree
+from estation.outside.gate.replicas import Replica
+from estation.outside.gate.rows import AsSent, ProofRow, RepairRow, RowsWantedRow
+from estation.shared import ids
+
+log = structlog.get_logger()
+
+ASK_AGAIN = timedelta(minutes=50)
+"""What a repair did not change is not asked for again before this."""
+KEEP_PROOFS = timedelta(days=90)
+_HAND_OVER = 2000
+
+
+_Sent: TypeAlias = tuple[Struct, AsSent, int]
+"""A row of a repair, its JSON, its version."""
+
+
+class Prover:
+    """The protocol's own topics of one stream. `handlers`: the ordinary ones, which repair."""
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        reply_stream: str | None,
+        alarm: Alarm | None,
+        now: datetime,
+    ) -> None:
+        self._handlers = handlers
+        self._reply_stream = reply_stream
+        self._alarm = alarm
+        self._now = now
+
+    async def prove(self, proofs: Sequence[Struct], arrival: Arrival) -> None:
+        """Compare what is here; what is not the same is asked for in the opposite stream.
+
+        Raises RowRefused for a proof about somebody else's rows, or one that contradicts itself.
+        """
+        for proof in proofs:
+            if not isinstance(proof, ProofRow):
+                continue
+            _check_source(proof.topic, proof.source, arrival)
+            if merkle.root_of(proof.buckets) != proof.root:
+                raise RowRefused(f"proof of {proof.topic}: root")
+            replica = replicas.REPLICAS.get(proof.topic)
+            if replica is None:
+                log.info("gate_proof_of_no_copy", stream=arrival.stream, topic=proof.topic)
+                continue
+            await self._compare(replica, proof, arrival)
+
+    async def answer(self, wanted: Sequence[Struct], arrival: Arrival) -> None:
+        """The peer holds buckets of ours otherwise: their rows leave with the next packets."""
+        for row in wanted:
+            if not isinstance(row, RowsWantedRow):
+                continue
+            if row.stream != self._reply_stream:
+                log.error("gate_rows_wanted_of_foreign_stream", stream=row.stream)
+                continue
+            await _db().execute_query(
+                """insert into gate_repair (id, stream, topic, source, buckets, bucket_at,
+                                            after_key, rows, asked_at)
+                   select $1, $2::varchar, $3::varchar, $4::varchar, $5::jsonb, 0, '', 0, $6
+                   where exists (select from gate_sent_row where stream = $2::varchar
+                                 and topic = $3::varchar and source = $4::varchar)
+                   on conflict (stream, topic, source) where done_at is null do nothing""",
+                [
+                    ids.row_id(self._now),
+                    row.stream,
+                    row.topic,
+                    row.source,
+                    msgspec.json.encode(sorted(set(row.buckets))).decode(),
+                    self._now,
+                ],
+            )
+
+    async def repair(self, parts: Sequence[Struct], arrival: Arrival) -> None:
+        """Replace what is not as it was sent, name what was never sent.
+
+        Raises RowRefused for parts about somebody else's rows, or that contradict themselves.
+        """
+        of_copy: dict[tuple[str, str], list[RepairRow]] = {}
+        for part in parts:
+            if isinstance(part, RepairRow):
+                _check_source(part.topic, part.source, arrival)
+                of_copy.setdefault((part.topic, part.source), []).append(part)
+        for (topic, source), given in of_copy.items():
+            replica = replicas.REPLICAS.get(topic)
+            if replica is not None and topic in self._handlers:
+                await self._repair(replica, source, given, arrival)
+
+    async def _compare(self, replica: Replica, proof: ProofRow, arrival: Arrival) -> None:
+        ours = await merkle.tree_of_replica(_db(), replica, proof.source)
+        differing = ours.differing(proof.buckets)
+        asks = bool(differing) and not await self._was_asked(proof, ours)
+        await _db().execute_query(
+            """insert into gate_proof (id, stream, seq, topic, source, rows, root, our_rows,
+                                       our_root, is_equal, buckets, at)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12)""",
+            [
+                ids.row_id(self._now), arrival.stream, arrival.seq, proof.topic, proof.source,
+                proof.rows, proof.root, ours.rows, ours.root, not differing,
+                msgspec.json.encode(differing).decode(), self._now,
+            ],
+        )  # fmt: skip
+        await _db().execute_query("delete from gate_proof where at < $1", [self._now - KEEP_PROOFS])
+        if not differing:
+            log.info("gate_proved", stream=arrival.stream, topic=proof.topic, rows=ours.rows)
+            return
+        log.error(
+            "gate_copy_differs",
+            stream=arrival.stream,
+            seq=arrival.seq,
+            topic=proof.topic,
+            buckets=len(differing),
+            rows=proof.rows,
+            our_rows=ours.rows,
+        )
+        if asks and self._reply_stream is not None:
+            wanted = RowsWantedRow(
+                stream=arrival.stream, topic=proof.topic, source=proof.source, buckets=differing
+            )
+            await sending.put_rows(self._reply_stream, "rows_wanted", [wanted], now=self._now)
+
+    async def _was_asked(self, proof: ProofRow, ours: Tree) -> bool:
+        """The same difference was asked for lately: the answer did not change it."""
+        found = await _db().execute_query_dict(
+            """select exists (select from gate_proof where topic = $1 and source = $2
+               and root = $3 and our_root = $4 and not is_equal and at > $5) as found""",
+            [proof.topic, proof.source, proof.root, ours.root, self._now - ASK_AGAIN],
+        )
+        return bool(found[0]["found"])
+
+    async def _repair(
+        self, replica: Replica, source: str, parts: Sequence[RepairRow], arrival: Arrival
+    ) -> None:
+        sent = {key: item for part in parts for key, item in _rows_of(part).items()}
+        for row, _, _ in sent.values():
+            region = getattr(row, "region", None)
+            if region is not None and not arrival.covers(region):
+                raise RowRefused(f"repair of {replica.topic}: region")
+        buckets = {part.bucket for part in parts}
+        held = await copies.held_in(replica, source, buckets)
+        await copies.no_phantoms_any_more(replica.topic, source, list(sent))
+        wrong = [key for key, item in sent.items() if not _is_as_sent(held.get(key), item)]
+        for start in range(0, len(wrong), _HAND_OVER):
+            batch = [sent[key] for key in wrong[start : start + _HAND_OVER]]
+            again = Arrival(
+                arrival.stream,
+                arrival.seq,
+                arrival.watermark,
+                [item[1] for item in batch],
+                arrival.regions,
+                arrival.sources,
+                repairs=True,
+            )
+            await self._handlers[replica.topic]([item[0] for item in batch], again)
+        await self._tell(replica, source, wrong, sent, buckets, arrival)
+        unknown = [
+            key
+            for key, row in held.items()
+            if key not in sent and not row.is_phantom and _covered(key, row.bucket, parts)
+        ]
+        await copies.name_phantoms(
+            replica, source, sorted(unknown), stream=arrival.stream, seq=arrival.seq,
+            complete=all(part.complete for part in parts), alarm=self._alarm, now=self._now,
+        )  # fmt: skip
+
+    async def _tell(
+        self,
+        replica: Replica,
+        source: str,
+        wrong: Sequence[str],
+        sent: Mapping[str, _Sent],
+        buckets: set[int],
+        arrival: Arrival,
+    ) -> None:
+        if not wrong:
+            return
+        held = await copies.held_in(replica, source, buckets)
+        still = [key for key in wrong if not _is_as_sent(held.get(key), sent[key])]
+        healed = sorted(set(wrong) - set(still))
+        for kind, keys in (("repaired", healed), ("unhealed", sorted(still))):
+            if keys:
+                finding = Finding(
+                    kind, arrival.stream, arrival.seq, replica.topic, source, len(keys), keys
+                )
+                await raise_finding(finding, self._alarm, now=self._now)
+
+
+def _check_source(topic: str, source: str, arrival: Arrival) -> None:
+    if not arrival.is_from(source):
+        raise RowRefused(f"{topic}: source")
+
+
+def _rows_of(part: RepairRow) -> dict[str, _Sent]:
+    """By key. Raises RowRefused unless the rows are what the part says they are."""
+    found: dict[str, _Sent] = {}
+    try:
+        for raw in part.rows:
+            body = bytes(raw)
+            row = rows.decode_row(part.topic, body)
+            name = rows.identity(part.topic, row)
+            if name is not None and name.source == part.source:
+                found[name.key] = (row, rows.as_sent(body, row), name.version)
+    except (rows.BadRow, KeyError) as bad:
+        raise RowRefused(f"repair of {part.topic}: {bad}") from None
+    if list(found) != part.keys or len(part.rows) != len(part.keys):
+        raise RowRefused(f"repair of {part.topic}: keys")
+    return found
+
+
+def _is_as_sent(held: Held | None, item: _Sent) -> bool:
+    if held is None:
+        return False
+    return held.version == item[2] and held.digest == item[1].digest
+
+
+def _covered(key: str, bucket: int, parts: Sequence[RepairRow]) -> bool:
+    """Whether one of the parts speaks of this key."""
+    place = key.encode()
+    return any(
+        part.bucket == bucket
+        and place > part.after.encode()
+        and (part.upto is None or place <= part.upto.encode())
+        for part in parts
+    )
+
+
+def _db() -> BaseDBAsyncClient:
+    return Tortoise.get_connection("default")

@@ -1,0 +1,125 @@
+"""Files the medium lost are written again, without anybody asking for them.
+
+The peer's own words say how far it came. As long as it is behind, the window after it is
+written again with growing pauses; and because its words may be what is lost, the newest packets
+are written again now and then whatever it says.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.outside.gate import bounds as limits
+from estation.outside.gate import folders
+from estation.outside.gate import format as packets
+from estation.outside.gate.bounds import MIB, Bounds
+from estation.shared.transactions import in_transaction
+
+log = structlog.get_logger()
+
+BEHIND_AFTER = timedelta(seconds=20)
+FIRST_PAUSE_SECONDS = 20
+MAX_PAUSE_SECONDS = 600
+WINDOW_PACKETS = 200
+WINDOW_BYTES = 64 * MIB
+BLIND_EVERY = timedelta(minutes=30)
+BLIND_PACKETS = 50
+
+
+async def resend_due(stream: str, *, folder: Path, bounds: Bounds, now: datetime) -> list[int]:
+    """Write packets again that are due; their seqs. Those still lying in `folder` are left alone.
+
+    At most WINDOW_PACKETS packets and about WINDOW_BYTES; nothing while the disk is nearly full.
+    """
+    if await asyncio.to_thread(limits.free_bytes, folder) < bounds.disk_reserve:
+        return []
+    async with in_transaction() as tx:
+        # The lock keeps two workers from writing the same temporary file.
+        found = await tx.execute_query_dict(
+            """select s.written_seq, u.* from gate_outgoing_stream s join gate_upkeep u
+               using (stream) where s.stream = $1 for update""",
+            [stream],
+        )
+        if not found:
+            return []
+        state = found[0]
+        written: list[int] = []
+        if await _is_behind(tx, stream, state, now):
+            first = state["peer_seq"] + 1
+            written = await _write(tx, stream, folder, first, first + WINDOW_PACKETS - 1, state)
+            await _pause(tx, stream, state, now)
+        if state["blind_at"] is None or state["blind_at"] + BLIND_EVERY <= now:
+            if state["blind_at"] is not None:
+                first = max(1, state["written_seq"] - BLIND_PACKETS + 1)
+                written += await _write(tx, stream, folder, first, state["written_seq"], state)
+            await tx.execute_query(
+                "update gate_upkeep set blind_at = $2 where stream = $1", [stream, now]
+            )
+    if written:
+        log.info("gate_resent", stream=stream, first=written[0], packets=len(written))
+    return written
+
+
+async def _is_behind(
+    tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now: datetime
+) -> bool:
+    """Something with content was sent a while ago and not received, or the peer says so itself.
+
+    Mere heartbeats are never confirmed in time: the peer does not speak of them.
+    """
+    if state["peer_seq"] >= state["written_seq"]:
+        return False
+    is_same = state["resend_at"] is not None and state["resent_from"] == state["peer_seq"]
+    if is_same and state["resend_at"] > now:
+        return False
+    if state["peer_is_behind"] and state["peer_since"] <= now - BEHIND_AFTER:
+        return True
+    found = await tx.execute_query_dict(
+        """select exists (
+             select from gate_outgoing_packet old
+               left join gate_outgoing_packet known on known.stream = $1 and known.seq = $2
+             where old.stream = $1 and old.seq > $2 and old.created_at <= $3
+               and old.contents_upto > coalesce(known.contents_upto, 0)) as found""",
+        [stream, state["peer_seq"], now - BEHIND_AFTER],
+    )
+    return bool(found[0]["found"])
+
+
+async def _pause(tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now: datetime) -> None:
+    """Twice as long as the last time, unless the peer has moved since."""
+    is_same = state["resent_from"] == state["peer_seq"] and state["resend_at"] is not None
+    pause = min(2 * state["resend_pause_seconds"], MAX_PAUSE_SECONDS) if is_same else 0
+    pause = max(pause, FIRST_PAUSE_SECONDS)
+    await tx.execute_query(
+        """update gate_upkeep set resent_from = $2, resend_pause_seconds = $3, resend_at = $4
+           where stream = $1""",
+        [stream, state["peer_seq"], pause, now + timedelta(seconds=pause)],
+    )
+
+
+async def _write(
+    tx: BaseDBAsyncClient, stream: str, folder: Path, first: int, last: int, state: dict[str, Any]
+) -> list[int]:
+    written = []
+    size = 0
+    for seq in range(first, min(last, state["written_seq"]) + 1):
+        path = folder / packets.file_name(stream, seq)
+        if await asyncio.to_thread(path.exists):
+            continue
+        found = await tx.execute_query_dict(
+            "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
+            [stream, seq],
+        )
+        if not found:
+            continue
+        parts = [found[0]["manifest"], b"\n", found[0]["body"]]
+        await asyncio.to_thread(folders.write_atomically, folder, path.name, parts)
+        written.append(seq)
+        size += len(found[0]["body"])
+        if size >= WINDOW_BYTES:
+            break
+    return written

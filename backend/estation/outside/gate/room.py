@@ -1,0 +1,58 @@
+"""The incoming side's disk: what the device brings may not fill it.
+
+Applying needs no space in the folder, so it always goes on; what can be had again gives way.
+"""
+
+import asyncio
+import contextlib
+import os
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from estation.outside.gate import bounds, events, folders
+from estation.outside.gate.folders import Listing
+
+log = structlog.get_logger()
+
+KEEP_NEXT = 10
+"""So many of the packets that are applied next are never given up."""
+
+
+async def make_room(
+    stream: str, folder: Path, listing: Listing, *, disk_reserve: int, now: datetime
+) -> None:
+    """While the disk is nearly full: old quarantined files go, then packets farthest ahead.
+
+    Nothing is lost by either: refused files are recorded, and packets we have not applied are
+    unconfirmed, so that the sender writes them again. What went is taken from `listing` and kept
+    as an event.
+    """
+    if await asyncio.to_thread(bounds.free_bytes, folder) >= disk_reserve:
+        return
+    evidence = await asyncio.to_thread(folders.drop_quarantined, folder, disk_reserve)
+    ahead = await asyncio.to_thread(_drop_ahead, folder, listing, disk_reserve)
+    log.error("gate_disk_low", stream=stream, quarantined=evidence, ahead=len(ahead))
+    if evidence or ahead:
+        await events.record(
+            stream,
+            "disk_low",
+            now=now,
+            first_seq=min(ahead, default=None),
+            last_seq=max(ahead, default=None),
+            reason="disk_low",
+            detail={"quarantined_files": evidence, "packets_ahead": len(ahead)},
+        )
+
+
+def _drop_ahead(folder: Path, listing: Listing, disk_reserve: int) -> list[int]:
+    dropped = []
+    for seq in sorted(listing.packets, reverse=True)[:-KEEP_NEXT]:
+        if bounds.free_bytes(folder) >= disk_reserve:
+            break
+        with contextlib.suppress(OSError):
+            os.unlink(folder / listing.packets[seq])
+        del listing.packets[seq]
+        dropped.append(seq)
+    return dropped

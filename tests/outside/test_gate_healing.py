@@ -1,0 +1,400 @@
+"""Lost files come again unasked, and neither side's disk or memory of packets fills up."""
+
+import errno
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estation.outside.gate import bounds, folders, resending, sending, status
+from estation.outside.gate.bounds import Bounds
+from tests.outside.gate_link import Link, events, make_link, proofs
+from tests.outside.gate_side import BACK, STREAM, Sides, names, position, query
+
+
+@pytest.fixture
+async def link(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+    return await make_link(tmp_path, monkeypatch)
+
+
+async def out() -> status.StreamStatus:
+    return next(one for one in await status.stream_status() if one.stream == STREAM)
+
+
+async def test_a_lost_file_is_written_again_without_anybody_asking(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    await link.put(2)
+    await link.pack()
+    link.outgoing_file(2).unlink()
+    await link.send(3)
+    await link.arrive()
+    link.later(15)
+    too_early = await link.look_after()
+    link.later(10)
+
+    written = await link.look_after()
+    link.carry()
+    await link.arrive()
+
+    assert too_early == []
+    assert written == [2, 3]
+    assert list(await link.copied()) == names(1, 2, 3)
+    assert await position() == (3, "")
+    assert await events("jumped") == []
+
+
+async def test_the_pauses_grow_while_the_peer_does_not_move_and_end_when_it_does(
+    link: Link,
+) -> None:
+    await link.put(1)
+    await link.pack()
+    link.outgoing_file(1).unlink()
+    moments = []
+    for second in range(0, 1500, 10):
+        if await link.look_after():
+            moments.append(second)
+            link.outgoing_file(1).unlink()
+        link.later(10)
+    pauses = [after - before for before, after in itertools.pairwise(moments)]
+
+    await sending.write_again(STREAM, folder=link.outgoing, first=1, last=1)
+    link.carry()
+    await link.arrive()
+    await link.answer()
+    moved = (await query("select peer_seq from gate_upkeep where stream = $1", STREAM))[0]
+    link.later(60)
+    after = await link.look_after()
+
+    assert pauses[:5] == [20, 40, 80, 160, 320]
+    assert max(pauses) <= 600
+    assert moved == {"peer_seq": 1}
+    assert after == []
+
+
+async def test_a_lost_heartbeat_comes_again_because_the_peer_says_it_waits(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    await link.pack(heartbeat=True)
+    link.outgoing_file(2).unlink()
+    await link.pack(heartbeat=True)
+    link.carry()
+    await link.arrive()
+    for _ in range(3):
+        link.later(25)
+        await link.arrive()
+        await link.answer()
+
+    written = await link.look_after()
+    link.carry()
+    await link.arrive()
+
+    assert written == [2, 3]
+    assert await position() == (3, "")
+
+
+async def test_heartbeats_alone_are_not_written_again_and_do_not_pile_up(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    for _ in range(100):
+        await link.pack(heartbeat=True)
+        link.carry()
+        await link.arrive()
+        await link.answer()
+        link.later(10)
+        written = await link.look_after()
+        assert written == []
+
+    assert (await out()).peer_received_seq >= 61
+
+
+async def test_the_newest_packets_are_written_again_blindly_now_and_then(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resending, "BLIND_PACKETS", 3)
+    for number in range(1, 6):
+        await link.put(number)
+        await link.exchange()
+    first = await link.look_after()
+    link.later(29 * 60)
+    early = await link.look_after()
+    link.later(60)
+
+    written = await link.look_after()
+
+    assert (first, early, written) == ([], [], [3, 4, 5])
+
+
+async def test_files_the_device_has_not_taken_are_not_written_twice(link: Link) -> None:
+    await link.put(1)
+    await link.pack()
+    link.later(60)
+    before = link.outgoing_file(1).stat().st_mtime_ns
+
+    written = await link.look_after()
+
+    assert written == []
+    assert link.outgoing_file(1).stat().st_mtime_ns == before
+
+
+async def test_one_window_is_bounded_in_packets_and_bytes(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(*range(1, 13))
+    await link.pack(max_rows=1)
+    for path in link.outgoing.iterdir():
+        path.unlink()
+    link.later(60)
+    monkeypatch.setattr(resending, "WINDOW_PACKETS", 4)
+    few = await link.look_after()
+    link.later(60)
+    monkeypatch.setattr(resending, "WINDOW_BYTES", 1)
+    for path in link.outgoing.iterdir():
+        path.unlink()
+    one = await link.look_after()
+
+    assert (few, one) == ([1, 2, 3, 4], [1])
+
+
+async def test_a_peer_that_lost_its_memory_gets_a_snapshot(link: Link) -> None:
+    """It stands at 1 again; of what follows the sender keeps nothing any more."""
+    for number in range(1, 8):
+        await link.put(number)
+        await link.exchange()
+    digest = (await query("select digest from gate_incoming_file where seq = 1"))[0]["digest"]
+    await query("update gate_incoming_stream set last_seq = 1, last_digest = $1,"
+                " content_seq = 1, reported_seq = 1 where stream = $2", digest, STREAM)  # fmt: skip
+    await query("delete from gate_incoming_file where stream = $1 and seq > 1", STREAM)
+    await query("delete from copied_bill where source_id > 'F000001'")
+    await sending.trim_sent(STREAM, keep=1)
+    await query("delete from gate_outgoing_packet where stream = $1 and seq < 7", STREAM)
+
+    for _ in range(20):
+        link.later(30)
+        await link.look_after()
+        await link.exchange()
+
+    planned = await query("select why, state from gate_snapshot")
+    assert planned == [{"why": "beyond_kept", "state": "done"}]
+    assert list(await link.copied()) == names(*range(1, 8))
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+    assert len(await events("jumped")) == 1
+
+
+async def test_a_file_that_never_passes_is_jumped_over_after_an_hour(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    await link.put(2)
+    await link.pack()
+    bad = link.outgoing_file(2).name
+    for _ in range(60):
+        (link.outgoing / bad).unlink(missing_ok=True)
+        await link.look_after()
+        (link.outgoing / bad).unlink(missing_ok=True)
+        await link.pack()
+        link.carry()
+        await link.arrive()
+        await link.answer()
+        link.later(120)
+
+    assert [row["why"] for row in await query("select why from gate_snapshot")] == ["stuck"]
+    assert list(await link.copied()) == names(1, 2)
+
+
+async def test_a_sender_without_confirmation_stops_at_its_bound_and_says_why(link: Link) -> None:
+    few = Bounds(packets=3, disk_reserve=0)
+    await link.put(*range(1, 9))
+    packed = await link.pack(max_rows=1, bounds=few)
+    again = await link.pack(max_rows=1, bounds=few, heartbeat=True)
+    stopped = await out()
+
+    for seq in packed:
+        assert link.outgoing_file(seq).exists()
+    link.carry()
+    for _ in range(6):
+        await link.arrive()
+        await link.answer()
+        await link.pack(max_rows=1, bounds=few)
+        link.carry()
+        link.later(10)
+
+    assert packed == [1, 2, 3]
+    assert again == [4]
+    assert (stopped.paused_reason, stopped.waiting_rows) == ("unconfirmed", 5)
+    assert not stopped.healthy
+    assert stopped.watermark is not None
+    assert stopped.watermark <= (stopped.waiting_since or stopped.watermark)
+    assert list(await link.copied()) == names(*range(1, 9))
+    assert (await out()).paused_reason == ""
+
+
+async def test_bytes_are_bounded_like_packets(link: Link) -> None:
+    await link.put(*range(1, 5))
+
+    packed = await link.pack(max_rows=1, bounds=Bounds(size=1, disk_reserve=0))
+
+    assert packed == [1]
+
+
+async def test_two_sides_at_their_bounds_still_tell_each_other_what_came(link: Link) -> None:
+    none = Bounds(packets=1, disk_reserve=0)
+    await link.put(1, 2)
+    await sending.put_rows(BACK, "fee_bill", [], now=link.now)
+    await link.pack(max_rows=1, bounds=none)
+    await query("update gate_outgoing_row set created_at = created_at")
+    await sending.put_rows(
+        STREAM, "received_up_to",
+        [sending.rows.ReceivedUpToRow(stream=BACK, seq=1, digest="0" * 64, at=link.now)],
+        now=link.now,
+    )  # fmt: skip
+
+    packed = await link.pack(bounds=none)
+
+    left = await query("select topic from gate_outgoing_row where packed_seq is null")
+    assert packed == [2]
+    assert left == [{"topic": "fee_bill"}]
+
+
+class Disk:
+    """Free bytes as the test says, and no writing when there are none."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.free = 10**9
+        self.folder = folder
+        original = bounds.free_bytes
+        patch.setattr(
+            bounds, "free_bytes",
+            lambda asked: self.free if str(asked).startswith(str(folder)) else original(asked),
+        )  # fmt: skip
+
+
+async def test_a_nearly_full_disk_pauses_packing_before_it_is_full(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, link.outgoing.parent)
+    await link.put(1)
+    disk.free = 1000
+    packed = await link.pack()
+    resent = await link.look_after()
+    paused = await out_or_upkeep()
+
+    disk.free = 10**9
+    await link.pack()
+    link.carry()
+    await link.arrive()
+
+    assert (packed, resent) == ([], [])
+    assert paused == "disk_low"
+    assert await out_or_upkeep() == ""
+    assert list(await link.copied()) == names(1)
+
+
+async def test_no_space_while_writing_is_said_and_over_when_there_is_some(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await link.put(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "write_atomically", full)
+        with pytest.raises(OSError, match="No space"):
+            await link.pack()
+    paused = await out_or_upkeep()
+
+    await link.put(2)
+    await link.pack()
+    link.carry()
+    await link.arrive()
+
+    assert paused == "disk_low"
+    assert await out_or_upkeep() == ""
+    assert list(await link.copied()) == names(1, 2)
+
+
+async def out_or_upkeep() -> str:
+    rows = await query("select paused_reason from gate_upkeep where stream = $1", STREAM)
+    return str(rows[0]["paused_reason"])
+
+
+async def test_a_receiver_short_of_space_gives_up_what_can_be_had_again_and_applies_on(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(*range(1, 41))
+    await link.pack(max_rows=1)
+    link.carry()
+    await link.pack(max_rows=1)
+    link.carry()
+    link.incoming_file(3).unlink()
+    (link.incoming / "junk").write_bytes(b"x")
+    await link.arrive()
+    assert len(list(link.quarantine.iterdir())) == 1
+
+    monkeypatch.setattr(bounds, "free_bytes", lambda _: 0)
+    await link.arrive(disk_reserve=1)
+    monkeypatch.undo()
+
+    kept = sorted(path.name for path in link.incoming.iterdir())
+    assert list(link.quarantine.iterdir()) == []
+    assert len(kept) == 10
+    assert kept[0] == link.incoming_file(4).name
+    assert (await events("disk_low"))[0]["first_seq"] == 14
+
+
+async def test_what_was_given_up_for_space_comes_again(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(*range(1, 31))
+    await link.pack(max_rows=1)
+    await link.pack(max_rows=1)
+    link.carry()
+    link.incoming_file(1).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(bounds, "free_bytes", lambda _: 0)
+        await link.arrive(disk_reserve=1)
+
+    for _ in range(8):
+        link.later(61)
+        await link.look_after()
+        link.carry()
+        await link.arrive()
+        await link.answer()
+
+    assert list(await link.copied()) == names(*range(1, 31))
+    assert await events("jumped") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+async def test_a_disk_that_is_really_full_loses_nothing(database: str, tmp_path: Path) -> None:
+    import subprocess
+
+    small = tmp_path / "inner"
+    small.mkdir()
+    made = subprocess.run(  # noqa: ASYNC221
+        ["/bin/mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)],
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        sides = Sides(tmp_path)
+        sides.outgoing.mkdir()
+        (sides.outgoing.parent / "ballast").write_bytes(os.urandom(255 * 1024))
+        await sides.put(*range(1, 400))
+        few = Bounds(disk_reserve=0)
+        with pytest.raises(OSError, match="No space"):
+            await sides.pack(bounds=few)
+        paused = await out_or_upkeep()
+        (sides.outgoing.parent / "ballast").unlink()
+
+        await sides.pack(bounds=few)
+        sides.carry()
+        await sides.receive()
+    finally:
+        subprocess.run(["/bin/umount", str(small)], check=False)  # noqa: ASYNC221
+
+    assert paused == "disk_low"
+    assert sides.seen == names(*range(1, 400))

@@ -1,0 +1,284 @@
+"""Both sides are proved equal; what is not the same is found, healed or named."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from estation.outside.gate import merkle, rows, sending, upkeep
+from estation.outside.gate.merkle import Tree
+from tests.outside.gate_link import Link, events, make_link, proofs
+from tests.outside.gate_side import STREAM, bill, names, position, query
+
+
+@pytest.fixture
+async def link(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+    return await make_link(tmp_path, monkeypatch)
+
+
+def bucket_of(key: str) -> int:
+    return hashlib.sha256(key.encode()).digest()[0]
+
+
+def tree_by_hand(given: list[rows.FeeBillRow]) -> Tree:
+    """The definition, written down a second time."""
+    tree = Tree(len(given))
+    for number in range(256):
+        leaves = b""
+        for row in sorted(given, key=lambda row: row.source_id.encode()):
+            if bucket_of(row.source_id) == number:
+                body = rows.encode_row("fee_bill", row)
+                leaves += hashlib.sha256(
+                    b"fee_bill\0jc-center\0" + row.source_id.encode() + b"\0"
+                    + row.version.to_bytes(8, "big") + rows.digest(body)
+                ).digest()  # fmt: skip
+        if leaves:
+            tree.buckets[number] = hashlib.sha256(leaves).hexdigest()
+    return tree
+
+
+async def prove(link: Link) -> None:
+    await upkeep.prove(STREAM)
+    await link.exchange()
+
+
+async def test_the_tree_of_the_log_is_the_one_defined(link: Link) -> None:
+    given = [bill(number) for number in range(1, 40)]
+    odd = bill(40, source_id="契\\税 'F'", version=3)
+    await sending.put_rows(STREAM, "fee_bill", [*given, odd], now=link.now)
+
+    trees = await merkle.trees_of_log(await _db(), STREAM)
+
+    wanted = tree_by_hand([*given, odd])
+    assert trees["fee_bill", "jc-center"].rows == 40
+    assert trees["fee_bill", "jc-center"].buckets == wanted.buckets
+    assert trees["fee_bill", "jc-center"].root == wanted.root
+
+
+def test_the_root_is_a_binary_tree_over_the_buckets() -> None:
+    leaves = [hashlib.sha256(bytes([number])).hexdigest() for number in range(4)]
+    pair = [
+        hashlib.sha256(bytes.fromhex(leaves[n]) + bytes.fromhex(leaves[n + 1])).digest()
+        for n in (0, 2)
+    ]
+
+    root = merkle.root_of(leaves)
+
+    assert root == hashlib.sha256(pair[0] + pair[1]).hexdigest()
+
+
+async def test_the_log_keeps_the_newest_version_of_each_thing(link: Link) -> None:
+    await sending.put_rows(STREAM, "fee_bill", [bill(1), bill(2, version=3)], now=link.now)
+    await sending.put_rows(
+        STREAM, "fee_bill", [bill(2, version=2), bill(1, version=2), bill(1)], now=link.now
+    )
+    again = bill(2, version=3, title="更正")
+    await sending.put_rows(STREAM, "fee_bill", [again], now=link.now)
+
+    log = await query(
+        "select key, version, body ->> 'title' as title from gate_sent_row order by 1"
+    )
+
+    assert log == [
+        {"key": "F000001", "version": 2, "title": "存量房买卖税费"},
+        {"key": "F000002", "version": 3, "title": "更正"},
+    ]
+
+
+async def test_equal_sides_are_proved_equal_and_nothing_follows(link: Link) -> None:
+    await link.put(*range(1, 30))
+    await link.exchange()
+    await prove(link)
+    await link.exchange(3)
+
+    assert await proofs() == [("fee_bill", True, [])]
+    assert link.findings == []
+    assert await query("select id from gate_repair") == []
+
+
+async def test_rows_that_wait_behind_the_proof_do_not_disturb_it(link: Link) -> None:
+    await link.put(*range(1, 20))
+    await upkeep.prove(STREAM)
+    # More waits than fits into one packet: the proof has to stand behind all of it.
+    await link.pack(max_rows=8)
+    await link.put(*range(20, 25))
+    await link.exchange(3, max_rows=8)
+
+    assert await proofs() == [("fee_bill", True, [])]
+    assert len(await link.copied()) == 24
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "update copied_bill set total_fen = 1, row_digest = null where source_id = 'F000007'",
+        "update copied_bill set version = 9, row_digest = sha256('x') where source_id = 'F000007'",
+        "delete from copied_bill where source_id = 'F000007'",
+    ],
+)
+async def test_a_row_changed_past_the_gate_is_found_and_healed_in_one_round_trip(
+    link: Link, tampering: str
+) -> None:
+    await link.put(*range(1, 30))
+    await link.exchange()
+    before = await link.copied()
+    await query(tampering)
+    link.handed_over = 0
+
+    await prove(link)
+    await link.exchange()
+
+    assert await proofs() == [
+        ("fee_bill", False, [bucket_of("F000007")]),
+        ("fee_bill", True, []),
+    ]
+    assert await link.copied() == before
+    assert link.handed_over == 1
+    assert [(one.kind, one.keys) for one in link.findings] == [("repaired", ["F000007"])]
+    assert (await events("repaired"))[0]["stream"] == STREAM
+
+
+async def test_a_row_the_sender_never_sent_is_named_withdrawn_and_kept(link: Link) -> None:
+    await link.put(*range(1, 10))
+    await link.exchange()
+    await query(
+        "insert into copied_bill select source, 'F999999', version, region, data_as_of,"
+        " row_digest, total_fen, state from copied_bill where source_id = 'F000001'"
+    )
+
+    await prove(link)
+    await link.exchange(3)
+
+    kept = await query("select state from copied_bill where source_id = 'F999999'")
+    assert kept == [{"state": "withdrawn"}]
+    assert [(one.kind, one.keys) for one in link.findings] == [("phantom", ["F999999"])]
+    assert [equal for _, equal, _ in await proofs()] == [False, True]
+
+
+async def test_a_phantom_that_its_source_issues_later_is_a_row_like_any_other(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    await query(
+        "insert into copied_bill select source, 'F000002', version, region, data_as_of,"
+        " row_digest, total_fen, state from copied_bill"
+    )
+    await prove(link)
+    await link.exchange(2)
+
+    await link.put(2)
+    await link.exchange()
+    await prove(link)
+    await link.exchange(2)
+
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+    assert await link.copied() == {"F000001": (1, 101), "F000002": (1, 102)}
+    assert await query("select key from gate_phantom") == []
+
+
+async def test_without_a_complete_log_nothing_is_taken_out_of_use(link: Link) -> None:
+    await link.put(1, 2)
+    await link.exchange()
+    await query("delete from gate_sent_row where key = 'F000002'")
+    await query("update gate_upkeep set log_is_complete = false where stream = $1", STREAM)
+
+    await prove(link)
+    await link.exchange(2)
+
+    assert list(await link.copied()) == names(1, 2)
+    assert [(one.kind, one.detail) for one in link.findings] == [("phantom", {"withdrawn": False})]
+
+
+async def test_everything_gone_is_healed_part_by_part(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("estation.outside.gate.exact._MAX_REPAIR_BYTES", 2000)
+    monkeypatch.setattr("estation.outside.gate.exact._MAX_REPAIR_ROWS", 50)
+    await link.put(*range(1, 300))
+    await link.exchange()
+    await query("truncate copied_bill")
+
+    await prove(link)
+    await link.exchange(2)
+
+    assert list(await link.copied()) == names(*range(1, 300))
+    assert [equal for _, equal, _ in await proofs()] == [False, True]
+    assert next(one.kind for one in link.findings) == "repaired"
+    assert sum(one.count for one in link.findings) == 299
+
+
+async def test_what_a_repair_cannot_change_is_said_and_not_asked_for_all_day(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(1, 2)
+    await link.exchange()
+    await query("update copied_bill set row_digest = null where source_id = 'F000001'")
+
+    async def refuses(*_: object) -> None:
+        """As fees do with a paid bill."""
+
+    monkeypatch.setattr(Link, "merge", refuses)
+    await prove(link)
+    await link.exchange(6)
+
+    asked = await query("select id from gate_repair")
+    assert len(asked) <= 2
+    assert "unhealed" in {one.kind for one in link.findings}
+    assert not (await proofs())[-1][1]
+
+
+async def test_nobody_proves_or_repairs_rows_of_another_centre(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    foreign = structs.replace(bill(7), source="other-county")
+    body = rows.encode_row("fee_bill", foreign)
+    part = rows.RepairRow(
+        topic="fee_bill", source="other-county", bucket=0, after="", upto=None,
+        keys=["F000007"], rows=[rows.msgspec.Raw(body)],
+    )  # fmt: skip
+    await sending.put_rows(STREAM, "repair", [part], now=link.now)
+
+    await link.exchange()
+
+    assert (await position())[1] == "bad_row"
+    assert list(await link.copied()) == names(1)
+
+
+async def test_rows_sent_before_there_was_a_log_are_filled_in(link: Link) -> None:
+    await link.put(*range(1, 6))
+    await link.exchange()
+    await query("truncate gate_sent_row")
+    await query("update gate_upkeep set backfill_id = 0 where stream = $1", STREAM)
+    await upkeep.prove(STREAM)
+    await link.exchange()
+    too_early = await proofs()
+
+    for _ in range(2):
+        await link.look_after()
+    await link.exchange()
+
+    assert too_early == []
+    assert await link.sent_keys() == names(*range(1, 6))
+    assert await proofs() == [("fee_bill", True, [])]
+
+
+async def test_proofs_and_snapshots_leave_by_the_clock(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    counts = []
+    for _ in range(26):
+        await link.look_after()
+        await link.exchange()
+        link.later(3600)
+        counts.append(len(await proofs()))
+
+    snapshots = await query("select why, state from gate_snapshot")
+    assert counts[:3] == [0, 1, 2]
+    assert snapshots == [{"why": "schedule", "state": "done"}]
+    assert all(equal for _, equal, _ in await proofs())
+
+
+async def _db() -> object:
+    from tortoise import Tortoise
+
+    return Tortoise.get_connection("default")
