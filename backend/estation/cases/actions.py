@@ -29,7 +29,7 @@ _EVENT = (*_HEAD, "case_source_id", "seq", "what", "stage", "state", "at", "note
 _MERGE_CASES = """
 merge into case_record c using stage_case_record s
     on c.source = s.source and c.source_id = s.source_id
-when matched and c.version < s.version then update set
+when matched and (c.version < s.version or $1::boolean) then update set
     version = s.version, region = s.region, case_no = s.case_no, matter = s.matter,
     hall = s.hall, unit_code = s.unit_code, address = s.address, state = s.state,
     stages = s.stages, opened_at = s.opened_at, data_as_of = s.data_as_of,
@@ -68,9 +68,15 @@ class IncomingEvent(NamedTuple):
 
 
 async def merge_cases(
-    db: BaseDBAsyncClient, cases: Sequence[IncomingCase], *, vault: Vault, data_as_of: datetime
+    db: BaseDBAsyncClient,
+    cases: Sequence[IncomingCase],
+    *,
+    vault: Vault,
+    data_as_of: datetime,
+    repairs: bool = False,
 ) -> None:
-    """Keep every version, show the newest. Older versions and repeats change nothing shown.
+    """Keep every version, show the newest. Older versions and repeats change nothing shown,
+    unless they repair what is.
 
     A handful of statements however many cases.
     """
@@ -78,7 +84,7 @@ async def merge_cases(
     newest = {(case.row.source, case.row.source_id): case for case in sorted(cases, key=_version)}
     heads = _cases([newest[key] for key in sorted(newest)], data_as_of)
     async with staged(db, "case_record", _CASE, heads):
-        changed = await db.execute_query_dict(_MERGE_CASES)
+        changed = await db.execute_query_dict(_MERGE_CASES, [repairs])
     parties = [
         (row["id"], person_id, role)
         for row in changed
@@ -97,10 +103,22 @@ async def merge_cases(
 
 
 async def merge_events(
-    db: BaseDBAsyncClient, events: Sequence[IncomingEvent], *, vault: Vault, data_as_of: datetime
+    db: BaseDBAsyncClient,
+    events: Sequence[IncomingEvent],
+    *,
+    vault: Vault,
+    data_as_of: datetime,
+    repairs: bool = False,
 ) -> int:
-    """Keep the events that are not here yet, each once; how many."""
+    """Keep the events that are not here yet, each once; how many. Those that repair replace what
+    is here."""
     given = {(event.row.source, event.row.source_id): event for event in events}
+    if repairs:
+        await db.execute_query(
+            """delete from case_event e using unnest($1::text[], $2::text[]) as t(source, source_id)
+               where e.source = t.source and e.source_id = t.source_id""",
+            [[key[0] for key in given], [key[1] for key in given]],
+        )
     rows = await db.execute_query_dict(
         _KNOWN_EVENTS, [[key[0] for key in given], [key[1] for key in given]]
     )

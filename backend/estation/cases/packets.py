@@ -43,7 +43,11 @@ def make_handler(vault: Vault) -> Handler:
             for case, sent in zip(cases, arrival.as_sent(rows), strict=True)
         ]
         await merge_cases(
-            Tortoise.get_connection("default"), incoming, vault=vault, data_as_of=arrival.watermark
+            Tortoise.get_connection("default"),
+            incoming,
+            vault=vault,
+            data_as_of=arrival.watermark,
+            repairs=arrival.repairs,
         )
         log.info("cases_applied", stream=arrival.stream, seq=arrival.seq, rows=len(cases))
 
@@ -64,6 +68,7 @@ def make_event_handler(vault: Vault) -> Handler:
             list(map(IncomingEvent, events, arrival.as_sent(rows))),
             vault=vault,
             data_as_of=arrival.watermark,
+            repairs=arrival.repairs,
         )
         log.info("case_events_applied", stream=arrival.stream, seq=arrival.seq, new=new)
 

@@ -1,6 +1,6 @@
 """Changes to bills; each joins the caller's transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -11,6 +11,7 @@ import structlog
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.fees.repairing import confirm_paid, forget_items
 from estation.fees.rules import STATE_OF_ROW, BillState, Change, judge
 from estation.outside.gate.rows import AsSent, FeeBillRow
 from estation.shared import ids
@@ -61,7 +62,7 @@ _ITEM = (
 
 _MERGE_BILLS = """
 merge into bill b using stage_bill s on b.id = s.id
-when matched and b.version < s.version and b.state <> 'paid' then update set
+when matched and (b.version < s.version or $1::boolean) and b.state <> 'paid' then update set
     version = s.version, region = s.region, bill_no = s.bill_no,
     case_source_id = s.case_source_id, payer_id = s.payer_id, title = s.title,
     total_fen = s.total_fen, issued_at = s.issued_at, due_on = s.due_on,
@@ -216,31 +217,46 @@ BillKey = tuple[str, str]
 
 
 async def merge_bills(
-    db: BaseDBAsyncClient, bills: Sequence[IncomingBill], *, data_as_of: datetime
+    db: BaseDBAsyncClient,
+    bills: Sequence[IncomingBill],
+    *,
+    data_as_of: datetime,
+    repairs: bool = False,
 ) -> Mapping[Change, int]:
     """Apply replicated bills: newer versions win, repeats and older ones change nothing.
 
     A handful of statements however many bills; how many bills met which fate. Every version's
     items are kept. News about a bill that is paid here changes neither its state nor its
-    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT.
+    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT. With `repairs` an unpaid bill
+    becomes what was sent whatever is here.
     """
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
     known = await _known(db, list(newest))
-    newer = [known[key][0] for key, bill in newest.items() if _is_newer(bill, known)]
+    newer = [
+        known[key][0]
+        for key, bill in newest.items()
+        if _is_newer(bill, known) or (repairs and key in known)
+    ]
     states = await _lock_known(db, newer)
     fates: dict[Change, list[IncomingBill]] = {change: [] for change in Change}
     for key, bill in newest.items():
         ours = known[key][1] if key in known else None
-        fates[judge(version=_version(bill), ours=ours, state=states.get(key))].append(bill)
+        # Written anew as if it were newer, unless it was paid.
+        is_due = repairs and states.get(key) in (BillState.PAYABLE, BillState.WITHDRAWN)
+        fate = judge(version=_version(bill), ours=0 if is_due else ours, state=states.get(key))
+        fates[fate].append(bill)
+    if repairs:
+        await _repair(db, fates, known)
     new = fates[Change.NEW]
     bill_ids: dict[BillKey, UUID | str] = {
         **{key: bill_id for key, (bill_id, _) in known.items()},
         **dict(zip(map(_key, new), ids.row_id_texts(data_as_of, len(new)), strict=True)),
     }
     await copy_rows(db, "bill", _HEAD, _heads(new, bill_ids, data_as_of))
-    await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of)
+    await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of, repairs=repairs)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
-    await _put_items(db, bills, known, bill_ids, data_as_of)
+    anew = {_key(bill) for bill in fates[Change.NEWER]} if repairs else set()
+    await _put_items(db, bills, known, bill_ids, data_as_of, anew=anew)
     return {change: len(met) for change, met in fates.items()}
 
 
@@ -297,10 +313,27 @@ async def _put_newer(
     bills: Sequence[IncomingBill],
     bill_ids: Mapping[BillKey, UUID | str],
     data_as_of: datetime,
+    *,
+    repairs: bool,
 ) -> None:
     if bills:
         async with staged(db, "bill", _HEAD, _heads(bills, bill_ids, data_as_of)):
-            await db.execute_query(_MERGE_BILLS)
+            await db.execute_query(_MERGE_BILLS, [repairs])
+
+
+async def _repair(
+    db: BaseDBAsyncClient, fates: Mapping[Change, Sequence[IncomingBill]], known: Known
+) -> None:
+    """Items first: changing them past the gate voids the bill's digest, which is written then."""
+    await forget_items(db, [(known[_key(bill)][0], _version(bill)) for bill in fates[Change.NEWER]])
+    await confirm_paid(
+        db,
+        [
+            (known[_key(bill)][0], bill.row, bill.payer_id, bill.digest)
+            for bill in fates[Change.REPEATED]
+            if bill.digest is not None
+        ],
+    )
 
 
 async def _note_after_payment(
@@ -319,8 +352,10 @@ async def _put_items(
     known: Known,
     bill_ids: Mapping[BillKey, UUID | str],
     data_as_of: datetime,
+    *,
+    anew: Collection[BillKey],
 ) -> None:
-    """The items of every version given, each version once.
+    """The items of every version given, each version once, and those of bills written anew.
 
     A bill that was not known has no items yet: they go straight into the table. Of a known one
     an older version may have come before.
@@ -331,7 +366,7 @@ async def _put_items(
     for (key, version), row in versions.items():
         if key not in known:
             new.append(row)
-        elif known[key][1] != version:
+        elif known[key][1] != version or key in anew:
             more.append(row)
     await copy_rows(db, "bill_item", _ITEM, _items(new, bill_ids, data_as_of))
     if more:

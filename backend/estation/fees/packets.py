@@ -8,6 +8,7 @@ from msgspec import Struct
 from tortoise import Tortoise
 
 from estation.fees.actions import IncomingBill, keep_as_sent, merge_bills
+from estation.fees.repairing import withdraw_bills
 from estation.fees.rules import fault_of
 from estation.identity.api import BadPerson, upsert_persons
 from estation.outside.gate import replicas
@@ -20,7 +21,7 @@ from estation.shared.fields import MAX_FEN
 
 log = structlog.get_logger()
 
-replicas.register(Replica("fee_bill", "bill"))
+replicas.register(Replica("fee_bill", "bill", withdraw=withdraw_bills))
 
 
 def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
@@ -48,7 +49,9 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
             IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], as_sent.digest)
             for bill, as_sent in sent
         ]
-        fates = await merge_bills(db, incoming, data_as_of=arrival.watermark)
+        fates = await merge_bills(
+            db, incoming, data_as_of=arrival.watermark, repairs=arrival.repairs
+        )
         await keep_as_sent(db, sent, vault=vault, data_as_of=arrival.watermark)
         counts = {str(fate): met for fate, met in fates.items() if met}
         log.info("fee_bills_applied", stream=arrival.stream, seq=arrival.seq, **counts)

@@ -9,8 +9,20 @@ from datetime import datetime
 from msgspec import Struct
 
 from estation.inner.actions import receipts, refunds
+from estation.outside.gate import replicas
 from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import ReceiptRow, RefundRow
+
+replicas.register(
+    Replica("receipt", "fee_receipt", key="source_id || ':' || order_no", version="1"),
+    Replica(
+        "refund",
+        "fee_refund_news",
+        key="source_id || ':' || case refund_no when '' then ':' || order_source_id"
+        " else refund_no end",
+    ),
+)
 
 
 def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
@@ -22,6 +34,8 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             source=source,
             packet_seq=arrival.seq,
             now=now,
+            digests=[sent.digest for sent in arrival.as_sent(rows)],
+            repairs=arrival.repairs,
         )
 
     async def refund(rows: Sequence[Struct], arrival: Arrival) -> None:
@@ -30,6 +44,8 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             source=source,
             packet_seq=arrival.seq,
             now=now,
+            digests=[sent.digest for sent in arrival.as_sent(rows)],
+            repairs=arrival.repairs,
         )
 
     return {"receipt": receipt, "refund": refund}

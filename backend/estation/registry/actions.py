@@ -114,11 +114,12 @@ async def merge_rows(
     *,
     vault: Vault,
     data_as_of: datetime,
+    repairs: bool = False,
 ) -> int:
     """Keep every version, show the newest; how many things changed.
 
     A handful of statements however many rows. Repeats and older versions change nothing that is
-    shown. Joins the caller's transaction.
+    shown, unless the rows repair what is. Joins the caller's transaction.
     """
     await _keep_versions(db, kind, incoming, vault=vault, data_as_of=data_as_of)
     newest = {
@@ -128,7 +129,7 @@ async def merge_rows(
     columns = (*_HEAD, *kind.columns)
     rows = _rows(kind, [newest[key] for key in sorted(newest)], data_as_of)
     async with staged(db, kind.table, columns, rows):
-        changed = await db.execute_query_dict(_merge(kind.table, columns))
+        changed = await db.execute_query_dict(_merge(kind.table, columns, repairs))
     if kind.has_holders:
         held = {row["id"]: newest[row["source"], row["source_id"]].row for row in changed}
         await _put_holders(db, held, vault=vault, now=data_as_of)
@@ -185,8 +186,9 @@ def _rows(
         yield (*_head(row_id, one, data_as_of), *kind.values(one.row))
 
 
-def _merge(table: str, columns: Sequence[str]) -> str:
+def _merge(table: str, columns: Sequence[str], repairs: bool) -> str:
     """The row's id stays what it was when it came first."""
+    is_due = "true" if repairs else "t.version < s.version"
     sets = ", ".join(
         f"{name} = s.{name}" for name in columns if name not in ("id", "source", "source_id")
     )
@@ -194,7 +196,7 @@ def _merge(table: str, columns: Sequence[str]) -> str:
     return f"""
         merge into {table} t using stage_{table} s
             on t.source = s.source and t.source_id = s.source_id
-        when matched and t.version < s.version then update set {sets}
+        when matched and {is_due} then update set {sets}
         when not matched then insert ({", ".join(columns)}) values ({values})
         returning t.id, t.source, t.source_id"""  # noqa: S608 - names of our own
 

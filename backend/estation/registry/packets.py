@@ -57,6 +57,7 @@ def _make_handler(kind: Kind, vault: Vault) -> Handler:
             list(map(Incoming, given, arrival.as_sent(rows))),
             vault=vault,
             data_as_of=arrival.watermark,
+            repairs=arrival.repairs,
         )
         log.info(
             "registry_applied",

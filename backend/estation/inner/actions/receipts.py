@@ -1,5 +1,6 @@
 """Keeping what the other side says was paid, once each, and marking bills paid by it."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,24 +24,37 @@ Key = tuple[str, str, str]
 
 
 async def keep_receipts(
-    receipts: Sequence[ReceiptRow], *, source: str, packet_seq: int, now: datetime
+    receipts: Sequence[ReceiptRow],
+    *,
+    source: str,
+    packet_seq: int,
+    now: datetime,
+    digests: Sequence[bytes] = (),
+    repairs: bool = False,
 ) -> None:
     """Keep each receipt once and mark the bills paid that it fits; joins the caller's transaction.
 
     A receipt for a withdrawn, revised, already paid or unknown bill, or of another amount, is
     kept with the reason why a person must look; none is ever refused, because the money is
-    real. The same receipt again changes nothing; with other content it is flagged.
+    real. The same receipt again changes nothing; with other content it is flagged, and becomes
+    what was sent when it `repairs` ours. `digests`: of the rows as they came.
     """
     bills = await _lock_bills([row.source_id for row in receipts if row.source == source])
     kept = await _kept([_key(row) for row in receipts])
     new: list[FeeReceipt] = []
-    for row in receipts:
+    for row, digest in itertools.zip_longest(receipts, digests):
         before = kept.get(_key(row))
+        if before is not None and repairs:
+            await FeeReceipt.filter(id=before.id).update(**_content(row), row_digest=digest)
+            continue
         if before is not None:
             await _compare(before, row)
             continue
         bill = bills.get(row.source_id) if row.source == source else None
         made = _judge(row, bill, packet_seq=packet_seq, now=now)
+        made.row_digest = digest
+        if repairs and bill is not None and await _is_the_lost_one(made, bill):
+            made.attention = Attention.NONE.value
         kept[_key(row)] = made
         new.append(made)
     await FeeReceipt.bulk_create(new)
@@ -130,19 +144,38 @@ def _judge(
         source_id=row.source_id,
         order_no=row.order_no,
         bill_id=bill.id if bill else None,
-        bill_no=row.bill_no,
-        bill_version=row.bill_version,
-        channel=row.channel,
-        out_trade_no=row.out_trade_no,
-        channel_trade_no=row.channel_trade_no,
-        transfer_id=row.transfer_id,
-        amount_fen=row.amount_fen,
-        splits=msgspec.to_builtins(row.splits),
-        paid_at=row.paid_at,
+        **_content(row),
         packet_seq=packet_seq,
         received_at=now,
         attention=attention.value,
     )
+
+
+def _content(row: ReceiptRow) -> dict[str, Any]:
+    """What the row says, by column."""
+    return {
+        "bill_no": row.bill_no,
+        "bill_version": row.bill_version,
+        "channel": row.channel,
+        "out_trade_no": row.out_trade_no,
+        "channel_trade_no": row.channel_trade_no,
+        "transfer_id": row.transfer_id,
+        "amount_fen": row.amount_fen,
+        "splits": msgspec.to_builtins(row.splits),
+        "paid_at": row.paid_at,
+    }
+
+
+async def _is_the_lost_one(receipt: FeeReceipt, bill: _LockedBill) -> bool:
+    """Whether the bill was paid by this very receipt, which is here no more."""
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select exists (
+             select from fee_bill b where b.id = $1 and b.paid_version = $2 and b.paid_at = $3
+               and not exists (select from fee_receipt r where r.bill_id = b.id
+                               and r.bill_version = $2 and r.attention = '')) as found""",
+        [bill.id, receipt.bill_version, receipt.paid_at],
+    )
+    return bool(found[0]["found"])
 
 
 async def _compare(before: FeeReceipt, row: ReceiptRow) -> None:

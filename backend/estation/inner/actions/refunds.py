@@ -1,5 +1,6 @@
 """Ordering a payment back: asked by a clerk, approved by another officer, followed online."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -191,10 +192,17 @@ def _check_amount(amount_fen: int, shares: Sequence[Share], there: Refundable) -
 
 
 async def keep_refunds(
-    rows: Sequence[RefundRow], *, source: str, packet_seq: int, now: datetime
+    rows: Sequence[RefundRow],
+    *,
+    source: str,
+    packet_seq: int,
+    now: datetime,
+    digests: Sequence[bytes] = (),
+    repairs: bool = False,
 ) -> None:
     """Keep the newest word on each refund, move our orders and bills by it; joins the caller's
     transaction. Older words change nothing; what contradicts or fits nothing is kept and shown.
+    What `repairs` ours replaces it. `digests`: of the rows as they came.
     """
     bill_nos = sorted({row.source_id for row in rows if row.source == source})
     found = await Tortoise.get_connection("default").execute_query_dict(
@@ -203,35 +211,45 @@ async def keep_refunds(
     bills = {
         bill.bill_no: bill for bill in await FeeBill.filter(id__in=[row["id"] for row in found])
     }
-    for row in rows:
+    for row, digest in itertools.zip_longest(rows, digests):
         bill = bills.get(row.source_id) if row.source == source else None
-        if await _keep(row, bill, packet_seq=packet_seq, now=now):
+        word = _Word(row, digest, packet_seq, repairs)
+        if await _keep(word, bill, now=now):
             await _follow_order(row, now)
             if bill is not None:
                 await _follow_bill(bill, row.order_no, now)
 
 
-async def _keep(row: RefundRow, bill: FeeBill | None, *, packet_seq: int, now: datetime) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A row as it came."""
+
+    row: RefundRow
+    digest: bytes | None
+    packet_seq: int
+    repairs: bool
+
+
+async def _keep(word: _Word, bill: FeeBill | None, *, now: datetime) -> bool:
     """False when this word was heard, or a newer one."""
+    row = word.row
     before = await RefundNews.get_or_none(
         source=row.source,
         source_id=row.source_id,
         refund_no=row.refund_no,
         order_source_id=row.order_source_id,
     )
-    if before is not None and row.version <= before.version:
+    if before is not None and row.version <= before.version and not word.repairs:
         if row.version == before.version and not _same(before, row):
             log.error("refund_contradicted", refund_no=row.refund_no)
             before.attention = RefundAttention.CONTRADICTED.value
             await before.save(update_fields=["attention"])
         return False
-    said = _said(row)
+    said = {**_said(row), "packet_seq": word.packet_seq, "row_digest": word.digest}
     attention = await _attention(row, bill)
     if before is not None:
         kept = before.attention or attention
-        await RefundNews.filter(id=before.id).update(
-            **said, attention=kept, packet_seq=packet_seq, received_at=now
-        )
+        await RefundNews.filter(id=before.id).update(**said, attention=kept, received_at=now)
     else:
         await RefundNews(
             id=ids.row_id(now),
@@ -240,7 +258,6 @@ async def _keep(row: RefundRow, bill: FeeBill | None, *, packet_seq: int, now: d
             refund_no=row.refund_no,
             order_source_id=row.order_source_id,
             bill_id=bill.id if bill else None,
-            packet_seq=packet_seq,
             received_at=now,
             attention=attention,
             **said,
