@@ -14,9 +14,10 @@ from tortoise import Tortoise
 
 from estation import settings as settings_module
 from estation.inner import database as inner_database
-from estation.outside.gate import keys, overview, peering, peers, receiving
+from estation.outside.gate import keys, overview, peering, peers, receiving, snapshots, upkeep
 from estation.outside.gate.peering import Deed, NewPeer
 from estation.outside.gate.peers import OURS, Peer
+from estation.outside.gate.snapshots import Why
 from estation.settings import Gate, InnerSettings, Settings
 from estation.shared.clock import BEIJING, system_clock
 from estation.shared.errors import Refused
@@ -47,6 +48,8 @@ def add_to(gate: typer.Typer) -> None:
     gate.command("remove-destination")(remove_destination)
     gate.command("release")(release)
     gate.command("resume")(resume)
+    gate.command("snapshot")(send_snapshot)
+    gate.command("prove")(prove)
 
 
 def show_status(side: Side = "online", as_json: AsJson = False) -> None:
@@ -56,8 +59,9 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
         console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
         return
     table = Table(
-        "stream", "direction", "position", "watermark", "lag", "rows/min", "state", "reason"
-    )
+        "stream", "direction", "position", "watermark", "lag", "rows/min", "state", "reason",
+        "last proof", "next snapshot", "last jump",
+    )  # fmt: skip
     for stream in seen.streams:
         shown = overview.as_dict(stream)
         lag = shown["lag_seconds"]
@@ -70,6 +74,9 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
             str(shown["rows_per_minute"]),
             shown["state"],
             shown["reason"] or "—",
+            _proof(shown),
+            shown["next_snapshot_at"] or "—",
+            shown["last_jump_at"] or "—",
         )
     console.print(table)
     for peer in seen.peers:
@@ -77,6 +84,32 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
             console.print(f"{peer.name}: {peer.state} {peer.trouble}")
     for file in seen.refused:
         console.print(f"隔离 {file.stream} #{file.seq or '—'} {file.reason}: {file.detail}")
+
+
+def _proof(shown: dict[str, Any]) -> str:
+    found = {True: "一致", False: "不一致", None: ""}[shown["last_proof_equal"]]
+    return f"{shown['last_proof_at']} {found}".strip() if shown["last_proof_at"] else "—"
+
+
+def send_snapshot(side: Side = "online", peer: Peers = "") -> None:
+    """Send everything once more: a receiver that lost packets for good goes on behind it."""
+
+    async def plan() -> bool:
+        stream = (await _peer_or_first(side, peer)).stream_out
+        return await snapshots.plan(stream, Why.asked, now=system_clock())
+
+    planned = _on(side, plan)
+    console.print("全量快照将随后续数据包发出。" if planned else "已有一份快照正在发出。")
+
+
+def prove(side: Side = "online", peer: Peers = "") -> None:
+    """Send what the other side must hold, so that it compares; see `gate status` there."""
+
+    async def plan() -> None:
+        await upkeep.prove((await _peer_or_first(side, peer)).stream_out)
+
+    _on(side, plan)
+    console.print("一致性证明将随后续数据包发出。")
 
 
 def show_sources(side: Side = "online", as_json: AsJson = False) -> None:

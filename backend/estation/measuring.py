@@ -8,6 +8,7 @@ from prometheus_client.registry import REGISTRY
 
 from estation.ledger import metrics as ledger_metrics
 from estation.outside.gate import metrics as gate_metrics
+from estation.outside.gate import trust_metrics
 from estation.payments.signals import SIGNALS, read_signals
 
 log = structlog.get_logger()
@@ -28,17 +29,18 @@ async def facts(*, now: datetime, with_books: bool = False) -> bytes:
     if with_books:
         registry.register(ledger_metrics.BLOCKS)
         registry.register(ledger_metrics.UNSEALED_AGE)
-        for of_gate in gate_metrics.ALL:
+        for of_gate in (*gate_metrics.ALL, *trust_metrics.ALL):
             registry.register(of_gate)
     is_up = Gauge(DATABASE_UP, "1 when the database answers", registry=registry)
     try:
         await ledger_metrics.refresh(now)
         await gate_metrics.refresh(now)
+        await trust_metrics.refresh()
         for reading in await read_signals(now=now):
             signal = reading.signal
-            gauge = Gauge(signal.name, signal.help, signal.labels, registry=registry)
+            told = Gauge(signal.name, signal.help, signal.labels, registry=registry)
             for labels, value in reading.values:
-                (gauge.labels(*labels) if labels else gauge).set(value)
+                (told.labels(*labels) if labels else told).set(value)
         is_up.set(1)
     except Exception as failure:
         # Whatever keeps the facts away, an alarm must come of it and not a broken page.

@@ -175,6 +175,11 @@ class Gate(Strict):
     pack_max_age_seconds: float = 1.0
     regions: list[str] = []  # beginnings of GB/T 2260 codes the peer may write; none: any
     late_after_seconds: int = 600  # so old a copy is said to be late
+    snapshot_hours: float = 24
+    prove_minutes: float = 60
+    max_unconfirmed_packets: int = 20_000  # sealed and not known to have arrived; then rows wait
+    max_unconfirmed_mb: int = 4096
+    disk_reserve_mb: int = 256  # left free on the gate folder's disk
 
 
 class _FromToml(BaseSettings):

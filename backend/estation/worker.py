@@ -18,8 +18,10 @@ from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
-from estation.outside.gate import peering, peers, rounds, rows, sending
+from estation.outside.gate import bounds as limits
+from estation.outside.gate import peering, peers, rounds, rows, sending, upkeep
 from estation.outside.gate.errors import PeerUnknown
+from estation.outside.gate.events import Finding
 from estation.outside.gate.peers import Peer
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
@@ -103,6 +105,7 @@ def jobs(services: Services) -> list[Job]:
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
         Job("gate_out", 0.3, gate.pack, gate.finish),
         Job("gate_in", 0.3, gate.receive, gate.finish),
+        Job("gate_upkeep", 2, gate.look_after, gate.finish),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
         Job("refunds", 1, lambda now: payment_jobs.send_refunds(services, now=now)),
@@ -208,6 +211,10 @@ async def _keep_first_peer(services: Services, now: datetime) -> None:
 def _gate(services: Services) -> rounds.Rounds:
     """This side's end of the gate: packing what waits, applying what came, for every source."""
     settings = services.settings
+    bounds = limits.from_settings(settings.gate)
+    schedule = upkeep.schedule_of(
+        snapshot_hours=settings.gate.snapshot_hours, prove_minutes=settings.gate.prove_minutes
+    )
     handlers = {
         **registry_packets.make_handlers(services.vault),
         "case": case_packets.make_handler(services.vault),
@@ -220,12 +227,46 @@ def _gate(services: Services) -> rounds.Rounds:
 
     async def pack(peer: Peer, now: datetime) -> None:
         await rounds.pack_for(
-            peer, secret=settings.secret, max_rows=settings.gate.pack_max_rows, now=now
+            peer,
+            secret=settings.secret,
+            max_rows=settings.gate.pack_max_rows,
+            now=now,
+            bounds=bounds,
         )
 
     async def receive(peer: Peer, now: datetime) -> None:
-        await rounds.receive_from(peer, handlers=handlers, now=now)
+        await rounds.receive_from(
+            peer, handlers=handlers, now=now, alarm=_open_gate_incident, bounds=bounds
+        )
+
+    async def look_after(peer: Peer, now: datetime) -> None:
+        await rounds.look_after(peer, schedule=schedule, bounds=bounds, now=now)
 
     return rounds.Rounds(
-        prepare=lambda now: _keep_first_peer(services, now), pack=pack, receive=receive
+        prepare=lambda now: _keep_first_peer(services, now),
+        pack=pack,
+        receive=receive,
+        look_after=look_after,
+    )
+
+
+async def _open_gate_incident(finding: Finding, now: datetime) -> None:
+    """A copy that was not what its source sent: somebody changed it, or something was lost."""
+    await open_incident(
+        kind=f"gate_{finding.kind}",
+        channel="",
+        account_id="",
+        out_trade_no="",
+        distinction=finding.distinction,
+        evidence={
+            "stream": finding.stream,
+            "seq": finding.seq,
+            "topic": finding.topic,
+            "source": finding.source,
+            "rows": finding.count,
+            "keys": finding.named,
+            **finding.detail,
+        },
+        owner="operator",
+        now=now,
     )

@@ -13,7 +13,8 @@ import structlog
 from tortoise import Tortoise
 
 from estation.inner import database, packets
-from estation.outside.gate import peering, peers, rounds
+from estation.outside.gate import bounds as limits
+from estation.outside.gate import peering, peers, rounds, upkeep
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
@@ -23,6 +24,7 @@ from estation.shared.looping import repeat, stop_on_signals
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.3
+UPKEEP_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class GateSide:
 
     def __init__(self, settings: InnerSettings) -> None:
         self._settings = settings
+        self._bounds = limits.from_settings(settings.gate)
 
     async def prepare(self, now: datetime) -> None:
         """The peer is in the table. What comes from it concerns this centre's own rows only."""
@@ -55,6 +58,7 @@ class GateSide:
             peer,
             secret=self._settings.secret,
             max_rows=self._settings.gate.pack_max_rows,
+            bounds=self._bounds,
             now=now,
         )
 
@@ -63,8 +67,17 @@ class GateSide:
         return await rounds.receive_from(
             peer,
             handlers=packets.make_handlers(source=self._settings.source, now=now),
+            bounds=self._bounds,
             now=now,
         )
+
+    async def look_after(self, peer: Peer, now: datetime) -> list[int]:
+        """Lost packets again, proofs and snapshots by the clock."""
+        gate = self._settings.gate
+        schedule = upkeep.schedule_of(
+            snapshot_hours=gate.snapshot_hours, prove_minutes=gate.prove_minutes
+        )
+        return await rounds.look_after(peer, schedule=schedule, bounds=self._bounds, now=now)
 
 
 async def run_once(settings: InnerSettings, now: datetime) -> Round:
@@ -83,7 +96,9 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
     stopping = stop_on_signals()
     rounds.use_enough_threads()
     side = GateSide(settings)
-    turns = rounds.Rounds(prepare=side.prepare, pack=side.pack, receive=side.receive)
+    turns = rounds.Rounds(
+        prepare=side.prepare, pack=side.pack, receive=side.receive, look_after=side.look_after
+    )
     await Tortoise.init(
         config=database.database(settings.database_url), _enable_global_fallback=True
     )
@@ -91,8 +106,12 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
         log.info("inner_worker_started")
         await asyncio.gather(
             *(
-                repeat(name, run, every_seconds=POLL_SECONDS, clock=clock, stopping=stopping)
-                for name, run in (("gate_in", turns.receive), ("gate_out", turns.pack))
+                repeat(name, run, every_seconds=seconds, clock=clock, stopping=stopping)
+                for name, seconds, run in (
+                    ("gate_in", POLL_SECONDS, turns.receive),
+                    ("gate_out", POLL_SECONDS, turns.pack),
+                    ("gate_upkeep", UPKEEP_SECONDS, turns.look_after),
+                )
             )
         )
         with contextlib.suppress(rounds.TurnsFailed):  # it was logged when it happened
