@@ -208,5 +208,6 @@ def _words(request: Request[Any, Any], known: int, status: int) -> HTTPResponse:
             title="页面不存在" if status == 404 else "暂时无法办理",
             message=message,
             code=code,
+            wait_seconds=None,
         )
     return json_reply({"code": code, "message": message, "details": {}}, status=status)

@@ -1,7 +1,8 @@
 """Who may ask how often and how much: one table for every route of the online program.
 
-A citizen has fingers and a program of theirs may ask each second; an address may be a whole hall's
-Wi-Fi or a mobile operator's exit. The first bound is for one person, the second for a flood.
+A citizen has fingers and a program of theirs may ask each second; an address may be a family, a
+whole hall's Wi-Fi or the mobile operator's exit that all of WeChat comes through. The first bound
+is for one person, the second for a flood. Whoever is not logged in has the second only.
 """
 
 from collections.abc import Mapping
@@ -34,7 +35,14 @@ ALLOWANCES: Final[Mapping[str, Allowance]] = {
     "verify": Allowance(viewer=30, address=300),  # nobody checks more papers in a minute
     "login": Allowance(viewer=60, address=600),  # beside identity's own counts of guesses
     "preference": Allowance(viewer=60, address=600),
+    "home": Allowance(viewer=120, address=3000),  # also the way back from every refusal
+    "page": Allowance(viewer=120, address=3000),  # two a second is faster than anybody reads
+    "heads": Allowance(viewer=60, address=300),  # new once a day; programs fetch them
     "staff": Allowance(viewer=120, address=1200),
+    "desk": Allowance(viewer=240, address=2400),  # an officer turns pages all day
+    "download": Allowance(viewer=60, address=300),  # each makes a file of thousands of rows
+    "machine": Allowance(viewer=120, address=120),  # a scrape or a client's build, not a person
+    "unknown": Allowance(viewer=120, address=600),  # addresses we do not have
 }
 
 GROUPS: Final[Mapping[tuple[str, str], str]] = {
@@ -60,6 +68,19 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/receipts/<order_id:uuid>"): "receipt",
     ("GET", "/receipts/<order_id:uuid>/<file_name:str>"): "receipt",
     ("GET", "/verify"): "verify",
+    ("GET", "/"): "home",
+    ("GET", "/fees"): "page",
+    ("GET", "/fees/history"): "page",
+    ("GET", "/fees/<bill_id:uuid>"): "page",
+    ("GET", "/fees/<bill_id:uuid>/code"): "page",
+    ("GET", "/cases"): "page",
+    ("GET", "/cases/<case_id:uuid>"): "page",
+    ("GET", "/login"): "page",
+    ("GET", "/login/person"): "page",
+    ("GET", "/staff/login"): "page",
+    ("GET", "/ledger/heads"): "heads",
+    ("GET", "/metrics"): "machine",
+    ("GET", "/openapi.json"): "machine",
     ("POST", "/api/login"): "login",
     ("POST", "/api/login/code"): "login",
     ("POST", "/api/login/person"): "login",
@@ -84,15 +105,31 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/staff/refunds/new"): "staff",
     ("POST", "/staff/refunds/<request_id:uuid>/approve"): "staff",
     ("POST", "/staff/refunds/<request_id:uuid>/reject"): "staff",
-    ("GET", "/staff/incidents.csv"): "staff",
     ("POST", "/staff/reconciliation"): "staff",
     ("POST", "/staff/splits"): "staff",
+    ("GET", "/staff"): "desk",
+    ("GET", "/staff/gate"): "desk",
+    ("GET", "/staff/incidents"): "desk",
+    ("GET", "/staff/incidents/<incident_id:uuid>"): "desk",
+    ("GET", "/staff/reconciliation"): "desk",
+    ("GET", "/staff/reconciliation/<day:ymd>"): "desk",
+    ("GET", "/staff/refunds"): "desk",
+    ("GET", "/staff/refunds/new"): "desk",
+    ("GET", "/staff/refunds/<request_id:uuid>"): "desk",
+    ("GET", "/staff/splits"): "desk",
+    ("GET", "/staff/incidents.csv"): "download",
+    ("GET", "/staff/reconciliation/<day:ymd>/bills/<file_id:uuid>"): "download",
+    ("GET", "/staff/reconciliation/<day:ymd>/differences.csv"): "download",
+    ("GET", "/staff/splits/<file_name:str>"): "download",
 }
 """Method and address of a route -> its group in ALLOWANCES."""
 
 WITHOUT_LIMIT: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/logout"): "leaving must always work, and costs one delete by key",
     ("POST", "/staff/logout"): "leaving must always work, and costs one delete by key",
+    ("GET", "/healthz"): "the balancer must never hear no from a sound program; one `select 1`",
+    ("GET", "/static/<__file_uri__:path>"): "files of the build, which browsers keep for ever",
+    ("HEAD", "/static/<__file_uri__:path>"): "files of the build, which browsers keep for ever",
     ("POST", "/notices/wechat-pay/<account:str>"): "FloodBound bounds what is not believed",
     ("POST", "/notices/wechat-combine/<account:str>"): "FloodBound bounds what is not believed",
     ("POST", "/notices/alipay/<account:str>"): "FloodBound bounds what is not believed",
@@ -134,9 +171,9 @@ async def limit_viewer(request: OnlineRequest) -> None:
 
 
 def group_of(request: OnlineRequest) -> str | None:
-    """The route's group; None for a page anybody may open as often as the machine bears."""
+    """The route's group; None for the few of WITHOUT_LIMIT."""
     if request.route is None:
-        return None
+        return "unknown"
     return GROUPS.get((request.method, "/" + request.route.path.strip("/")))
 
 

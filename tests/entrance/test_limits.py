@@ -124,7 +124,52 @@ async def test_every_route_of_the_table_is_bounded(
 def _example(part: str) -> str:
     if not part.startswith("<"):
         return part
+    if part.endswith(":ymd>"):
+        return "2026-05-06"
     return str(uuid4()) if part.endswith(":uuid>") else "x.pdf"
+
+
+@pytest.mark.parametrize("path", ["/", "/fees", "/ledger/heads", "/cases", "/no/such/page"])
+async def test_who_turns_pages_too_fast_reads_when_to_come_back(
+    online: Online, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for group in ALLOWANCES:
+        monkeypatch.setitem(ALLOWANCES, group, Allowance(viewer=1000, address=3))  # type: ignore[index]
+
+    answers = [await ask(online, "GET", path, headers=PAGE) for _ in range(4)]
+    neighbour = await ask(online, "GET", path, address="10.0.0.2", headers=PAGE)
+    online.now[0] += timedelta(seconds=int(answers[3][1]))
+    later = await ask(online, "GET", path, headers=PAGE)
+
+    status, retry_after, page = answers[3]
+    assert 429 not in [one[0] for one in answers[:3]]
+    assert status == 429
+    assert page.startswith("<!doctype html>")
+    assert f"大约 {retry_after} 秒后可以再试" in page
+    assert neighbour[0] == later[0] == answers[0][0]
+
+
+async def test_one_person_is_bounded_on_pages_and_the_family_behind_the_same_router_is_not(
+    online: Online,
+) -> None:
+    _, token = await online.log_in()
+    _, other = await online.log_in(BO)
+    many = ALLOWANCES["page"].viewer
+
+    mine = [(await ask(online, "GET", "/fees/history", token))[0] for _ in range(many)]
+    refused = await ask(online, "GET", "/fees", token, headers=PAGE)
+    home = await ask(online, "GET", "/", token, headers=PAGE)
+    family = await ask(online, "GET", "/fees", other, headers=PAGE)
+
+    assert set(mine) == {200}
+    assert refused[0] == 429
+    assert (home[0], family[0]) == (200, 200)
+
+
+async def test_the_balancer_is_never_told_to_wait(online: Online) -> None:
+    statuses = {(await ask(online, "GET", "/healthz"))[0] for _ in range(200)}
+
+    assert statuses == {200}
 
 
 async def test_redis_killed_midway_fails_nobody_and_bounds_still(

@@ -29,6 +29,7 @@ def _plain(value: Any) -> str:
 
 async def render_refusal(request: Request[Any, Any], refusal: Refused) -> HTTPResponse:
     """The stable code and the citizen's sentence, in the form the asker reads."""
+    seconds = refusal.details.get("retry_after_seconds")
     if wants_page(request):
         response = render(
             request,
@@ -37,12 +38,13 @@ async def render_refusal(request: Request[Any, Any], refusal: Refused) -> HTTPRe
             title="暂时无法办理",
             message=refusal.message,
             code=refusal.code,
+            wait_seconds=seconds,
         )
     else:
         response = json_reply(
             {"code": refusal.code, "message": refusal.message, "details": refusal.details},
             status=refusal.http_status,
         )
-    if (seconds := refusal.details.get("retry_after_seconds")) is not None:
+    if seconds is not None:
         response.headers["retry-after"] = str(seconds)
     return response
