@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from estation.payments.staff_queries import arrival_of
 from estation.payments.staff_words import TRANSFER_WORDS, incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
-from estation.shared.clock import system_clock
+from estation.shared.clock import BEIJING, system_clock
 from estation.shared.errors import Refused
 from estation.shared.money import display_yuan
 from estation.shared.transactions import in_transaction
@@ -188,7 +189,7 @@ def _asked(ask: Callable[[Services], Awaitable[asking.AskedAgain]]) -> None:
 
 
 @incident_commands.command("list")
-def show_incidents() -> None:
+def show_incidents(as_json: AsJson = False) -> None:
     """The open ones, most urgent first."""
 
     async def read() -> list[dict[str, Any]]:
@@ -205,7 +206,11 @@ def show_incidents() -> None:
             for one in await list_incidents(state=IncidentState.OPEN, limit=50)
         ]
 
-    _print_table(_on_database(read))
+    rows = _on_database(read)
+    if as_json:
+        _print_json([{**row, "due": row["due"].isoformat()} for row in rows])
+    else:
+        _print_table(rows)
 
 
 @incident_commands.command("adopt")
@@ -312,7 +317,15 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     if not rows:
         console.print("没有。")
         return
-    table = Table(*rows[0])
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")  # a number cut short helps nobody
     for row in rows:
-        table.add_row(*("—" if value in (None, "") else str(value) for value in row.values()))
+        table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(BEIJING).strftime("%m-%d %H:%M")
+    return "—" if value in (None, "") else str(value)
