@@ -189,13 +189,18 @@ async def _render_http_error(request: Request[Any, Any], error: SanicException) 
 
 async def _render_lost_database(request: Request[Any, Any], error: Exception) -> HTTPResponse:
     """The database is away or restarting: nothing was done, and trying again is right."""
-    log.error("database_unreachable", path=request.path, error=type(error).__name__)
+    log.error("database_unreachable", route=_route(request), error=type(error).__name__)
     return _words(request, 503, 503)
 
 
 async def _render_surprise(request: Request[Any, Any], error: Exception) -> HTTPResponse:
-    log.error("request_failed", path=request.path, method=request.method, exc_info=error)
+    log.error("request_failed", route=_route(request), method=request.method, exc_info=error)
     return _words(request, 500, 500)
+
+
+def _route(request: Request[Any, Any]) -> str:
+    """For the log: never the address itself, in which a code may be somebody's right to pay."""
+    return f"/{request.route.path}" if request.route else ""
 
 
 def _words(request: Request[Any, Any], known: int, status: int) -> HTTPResponse:

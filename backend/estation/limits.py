@@ -68,6 +68,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/receipts/<order_id:uuid>"): "receipt",
     ("GET", "/receipts/<order_id:uuid>/<file_name:str>"): "receipt",
     ("GET", "/verify"): "verify",
+    ("POST", "/verify"): "verify",
     ("GET", "/"): "home",
     ("GET", "/fees"): "page",
     ("GET", "/fees/history"): "page",

@@ -3,9 +3,11 @@ import "htmx.org";
 
 import { followDeadlines } from "./countdown";
 import { offerWechatPay } from "./jsapi";
+import { checkScannedReceipt } from "./verify";
 
 followDeadlines();
 offerWechatPay();
+checkScannedReceipt();
 
 // iOS WeChat brings pages back from its memory: a pay page must show the present state.
 window.addEventListener("pageshow", (event) => {

@@ -609,7 +609,7 @@ def receipt_page(
                     ],
                 ),
                 qr_svg(
-                    f"https://e.jiangcheng.gov.cn/verify?no={split.receipt_no}&code={RECEIPT_CODE}",
+                    f"https://e.jiangcheng.gov.cn/verify#no={split.receipt_no}&code={RECEIPT_CODE}",
                     "核对凭据的二维码",
                 ),
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from estation.inner.personas import BUYER
 from estation.local import LocalPostgres, LocalValkey
@@ -154,6 +154,30 @@ def test_the_page_learns_by_itself_that_it_was_paid(
     side.pay(side.newest_code())
 
     telephone.get_by_role("heading", name="缴费成功").wait_for(timeout=15_000)
+
+    telephone.get_by_role("link", name="查看缴费凭据").click()
+    number, code = RECEIPT.findall(telephone.locator("main").inner_text())[0]
+    _scan_the_receipt(telephone, side, number, code)
+
+
+def _scan_the_receipt(telephone: Page, side: OnlineSide, number: str, code: str) -> None:
+    """Its QR code opens the answer, and no address that was asked for ever held the code."""
+    requests: list[Request] = []
+    telephone.on("request", lambda one: requests.append(one))  # noqa: PLW0108 -- as it must be
+
+    telephone.goto("about:blank")
+    telephone.goto(f"{side.url}/verify#no={number}&code={code}")
+    telephone.get_by_role("heading", name="凭据真实有效").wait_for(timeout=15_000)
+    shown = telephone.url
+    telephone.goto(f"{side.url}/verify?no={number}&code={code}")
+    stripped = telephone.url
+
+    asked = [f"{one.url.partition('#')[0]} {one.all_headers()}" for one in requests]
+    of_old_link = [one for one in asked if f"/verify?no={number}" in one]
+    assert len(asked) > 4
+    assert [one for one in asked if code in one] == of_old_link
+    assert len(of_old_link) == 1, "nor is it named to what the page loads"
+    assert shown == stripped == f"{side.url}/verify"
 
 
 def test_changing_the_wallet_makes_the_old_code_void_and_tells_the_other_tab(

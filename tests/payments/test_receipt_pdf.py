@@ -27,7 +27,7 @@ def paper(payer_name: str = "林晓舟", lines: int = 1, *, refunded_fen: int = 
         lines=[PaperLine("契税", "计税依据 809,523.81 元 × 税率 1%", 809524)] * lines,
         refunded_fen=refunded_fen,
         code="7K2M-ZQ0V-9XCB-4T1D",
-        verify_address="https://e.jiangcheng.gov.cn/verify?no=R202605060001&code=7K2M-ZQ0V-9XCB-4T1D",
+        verify_address="https://e.jiangcheng.gov.cn/verify#no=R202605060001&code=7K2M-ZQ0V-9XCB-4T1D",
     )
 
 

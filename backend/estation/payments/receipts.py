@@ -105,7 +105,7 @@ def _words(paper: Paper) -> dict[str, object]:
         "capitals": paper.capitals,
         "refund": paper.refund_words,
         "code": paper.code,
-        "verify_page": paper.verify_address.partition("?")[0],
+        "verify_page": paper.verify_address.partition("#")[0],
         "qr": qr_svg(paper.verify_address, ""),
     }
 

@@ -57,7 +57,9 @@ def page_headers(nonce: str) -> dict[str, str]:
             "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
         "x-content-type-options": "nosniff",
-        "referrer-policy": "same-origin",
+        # Our addresses may hold a code and are nobody's business, not even of our own proxy's
+        # log; but WeChat's H5 page wants to see which domain sent the payer.
+        "referrer-policy": "strict-origin",
         "cache-control": "no-store",
     }
 

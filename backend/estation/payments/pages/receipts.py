@@ -11,6 +11,7 @@ from estation.identity.api import citizen, citizen_only
 from estation.outside.gate.age import copy_age
 from estation.payments.api import OrderView, SplitView, given_back_of, order_of
 from estation.payments.pages.blueprint import bp
+from estation.payments.pages.verify import verify_address
 from estation.payments.pages.views import WALLETS
 from estation.payments.receipt_codes import receipt_code
 from estation.payments.receipts import Paper, PaperLine, receipt_pdf
@@ -116,7 +117,7 @@ def _paper(
         lines=_lines(split, bill),
         refunded_fen=refunded_fen,
         code=code,
-        verify_address=f"{settings.public_url}/verify?no={split.receipt_no}&code={code}",
+        verify_address=verify_address(settings.public_url, receipt_no=split.receipt_no, code=code),
     )
 
 

@@ -1,7 +1,14 @@
-"""Anybody who is shown a receipt may ask whether it is ours and still holds."""
+"""Anybody who is shown a receipt may ask whether it is ours and still holds.
 
+The code is the receipt's proof: it travels in a form's body, and from the printed QR code in the
+address's fragment, which no browser sends. Receipts printed before carry it in the query; their
+links work, and the page takes it out of the address.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sanic import HTTPResponse
 
@@ -41,10 +48,26 @@ class Verified:
 @bp.get("/verify", name="verify")
 @public
 async def verify(request: OnlineRequest) -> HTTPResponse:
-    """The form, and under it the answer once both fields are there. Unknown numbers and wrong
-    codes get the same answer."""
-    number = request.args.get("no", "").strip().upper()
-    code = request.args.get("code", "").strip()
+    """The form; and the answer for whoever comes by an older receipt's link."""
+    return await _page(request, request.args)
+
+
+@bp.post("/verify", name="verify_form")
+@public
+async def verify_form(request: OnlineRequest) -> HTTPResponse:
+    """The answer, above the form to check another."""
+    return await _page(request, request.form or {})
+
+
+def verify_address(public_url: str, *, receipt_no: str, code: str) -> str:
+    """What a receipt's QR code says: the page, and behind `#` what only the browser reads."""
+    return f"{public_url}/verify#no={receipt_no}&code={code}"
+
+
+async def _page(request: OnlineRequest, given: Mapping[str, Any]) -> HTTPResponse:
+    """Unknown numbers and wrong codes get the same answer."""
+    number = str(given.get("no", "")).strip().upper()
+    code = str(given.get("code", "")).strip()
     is_asked = bool(number or code)
     found = await _verified(request, number, code) if number and code else None
     return render(
