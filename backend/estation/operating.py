@@ -26,6 +26,7 @@ from estation.payments.actions import asking, inbox, incidents, receipts
 from estation.payments.actions.refunds import ask as refund_asking
 from estation.payments.invariant_meanings import meaning_of, runbook_of
 from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
+from estation.payments.models import Incident
 from estation.payments.queries import list_incidents
 from estation.payments.refund_queries import refundable_of
 from estation.payments.rules import IncidentState
@@ -53,6 +54,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for progra
 Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
 
 POSTED_BY_ACTIONS = frozenset(TRANSFER_WORDS)
+
+INCIDENTS_SHOWN = 50
 
 REDRIVE_ROUNDS = 1000
 """Of 64 notices each: an end, whatever keeps failing."""
@@ -190,10 +193,10 @@ def _asked(ask: Callable[[Services], Awaitable[asking.AskedAgain]]) -> None:
 
 @incident_commands.command("list")
 def show_incidents(as_json: AsJson = False) -> None:
-    """The open ones, most urgent first."""
+    """The open ones, most urgent first; at most 50, and how many there are in all."""
 
-    async def read() -> list[dict[str, Any]]:
-        return [
+    async def read() -> tuple[list[dict[str, Any]], int]:
+        open_ones = [
             {
                 "id": str(one.id),
                 "cause": incident_name(one.kind),
@@ -203,14 +206,18 @@ def show_incidents(as_json: AsJson = False) -> None:
                 "number": one.out_trade_no,
                 "due": one.due_at,
             }
-            for one in await list_incidents(state=IncidentState.OPEN, limit=50)
+            for one in await list_incidents(state=IncidentState.OPEN, limit=INCIDENTS_SHOWN)
         ]
+        return open_ones, await Incident.filter(state=IncidentState.OPEN).count()
 
-    rows = _on_database(read)
+    rows, total = _on_database(read)
     if as_json:
-        _print_json([{**row, "due": row["due"].isoformat()} for row in rows])
-    else:
-        _print_table(rows)
+        listed = [{**row, "due": row["due"].isoformat()} for row in rows]
+        _print_json({"open": total, "incidents": listed})
+        return
+    _print_table(rows)
+    if total > len(rows):
+        console.print(f"共 {total} 件，以上是最紧急的 {len(rows)} 件；全部见 /staff/incidents。")
 
 
 @incident_commands.command("adopt")
