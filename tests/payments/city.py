@@ -79,7 +79,9 @@ def make_settings(*, merchants: dict[str, str] | None = None, combining: bool = 
         },
         combining_accounts={"wechat_pay": COMBINING} if own and combining else {},
         wechat_pay=[
-            SimpleNamespace(account_id=account_id, name=f"{account_id[-3:]} 号专户")
+            SimpleNamespace(
+                account_id=account_id, name=f"{account_id[-3:]} 号专户", mini_appid="wx-mini"
+            )
             for account_id in ("wechat_pay:1900000109", *own.values())
         ],
         wechat_combine=[],

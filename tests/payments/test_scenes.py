@@ -9,7 +9,7 @@ from estation.outside.pay_channels import SCENES, Channel, Scene
 from estation.payments import api
 from estation.payments.api import AttemptState, AttemptView, OrderView
 from estation.payments.errors import AnotherAttemptLive, SceneNotOffered
-from tests.payments.city import City, count, later, make_bill
+from tests.payments.city import City, count, later, make_bill, make_settings
 from tests.payments.fakes import NOW, FakeChannel
 
 
@@ -102,6 +102,24 @@ async def test_a_scene_without_its_payer_is_not_offered(
 
     assert await count("pay_attempt") == 0
     assert city.wechat.asked == city.alipay.asked == []
+
+
+@pytest.mark.parametrize("mini_appid", [None, "wx-another-mini"])
+async def test_an_account_that_knows_no_mini_program_of_ours_refuses_its_scene(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch, mini_appid: str | None
+) -> None:
+    order = await city.order(await make_bill(city.person_id))
+    before = await ask(city, order, Scene.NATIVE)
+    settings = make_settings()
+    settings.wechat_pay[0].mini_appid = mini_appid
+    monkeypatch.setattr("tests.payments.city.make_settings", lambda **_: settings)
+
+    with pytest.raises(SceneNotOffered) as refused:
+        await ask(city, order, Scene.MINI_PROGRAM, openid="m", appid="wx-mini")
+
+    assert refused.value.http_status == 422
+    assert await count("pay_attempt") == 1
+    assert (await ask(city, order, Scene.NATIVE)).id == before.id, "its code is not closed"
 
 
 @pytest.mark.parametrize(

@@ -181,8 +181,11 @@ async def _next_step(
         if _first_change(await _bills(order_id)) is not None:
             return _Step.BILLS, None
         live = await PayAttempt.filter(order_id=order_id, state__in=list(LIVE)).first()
+        # Refused before a live attempt of another kind would be closed for nothing.
+        number = ids.trade_number(now)
+        route = await _route(order["id"], number, asked, services.settings)
         if live is None:
-            return _Step.ASK, await _commit_intent(order, asked, services.settings, now)
+            return _Step.ASK, await _commit_intent(order, asked, number, route, now)
     return _step_beside(live, asked, now), live
 
 
@@ -195,15 +198,13 @@ def _step_beside(live: PayAttempt, asked: _Asked, now: datetime) -> _Step:
     return _Step.WAIT if now - live.created_at < IN_FLIGHT else _Step.ASK_AGAIN
 
 
-async def _commit_intent(
-    order: dict[str, Any], asked: _Asked, settings: Settings, now: datetime
-) -> PayAttempt:
-    number = ids.trade_number(now)
+async def _route(order_id: UUID, number: str, asked: _Asked, settings: Settings) -> combining.Route:
+    """The account to pay to. Raises SceneNotOffered when it cannot serve the scene."""
     collecting = settings.collecting_accounts.get(asked.channel)
     if collecting is None:
         raise SceneNotOffered(channel=asked.channel, scene=asked.scene)
     route = combining.route_of(
-        await payee_sums(order["id"]),
+        await payee_sums(order_id),
         scene=asked.scene,
         out_trade_no=number,
         merchants={
@@ -214,6 +215,14 @@ async def _commit_intent(
         collecting=collecting,
         combining=settings.combining_accounts.get(asked.channel),
     )
+    if asked.scene is Scene.MINI_PROGRAM and not _knows_mini_program(route.account_id, settings):
+        raise SceneNotOffered(channel=asked.channel, scene=asked.scene)
+    return route
+
+
+async def _commit_intent(
+    order: dict[str, Any], asked: _Asked, number: str, route: combining.Route, now: datetime
+) -> PayAttempt:
     attempt = PayAttempt(
         id=ids.row_id(now),
         order_id=order["id"],
@@ -231,6 +240,14 @@ async def _commit_intent(
     )
     await attempt.save(force_create=True)
     return attempt
+
+
+def _knows_mini_program(account_id: str, settings: Settings) -> bool:
+    """Whether the city's mini-program is bound to this merchant account at WeChat."""
+    ours = settings.mini_program
+    return ours is not None and any(
+        one.account_id == account_id and one.mini_appid == ours.appid for one in settings.wechat_pay
+    )
 
 
 async def _ask(
