@@ -3,10 +3,11 @@
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 import typer
@@ -17,7 +18,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from estation import app as online_app
-from estation import gate_commands, operating, watchdog
+from estation import gate_commands, operating, settings_check, watchdog
 from estation import settings as settings_module
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
@@ -44,6 +45,8 @@ from estation.shared.money import display_yuan
 from estation.shared.pages import environment
 from estation.simulation.main import simulate
 
+S = TypeVar("S")
+
 console = Console()
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="不动产 e 站")
 serve = typer.Typer(no_args_is_help=True, help="Serve one of the programs over HTTP.")
@@ -66,7 +69,7 @@ Side = Annotated[str, typer.Option(help="online or inner.")]
 @serve.command("online")
 def serve_online() -> None:
     """The citizens' platform (settings: workers, host, port)."""
-    settings = Settings.read()
+    settings = _looked_at(settings_check.online_settings)
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
         lambda: online_app.create_app(name="estation-online", settings=settings),
@@ -79,7 +82,7 @@ def serve_online() -> None:
 @serve.command("inner")
 def serve_inner() -> None:
     """The reference internal platform."""
-    settings = InnerSettings.read()
+    settings = _looked_at(settings_check.inner_settings)
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
         lambda: inner_app.create_app(name="estation-inner", settings=settings, clock=system_clock),
@@ -117,23 +120,44 @@ def worker(
     if once:
         _work_once()
     elif side == "inner":
-        inner = InnerSettings.read()
+        inner = _looked_at(settings_check.inner_settings)
         logs.configure(as_json=inner.log_as_json)
         asyncio.run(inner_worker.work(inner))
     else:
-        online = Settings.read()
+        online = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
         logs.configure(as_json=online.log_as_json)
         asyncio.run(online_worker.work(online))
 
 
 def _work_once() -> None:
     """Exit code 1 when a job failed."""
-    settings = Settings.read()
+    settings = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
     logs.configure(as_json=settings.log_as_json)
     fates = asyncio.run(_with_database("online", online_worker.work_once(settings)))
     for job, fate in fates.items():
         console.print(f"{job}: {fate}")
     raise typer.Exit(0 if set(fates.values()) == {"ok"} else 1)
+
+
+@main.command("check-settings")
+def check_settings(side: Side = "online") -> None:
+    """Look at the settings as a program does before it starts. Exit code 2: something is wrong."""
+    if side == "inner":
+        inner = _looked_at(settings_check.inner_settings)
+        console.print(f"内网设置（{inner.environment}）没有问题。")
+    else:
+        online = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
+        console.print(f"线上设置（{online.environment}）没有问题。")
+
+
+def _looked_at(read: Callable[[], S]) -> S:
+    try:
+        return read()
+    except settings_check.WrongSettings as wrong:
+        # Without a markup: a sentence may hold brackets.
+        sys.stderr.write("设置有问题，程序没有启动：\n")
+        sys.stderr.writelines(f"- {problem}\n" for problem in wrong.problems)
+        raise typer.Exit(2) from None
 
 
 @main.command()

@@ -13,6 +13,7 @@ from typing import Any
 from estation.local import CannotStart, unprivileged_user
 from estation.outside.gate import keys
 from estation.settings import CONFIG, ROOT
+from estation.settings_check import DEMO_MARK
 
 COUNTY, COUNTY_REGION, COUNTY_TITLE = "lj-county", "360121", "临江县不动产登记中心"
 """A second source, with an internal platform of its own (`estation demo --county`)."""
@@ -179,6 +180,7 @@ def make_folders(places: Places) -> None:
     ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
     places.secrets.chmod(0o700)
+    (places.secrets / DEMO_MARK).touch()
 
 
 def make_data_key(places: Places) -> None:
