@@ -30,6 +30,27 @@ def factory():
 
 watchdog.serve(lambda: factory(), host="127.0.0.1", port=int(sys.argv[1]), workers=2)
 """
+SLOW_PROGRAM = """
+import asyncio, os, sys
+from sanic import Sanic
+from sanic.response import empty
+from estation import watchdog
+
+async def answer(request):
+    return empty()
+
+async def slow(app):
+    os.write(1, b"starting\\n")  # whole: two write at once
+    await asyncio.sleep(120)
+
+def factory():
+    app = Sanic("slow", configure_logging=False)
+    app.add_route(answer, "/")
+    app.register_listener(slow, "before_server_start")
+    return app
+
+watchdog.serve(factory, host="127.0.0.1", port=int(sys.argv[1]), workers=2)
+"""
 PATIENCE_SECONDS = 60
 
 
@@ -79,3 +100,25 @@ def test_a_killed_worker_is_replaced_by_the_other_one(port: int) -> None:
     after = _until_two_answer(port, without=first)
     assert len(after) == 2
     assert second in after
+
+
+def test_told_to_stop_while_its_workers_start_it_stops() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number = int(probe.getsockname()[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_PROGRAM, str(number)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert [program.stdout.readline() for _ in "12"] == ["starting\n"] * 2
+            program.send_signal(signal.SIGTERM)
+
+            assert program.wait(timeout=30) == 0
+            with pytest.raises(ProcessLookupError):
+                os.killpg(program.pid, 0)  # nobody of it is left
+        finally:
+            if program.poll() is None:
+                os.killpg(program.pid, signal.SIGKILL)
