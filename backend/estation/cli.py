@@ -305,7 +305,7 @@ def split_export(
                 day=asked,
                 account_id=account_id,
                 by="estation split-export",
-                fees=await reconciliation.channel_fees(asked, account_id),
+                fees=await reconciliation.split_fees(asked, account_id, now=system_clock()),
                 settings=settings,
                 now=system_clock(),
             )
@@ -328,7 +328,7 @@ def split_export(
         return
     for view in views:
         console.print(
-            f"{view.export_no} {view.account_id}：{view.lines} 条，"
+            f"{view.export_no} {view.account_id}：{view.lines} 条（迟到 {view.late_lines} 条），"
             f"付款 ¥ {display_yuan(view.total_fen)}，退款 ¥ {display_yuan(view.refund_fen)}"
         )
     if not views:

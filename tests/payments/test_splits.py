@@ -19,7 +19,13 @@ from estation.ledger.api import (
     refund_in_flight,
 )
 from estation.payments import api
-from estation.payments.api import fee_key, make_split_export, split_file, split_standing
+from estation.payments.api import (
+    fee_key,
+    late_splits,
+    make_split_export,
+    split_file,
+    split_standing,
+)
 from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
 from estation.payments.models import SplitInstruction
 from estation.shared import ids
@@ -56,7 +62,13 @@ async def lines_of(export: api.SplitExportView) -> list[list[str]]:
 
 
 async def post(
-    kind: str, debit: tuple[str, int], credit: tuple[str, int], *, at: Any = NOW, our_no: str = "R1"
+    kind: str,
+    debit: tuple[str, int],
+    credit: tuple[str, int],
+    *,
+    at: Any = NOW,
+    our_no: str = "R1",
+    now: Any = NOW,
 ) -> None:
     transfer = TransferInput(
         id=str(ids.row_id(NOW)),
@@ -69,7 +81,13 @@ async def post(
         occurred_at=at,
         legs=[Leg(debit[0], debit_fen=debit[1]), Leg(credit[0], credit_fen=credit[1])],
     )
-    await post_many([transfer], now=NOW)
+    await post_many([transfer], now=now)
+
+
+async def pay_late(fen: int, *, payee: str = "treasury") -> None:
+    """Of DAY by the channel's clock, applied two days later."""
+    legs = (clearing(ACCOUNT), fen), (payee_payable(payee), fen)
+    await post("payment", *legs, now=later(days=2))
 
 
 async def test_each_payee_gets_a_line_and_the_file_ties_with_the_ledger(
@@ -129,6 +147,92 @@ async def test_no_transfer_is_instructed_twice(database: str, city: City) -> Non
     assert (first.lines, second.lines, second.total_fen) == (2, 1, 7)
     assert await count("split_instruction") == 3
     assert (await split_standing(DAY, ACCOUNT)).open_fen == 0
+
+
+NEXT_DAY = DAY + timedelta(days=1)
+DAY_AFTER = later(days=3)
+
+
+async def test_what_is_applied_after_its_days_file_goes_late_with_the_next(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    first = await make()
+    assert await late_splits(ACCOUNT, now=DAY_AFTER) == []
+    await pay_late(300)
+    await pay_late(7, payee="non_tax")
+
+    waiting = await late_splits(ACCOUNT, now=DAY_AFTER)
+    export = await make(day=NEXT_DAY, now=DAY_AFTER)
+
+    assert [(one.day, one.transfers, one.fen) for one in waiting] == [(DAY, 2, 307)]
+    assert (first.late_lines, export.late_lines, export.lines, export.total_fen) == (0, 2, 2, 307)
+    _, header, *body = await lines_of(export)
+    notes = [row[header.index("备注")] for row in body]
+    assert notes[:2] == ["迟到入账，清算日期 2026-08-03"] * 2
+    assert not any(notes[2:])
+    assert await late_splits(ACCOUNT, now=DAY_AFTER) == []
+    mine, its = [await split_standing(day, ACCOUNT) for day in (DAY, NEXT_DAY)]
+    assert (mine.ledger_fen, mine.open_fen) == (TOTAL + 307, 0)
+    assert (its.ledger_fen, its.instructed_fen) == (0, 0)
+
+
+async def test_a_second_file_of_a_day_holds_what_was_late_for_the_first(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    await make()
+    await pay_late(300)
+
+    second = await make(now=DAY_AFTER)
+
+    assert (second.lines, second.late_lines, second.total_fen) == (1, 1, 300)
+    assert "迟到入账" in (await lines_of(second))[2][-1]
+
+
+async def test_a_late_refund_takes_back_late(database: str, city: City) -> None:
+    await pay(city)
+    await make()
+    in_flight = refund_in_flight(ACCOUNT)
+    legs = (payee_payable("treasury"), 500), (in_flight, 500)
+    await post("refund", *legs, now=later(days=2))
+
+    export = await make(day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (export.refund_fen, export.late_lines) == (500, 1)
+    assert (await split_standing(DAY, ACCOUNT)).open_fen == 0
+
+
+async def test_a_day_without_its_file_waits_for_its_own(database: str, city: City) -> None:
+    await pay(city)
+    await post(
+        "payment",
+        (clearing(ACCOUNT), 9),
+        (payee_payable("treasury"), 9),
+        at=later(days=1),
+        now=later(days=1),
+    )
+
+    export = await make(day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (export.total_fen, export.late_lines) == (9, 0)
+    assert await late_splits(ACCOUNT, now=DAY_AFTER) == []
+    assert (await split_standing(DAY, ACCOUNT)).open_fen == TOTAL
+
+
+async def test_makers_of_two_days_at_once_instruct_late_money_once(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    await make()
+    await pay_late(300)
+
+    answers = await asyncio.gather(
+        *(make(day=day, now=DAY_AFTER) for day in (DAY, NEXT_DAY) * 3), return_exceptions=True
+    )
+
+    assert sum(isinstance(answer, NothingToInstruct) for answer in answers) == 5
+    assert await count("split_instruction") == 3
 
 
 async def test_two_makers_at_once_make_one_file(database: str, city: City) -> None:

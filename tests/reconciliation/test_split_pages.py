@@ -5,8 +5,12 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 
+from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
 from estation.payments.api import fee_key, split_standing
-from estation.reconciliation.api import channel_fees, reconcile_day
+from estation.reconciliation.api import channel_fees, reconcile_day, split_fees
+from estation.shared import ids
+from estation.shared.clock import day_bounds
+from tests.payments.city import rows
 from tests.reconciliation import days
 from tests.reconciliation.conftest import Desk
 from tests.reconciliation.days import ALIPAY, DAY, NOW, WECHAT
@@ -53,6 +57,61 @@ async def test_what_is_instructed_already_is_said_on_the_page(desk: Desk) -> Non
 
     assert status == 409
     assert "没有尚未分账的款项" in desk.text
+
+
+async def test_what_came_after_its_days_file_is_shown_until_the_next_takes_it(desk: Desk) -> None:
+    await days.post(desk.day)
+    await desk.login("clerk")
+    await desk.get("/staff/splits")
+    assert "迟到入账" not in desk.text
+    await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+    late = TransferInput(
+        id=str(ids.row_id(NOW)),
+        idempotency_key="late",
+        kind="payment",
+        region="360101",
+        order_id=None,
+        our_no="LATE",
+        channel_no="LATE-5030",
+        occurred_at=day_bounds(DAY)[0],
+        legs=[
+            Leg(clearing(WECHAT), debit_fen=4_321),
+            Leg(payee_payable("treasury"), credit_fen=4_321),
+        ],
+    )
+    await post_many([late], now=NOW)
+
+    await desk.get("/staff/splits")
+    shown = desk.text
+    before = str(DAY - timedelta(days=1))
+    status = await desk.post("/staff/splits", day=before, account_id=WECHAT)
+
+    assert "迟到入账，待下达" in shown
+    assert "43.21" in shown
+    assert status == 303
+    await desk.get("/staff/splits")
+    assert "迟到入账" not in desk.text
+    assert (await split_standing(DAY, WECHAT)).open_fen == 0
+
+
+async def test_the_fees_of_late_money_go_with_it(desk: Desk) -> None:
+    await days.post(desk.day)
+    lines = desk.day.bill(WECHAT)
+    lines[0] = replace(lines[0], fee_fen_e3=5000)
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW)
+    other = DAY - timedelta(days=5)
+    assert await split_fees(other, WECHAT, now=NOW) == {}
+    await rows(
+        """insert into split_export (id, export_no, day, account_id, lines, total_fen, sha256,
+                                     content, made_by, made_at)
+           values (gen_random_uuid(), 'FZ1', $1, $2, 0, 0, '', '', 'x', '2000-01-01')""",
+        DAY,
+        WECHAT,
+    )
+
+    fees = await split_fees(other, WECHAT, now=NOW)
+
+    assert fees[fee_key(lines[0].trade_no, is_refund=False)] == 5
 
 
 async def test_bad_days_accounts_and_files_are_refused(desk: Desk) -> None:

@@ -91,8 +91,10 @@ from estation.payments.rules import (
     RefundState,
 )
 from estation.payments.split_queries import (
+    LateSplits,
     SplitExportView,
     SplitStanding,
+    late_splits,
     split_exports,
     split_file,
     split_standing,
@@ -116,6 +118,7 @@ __all__ = [
     "IncidentNote",
     "IncidentState",
     "IncidentView",
+    "LateSplits",
     "NothingToInstruct",
     "NoticeView",
     "NumberedReceipt",
@@ -156,6 +159,7 @@ __all__ = [
     "incidents_about",
     "last_ended",
     "last_ending",
+    "late_splits",
     "legal_deeds",
     "list_incidents",
     "list_refunds",

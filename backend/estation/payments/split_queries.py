@@ -1,26 +1,47 @@
 """Files of split instructions and how they tie with the ledger."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from tortoise import Tortoise
 
-from estation.ledger.api import payee_movements
+from estation.ledger.api import PayeeMovement, payee_movements
 from estation.payments.errors import SplitExportNotFound
 from estation.payments.models import SplitExport
+from estation.shared.clock import beijing_day, day_bounds
 
 MOST_EXPORTS = 100
+LATE_DAYS = 92
+"""How far back money is looked for that came after its day's instructions; older days can still
+be asked for by name."""
+
+_LATE = """
+select distinct t.id, (t.occurred_at at time zone 'Asia/Shanghai')::date as day
+from ledger_transfer t
+where t.occurred_at >= $2 and t.occurred_at < $3
+and t.posted_at >= (date_trunc('day', t.occurred_at at time zone 'Asia/Shanghai')
+                    + interval '1 day') at time zone 'Asia/Shanghai'
+and exists (
+    select from split_export x where x.account_id = $1
+    and x.day >= (t.occurred_at at time zone 'Asia/Shanghai')::date
+    and x.made_at <= t.posted_at + interval '10 minutes')
+and not exists (select from split_instruction i where i.transfer_id = t.id)
+"""
+# Ten minutes: a transfer gets its `posted_at` before it is committed, and the maker of a file did
+# not see it until then.
 
 
 @dataclass(frozen=True, slots=True)
 class SplitExportView:
-    """One file, without its content. `total_fen` of the payments, `refund_fen` of the refunds."""
+    """One file, without its content. `total_fen` of the payments, `refund_fen` of the refunds;
+    `late_lines` were applied after their day's file was made."""
 
     export_no: str
     day: date
     account_id: str
     lines: int
+    late_lines: int
     total_fen: int
     refund_fen: int
     fee_fen: int
@@ -42,6 +63,17 @@ class SplitStanding:
     @property
     def open_fen(self) -> int:
         return self.ledger_fen - self.instructed_fen
+
+
+@dataclass(frozen=True, slots=True)
+class LateSplits:
+    """What of a day waits for the next file because it came after the day's own. `fen`: refunds
+    taken off."""
+
+    day: date
+    account_id: str
+    transfers: int
+    fen: int
 
 
 async def split_export(export_no: str) -> SplitExportView:
@@ -67,29 +99,72 @@ async def split_file(export_no: str) -> bytes:
 
 
 async def split_standing(day: date, account_id: str) -> SplitStanding:
-    """Read from the ledger and from the instructions apart, so that the two prove each other."""
+    """What is owed is read from the ledger and what was instructed from the instructions (also
+    those in a later day's file), so that the two prove each other."""
+    start, end = day_bounds(day)
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select coalesce(sum(case when i.is_refund then -i.amount_fen else i.amount_fen end), 0)
                ::bigint as fen
            from split_instruction i join split_export x on x.id = i.export_id
-           where x.day = $1 and x.account_id = $2""",
-        [day, account_id],
+           join ledger_transfer t on t.id = i.transfer_id
+           where t.occurred_at >= $1 and t.occurred_at < $2 and x.account_id = $3""",
+        [start, end, account_id],
     )
     owed = sum(one.fen for one in await payee_movements(day, account_id))
     return SplitStanding(day, account_id, owed, int(rows[0]["fen"]))
+
+
+async def late_movements(account_id: str, *, now: datetime) -> list[PayeeMovement]:
+    """What was posted at a collecting account after the instructions of its day (or of a later
+    one) had been made and is instructed nowhere yet; by day and time. Today's is not late."""
+    today = beijing_day(now)
+    first, _ = day_bounds(today - timedelta(days=LATE_DAYS))
+    end, _ = day_bounds(today)
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        _LATE, [account_id, first, end]
+    )
+    wanted = {row["id"] for row in rows}
+    days = sorted({row["day"] for row in rows})
+    return [
+        one
+        for day in days
+        for one in await payee_movements(day, account_id)
+        if one.transfer_id in wanted
+    ]
+
+
+async def late_splits(account_id: str, *, now: datetime) -> list[LateSplits]:
+    """The same by day, for people."""
+    by_day: dict[date, list[PayeeMovement]] = {}
+    for one in await late_movements(account_id, now=now):
+        by_day.setdefault(beijing_day(one.occurred_at), []).append(one)
+    return [
+        LateSplits(
+            day=day,
+            account_id=account_id,
+            transfers=len({one.transfer_id for one in movements}),
+            fen=sum(one.fen for one in movements),
+        )
+        for day, movements in by_day.items()
+    ]
 
 
 async def _views(tail: str, values: list[Any]) -> list[SplitExportView]:
     """`tail` is one of this module's own constants."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"""select x.export_no, x.day, x.account_id, x.lines, x.total_fen, x.sha256, x.made_by,
-                   x.made_at, s.refund_fen, s.fee_fen
+                   x.made_at, s.refund_fen, s.fee_fen, s.late_lines
             from split_export x cross join lateral (
                 select coalesce(sum(i.amount_fen) filter (where i.is_refund), 0)::bigint
                            as refund_fen,
                        coalesce(sum(case when i.is_refund then -i.fee_fen else i.fee_fen end), 0)
-                           ::bigint as fee_fen
-                from split_instruction i where i.export_id = x.id) s
+                           ::bigint as fee_fen,
+                       count(*) filter (
+                           where (t.occurred_at at time zone 'Asia/Shanghai')::date <> x.day
+                           or exists (select from split_export e where e.account_id = x.account_id
+                                      and e.day = x.day and e.made_at < x.made_at)) as late_lines
+                from split_instruction i join ledger_transfer t on t.id = i.transfer_id
+                where i.export_id = x.id) s
             {tail}""",  # noqa: S608
         values,
     )

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from estation.ledger.api import PayeeMovement
-from estation.shared.clock import BEIJING
+from estation.shared.clock import BEIJING, beijing_day
 from estation.shared.money import share_out, yuan_from_fen
 from estation.shared.sheets import BOM, csv_lines, neutral_cell
 
@@ -26,6 +26,7 @@ HEADER = (
     "渠道流水号",
     "渠道时间",
     "总账凭证",
+    "备注",
 )
 
 
@@ -41,6 +42,7 @@ class Instruction:
     our_no: str
     channel_no: str
     occurred_at: datetime
+    is_late: bool = False  # its day's instructions had been made before it was applied
 
     @property
     def net_fen(self) -> int:
@@ -63,7 +65,7 @@ def fee_key(number: str, *, is_refund: bool) -> str:
 
 
 def instructions_of(
-    movements: Sequence[PayeeMovement], fees: Mapping[str, int]
+    movements: Sequence[PayeeMovement], fees: Mapping[str, int], *, are_late: bool = False
 ) -> list[Instruction]:
     """A line per movement, each transfer's fee shared by largest remainder.
 
@@ -73,7 +75,9 @@ def instructions_of(
     for one in movements:
         by_transfer.setdefault(one.transfer_id, []).append(one)
     return [
-        line for members in by_transfer.values() for line in _lines(members, _fee(members[0], fees))
+        line
+        for members in by_transfer.values()
+        for line in _lines(members, _fee(members[0], fees), are_late)
     ]
 
 
@@ -86,7 +90,7 @@ def _fee(one: PayeeMovement, fees: Mapping[str, int]) -> int:
     return ours or fees.get(fee_key(one.channel_no, is_refund=True), 0)
 
 
-def _lines(members: Sequence[PayeeMovement], fee_fen: int) -> Iterable[Instruction]:
+def _lines(members: Sequence[PayeeMovement], fee_fen: int, are_late: bool) -> Iterable[Instruction]:
     shares = share_out(fee_fen, [abs(one.fen) for one in members])
     for one, share in zip(members, shares, strict=True):
         yield Instruction(
@@ -98,6 +102,7 @@ def _lines(members: Sequence[PayeeMovement], fee_fen: int) -> Iterable[Instructi
             our_no=one.our_no,
             channel_no=one.channel_no,
             occurred_at=one.occurred_at,
+            is_late=are_late,
         )
 
 
@@ -110,7 +115,8 @@ def sheet_of(
     payee_names: Mapping[str, str],
 ) -> Sheet:
     """The file: UTF-8 with BOM, CRLF, yuan with two decimals, refunds below zero; then a total
-    per payee and of all, and how many lines there are, so that a cut file shows."""
+    per payee and of all, and how many lines there are, so that a cut file shows. A late line says
+    whose day's it is."""
     rows: list[Sequence[str]] = [
         ("分账指令", export_no, "清算日期", str(day), "归集账户", neutral_cell(account_id)),
         HEADER,
@@ -137,11 +143,12 @@ def _row(number: int, line: Instruction, payee_names: Mapping[str, str]) -> Sequ
         neutral_cell(line.channel_no),
         line.occurred_at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S"),
         str(line.transfer_id),
+        f"迟到入账，清算日期 {beijing_day(line.occurred_at)}" if line.is_late else "",
     )
 
 
 def _total(label: str, payee: str, name: str, lines: Sequence[Instruction]) -> Sequence[str]:
-    return (label, neutral_cell(payee), neutral_cell(name), "", *_amounts(lines), "", "", "", "")
+    return (label, neutral_cell(payee), neutral_cell(name), "", *_amounts(lines), *[""] * 5)
 
 
 def _amounts(lines: Sequence[Instruction]) -> tuple[str, str, str]:

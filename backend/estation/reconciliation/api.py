@@ -20,6 +20,7 @@ from estation.reconciliation.queries import (
     differences,
     earlier_runs,
     latest_run,
+    split_fees,
 )
 from estation.reconciliation.rules import KINDS, Kind, LegState, Meaning, RunState, Severity
 
@@ -47,6 +48,7 @@ __all__ = [
     "earlier_runs",
     "latest_run",
     "reconcile_day",
+    "split_fees",
 ]
 
 

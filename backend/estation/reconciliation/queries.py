@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
-from estation.payments.api import fee_key
+from estation.payments.api import fee_key, late_splits
 from estation.reconciliation.errors import BillFileNotFound, RunNotFound
 from estation.reconciliation.rules import Kind
 
@@ -212,6 +212,16 @@ async def channel_fees(day: date, account_id: str) -> dict[str, int]:
         ): int(row["fen"])
         for row in rows
     }
+
+
+async def split_fees(day: date, account_id: str, *, now: datetime) -> dict[str, int]:
+    """The fees for a file of split instructions: those of the day, and of the days whose late
+    money goes with it."""
+    days = {day, *(one.day for one in await late_splits(account_id, now=now))}
+    found: dict[str, int] = {}
+    for one in sorted(days):
+        found |= await channel_fees(one, account_id)
+    return found
 
 
 async def hashes(file_ids: Sequence[UUID]) -> list[str]:

@@ -10,9 +10,15 @@ from sanic import Blueprint, HTTPResponse
 from sanic.response import raw, redirect
 
 from estation.identity.api import staff_only
-from estation.payments.api import make_split_export, split_exports, split_file, split_standing
+from estation.payments.api import (
+    late_splits,
+    make_split_export,
+    split_exports,
+    split_file,
+    split_standing,
+)
 from estation.payments.errors import SplitDayNotOver
-from estation.reconciliation.queries import channel_fees
+from estation.reconciliation.queries import split_fees
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput, NotFound, Refused
@@ -48,7 +54,7 @@ async def make(request: OnlineRequest) -> HTTPResponse:
             day=day,
             account_id=account_id,
             by=str(request.ctx.viewer.name),
-            fees=await channel_fees(day, account_id),
+            fees=await split_fees(day, account_id, now=services.clock()),
             settings=services.settings,
             now=services.clock(),
         )
@@ -86,6 +92,11 @@ async def _page(request: OnlineRequest, *, problem: str = "", status: int = 200)
         status=status,
         standings=standings,
         exports=await split_exports(),
+        late=[
+            one
+            for account_id in accounts
+            for one in await late_splits(account_id, now=request.app.ctx.clock())
+        ],
         accounts=_names(settings, accounts),
         yesterday=today - timedelta(days=1),
         problem=problem,

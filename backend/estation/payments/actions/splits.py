@@ -1,4 +1,5 @@
-"""Making a file of split instructions: whatever of a day was not instructed yet, once."""
+"""Making a file of split instructions: whatever of a day was not instructed yet, once; and what
+came after the file of an earlier day was made."""
 
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -14,7 +15,7 @@ from estation.payments.errors import (
     SplitExportNotFound,
 )
 from estation.payments.models import SplitExport
-from estation.payments.split_queries import SplitExportView, split_export
+from estation.payments.split_queries import SplitExportView, late_movements, split_export
 from estation.payments.splitting import Instruction, instructions_of, sheet_of
 from estation.settings import Settings
 from estation.shared import ids
@@ -45,8 +46,9 @@ async def make_split_export(
     """Instruct every transfer of a Beijing day (by the channel's clock) at a collecting account
     that was not instructed before; one transaction, one file.
 
-    May be called again: money that arrived late makes another file, and no transfer is ever in
-    two. `fees` are the channel's by `splitting.fee_key`. Refuses SplitDayNotOver,
+    May be called again, and no transfer is ever in two files. What was applied after the file of
+    its day goes with whichever file is made next, marked late. `fees` are the channel's by
+    `splitting.fee_key`, also of the days of `late_splits`. Refuses SplitDayNotOver,
     NothingToInstruct and SplitExportNotFound (not a collecting account).
     """
     if account_id not in settings.collecting_accounts.values():
@@ -55,11 +57,11 @@ async def make_split_export(
         raise SplitDayNotOver(day=str(day))
     export_no = f"FZ{ids.trade_number(now)}"
     async with in_transaction() as db:
-        # One maker of an account's day at a time: the second sees what the first instructed.
+        # One maker of an account's files at a time: the second sees what the first instructed.
         await db.execute_query(
-            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"split:{account_id}:{day}"]
+            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"split:{account_id}"]
         )
-        lines = await _not_yet_instructed(db, day, account_id, fees)
+        lines = await _not_yet_instructed(db, day, account_id, fees, now)
         if not lines:
             raise NothingToInstruct(day=str(day), account_id=account_id)
         sheet = sheet_of(
@@ -83,20 +85,35 @@ async def make_split_export(
         )
         await export.save(force_create=True)
         await _insert(db, export.id, lines, now)
-    log.info("split_export_made", export_no=export_no, day=str(day), lines=len(lines))
+    late_lines = sum(line.is_late for line in lines)
+    log.info(
+        "split_export_made",
+        export_no=export_no,
+        day=str(day),
+        lines=len(lines),
+        late_lines=late_lines,
+    )
     return await split_export(export_no)
 
 
 async def _not_yet_instructed(
-    db: BaseDBAsyncClient, day: date, account_id: str, fees: Mapping[str, int]
+    db: BaseDBAsyncClient, day: date, account_id: str, fees: Mapping[str, int], now: datetime
 ) -> list[Instruction]:
+    """The day's first, then the late ones of other days."""
     movements = await payee_movements(day, account_id)
+    late = await late_movements(account_id, now=now)
+    has_file = await SplitExport.filter(day=day, account_id=account_id).exists()
     done = await db.execute_query_dict(
         "select distinct transfer_id from split_instruction where transfer_id = any($1::uuid[])",
         [list({one.transfer_id for one in movements})],
     )
     instructed = {row["transfer_id"] for row in done}
-    return instructions_of([one for one in movements if one.transfer_id not in instructed], fees)
+    ours = [one for one in movements if one.transfer_id not in instructed]
+    others = [one for one in late if beijing_day(one.occurred_at) != day]
+    return [
+        *instructions_of(ours, fees, are_late=has_file),
+        *instructions_of(others, fees, are_late=True),
+    ]
 
 
 async def _insert(
