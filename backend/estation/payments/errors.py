@@ -92,10 +92,10 @@ class AttemptNotFound(NotFound):
 
 
 class ReceiptNotKnown(Refused):
-    """The order was paid in several parts: its receipts cannot be told from one payment."""
+    """The books do not hold exactly what one attempt should have brought: a person must look."""
 
     code = "receipt_not_known"
-    message = "这笔订单的收款不止一笔，无法自动补发回执，请人工核对。"
+    message = "这笔订单的入账与付款不能一一对应，无法自动补发回执，请人工核对。"
 
 
 class IncidentNotFound(NotFound):
