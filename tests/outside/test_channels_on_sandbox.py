@@ -13,7 +13,7 @@ from estation.outside.pay_channels import (
     CloseOutcome,
     Scene,
 )
-from estation.shared.clock import beijing_day, system_clock
+from estation.shared.clock import beijing_day
 from tests.outside.city_channels import City, code_of, running_city
 
 pytestmark = pytest.mark.parametrize(
@@ -164,9 +164,11 @@ async def test_the_bill_of_the_day_is_proven_and_has_the_payment(
     city: City, channel: Channel, scene: Scene
 ) -> None:
     our = city.channels[channel]
-    today = beijing_day(system_clock())
     number, code = await city.open(channel, scene)
     await city.sandbox.pay(code, "lin")
+    report = await our.query(number)
+    assert report.paid_at is not None
+    today = beijing_day(report.paid_at)  # the channel's clock alone says which day it is
 
     with pytest.raises(BillNotReady):
         await our.download_bill(today)
@@ -176,7 +178,6 @@ async def test_the_bill_of_the_day_is_proven_and_has_the_payment(
 
     assert bill.is_proven
     (row,) = bill.rows
-    report = await our.query(number)
     assert (row.kind, row.out_trade_no, row.amount_fen) == ("payment", number, 817524)
     assert row.channel_trade_no == report.channel_trade_no
     assert row.fee_fen_e3 == 4905_000

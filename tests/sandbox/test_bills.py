@@ -4,12 +4,11 @@ import gzip
 import hashlib
 import io
 import zipfile
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import aiohttp
 
-from estation.shared.clock import BEIJING
 from tests.sandbox.merchant import AlipayMerchant, Answer, WechatMerchant
 from tests.sandbox.running import RunningSandbox
 
@@ -63,12 +62,14 @@ async def test_a_bill_is_made_the_next_morning(wechat: WechatMerchant) -> None:
 
 
 async def test_control_can_make_todays_bill_ready(wechat: WechatMerchant) -> None:
+    await _at(wechat.sandbox, DAY, "12:00:00")
     await wechat.sandbox.pay(await wechat.prepay("FIRST001"))
-    today = datetime.now(BEIJING).date()
+    before = await _trade_bill(wechat)
 
-    await wechat.sandbox.control("bills", day=str(today))
+    await wechat.sandbox.control("bills", day=str(DAY))
 
-    assert (await _trade_bill(wechat, today)).status == 200
+    assert before.status == 400
+    assert (await _trade_bill(wechat)).status == 200
 
 
 async def test_the_trade_bill_adds_up_to_its_summary(wechat: WechatMerchant) -> None:
