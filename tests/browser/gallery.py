@@ -901,6 +901,13 @@ def create_gallery(more: dict[str, State] | None = None) -> Sanic[Any, Any]:
 
     asked: list[int] = []
     every = {**PAGES, **(more or {})}
+
+    async def linked(request: Request[Any, Any]) -> HTTPResponse:
+        return empty()
+
     app.add_route(show, "/<state:str>")
+    for number, page in enumerate(("", "incidents", "reconciliation", "refunds", "splits", "gate")):
+        # Pages the staff's navigation offers when they are there.
+        app.add_route(linked, f"/staff/{page}".rstrip("/"), name=f"linked_{number}")
     app.add_route(status, "/pay/<order_id:uuid>/status")
     return app

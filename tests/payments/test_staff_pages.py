@@ -3,6 +3,7 @@ a page alone."""
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -101,6 +102,23 @@ async def test_a_route_lets_in_exactly_those_of_the_table(
         status = await office.ask(method, path)
         assert (status != 403) == (who in PERMISSIONS[method, address]), (who, status)
         assert status < 500
+
+
+@pytest.mark.parametrize("who", sorted(ALL))
+async def test_the_navigation_offers_exactly_what_the_officer_may_open(
+    office: Office, who: str
+) -> None:
+    await office.sit_down(who)
+    await office.get("/staff")
+    offered = re.findall(r'<a href="(/staff[^"]*)" data-key="(\d)"', office.text)
+    keys = re.findall(r"<kbd>(\d)</kbd>", office.text)
+
+    may = {address for (method, address), roles in PERMISSIONS.items() if who in roles}
+    linked = {"/staff", *(f"/staff/{one}" for one in ("incidents", "reconciliation", "refunds",
+              "splits", "gate"))}  # fmt: skip
+    assert {address for address, _ in offered} == linked & may
+    assert keys == [key for _, key in offered]
+    assert [await office.get(address) for address, _ in offered] == [200] * len(offered)
 
 
 def test_what_may_be_done_about_an_incident_is_a_table() -> None:

@@ -104,6 +104,7 @@ def staff_only(*roles: str) -> Callable[[Handler[P]], Handler[P]]:
             _require_own_form(request, viewer)
             return await handler(request, *args, **kwargs)
 
+        vars(guarded)["roles"] = frozenset(roles)  # read by the pages' navigation
         return _marked(guarded, "staff")
 
     return guard

@@ -27,7 +27,7 @@ def render(
     request: Request[Any, Any], template: str, *, status: int = 200, **values: Any
 ) -> HTTPResponse:
     """A page. Every template also sees `request_path`, `large_print`, `nonce`, `csrf_token`,
-    `viewer`, `city_name` and `bureau_name`.
+    `viewer`, `may_open`, `city_name` and `bureau_name`.
     """
     nonce = secrets.token_urlsafe(12)
     settings = getattr(request.app.ctx, "settings", None)
@@ -40,12 +40,26 @@ def render(
             nonce=nonce,
             csrf_token=getattr(request.ctx, "csrf_token", ""),
             viewer=getattr(request.ctx, "viewer", None),
+            may_open=functools.partial(may_open, request),
             city_name=getattr(settings, "city_name", ""),
             bureau_name=getattr(settings, "bureau_name", ""),
             **values,
         )
     )
     return html(body, status=status, headers=page_headers(nonce))
+
+
+def may_open(request: Request[Any, Any], address: str) -> bool:
+    """Whether the guard of this page lets the viewer's role in: what the navigation may offer.
+
+    Read from the routes themselves, so that a link and its guard cannot differ.
+    """
+    viewer = getattr(request.ctx, "viewer", None)
+    for route in request.app.router.routes:
+        if "/" + route.path.strip("/") == address and "GET" in route.methods:
+            roles: frozenset[str] = getattr(route.handler, "roles", frozenset())
+            return not roles or getattr(viewer, "role", None) in roles
+    return False
 
 
 def page_headers(nonce: str) -> dict[str, str]:
