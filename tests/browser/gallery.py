@@ -836,7 +836,21 @@ def _pages() -> dict[str, State]:
         "ledger-heads-empty": ("ledger/heads.html", {"heads": [], "keys": [PUBLIC_KEY]}),
         "refusal": (
             "shared/refusal.html",
-            {"title": "暂时无法办理", "message": "没有找到这张账单。", "code": "bill_not_found"},
+            {
+                "title": "暂时无法办理",
+                "message": "没有找到这张账单。",
+                "code": "bill_not_found",
+                "wait_seconds": None,
+            },
+        ),
+        "refusal-too-often": (
+            "shared/refusal.html",
+            {
+                "title": "暂时无法办理",
+                "message": "操作过于频繁，请稍后再试。",
+                "code": "too_many_requests",
+                "wait_seconds": 42,
+            },
         ),
         "trouble": (
             "shared/refusal.html",
@@ -844,6 +858,7 @@ def _pages() -> dict[str, State]:
                 "title": "暂时无法办理",
                 "message": "系统出了点问题，请稍后重试。",
                 "code": "internal_error",
+                "wait_seconds": None,
             },
         ),
     }

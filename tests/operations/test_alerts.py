@@ -421,7 +421,7 @@ FAULTS: dict[str, Fault] = {
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     """Folders, keys and secrets as the demo makes them; nothing listens."""
-    made = Places(tmp_path_factory.mktemp("operations"), 0, 0, 1)
+    made = Places(tmp_path_factory.mktemp("operations"), 1, 1, 1)
     places_module.make_folders(made)
     write_credentials(made.sandbox_data, made.sandbox_url)
     export_secrets(made.sandbox_data, made.secrets)
