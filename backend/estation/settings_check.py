@@ -230,6 +230,11 @@ def _gate(gate: Gate) -> Problems:
     yield from _in_range("gate.pack_max_rows", gate.pack_max_rows, 1, 1_000_000)
     yield from _in_range("gate.pack_max_age_seconds", gate.pack_max_age_seconds, 0.01, 3600)
     yield from _in_range("gate.late_after_seconds", gate.late_after_seconds, 1, 7 * 86400)
+    yield from _in_range("gate.snapshot_hours", gate.snapshot_hours, 0.01, 31 * 24)
+    yield from _in_range("gate.prove_minutes", gate.prove_minutes, 0.1, 7 * 24 * 60)
+    for name in ("max_unconfirmed_packets", "max_unconfirmed_mb"):
+        yield from _in_range(f"gate.{name}", getattr(gate, name), 1, 10_000_000)
+    yield from _in_range("gate.disk_reserve_mb", gate.disk_reserve_mb, 0, 10_000_000)
     if gate.stream_in == gate.stream_out:
         yield "gate.stream_in：与 gate.stream_out 相同，收发应是两条流。"
     for region in gate.regions:

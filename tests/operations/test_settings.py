@@ -216,6 +216,8 @@ def test_an_environment_without_its_file_is_named(
         ([("pack_max_rows = 5000  ", "pack_max_rows = 0  ")],
             "gate.pack_max_rows：0 不在 1 到 1000000 之间。"),
         ([('["3301"]', '["杭州"]')], "gate.regions：杭州 不是行政区划代码的开头。"),
+        ([("snapshot_hours = 24  ", "snapshot_hours = 0  ")],
+            "gate.snapshot_hours：0.0 不在 0.01 到 744 之间。"),
         ([("redis://127.0.0.1:6379/0", "127.0.0.1:6379")],
             "redis_url：应以 redis://、rediss:// 或 unix:// 开头。"),
         ([('gov.cn"    # 市民看到', 'gov.cn/"   # 市民看到')],
