@@ -40,6 +40,30 @@ where b.id = t.id and b.state = 'payable' and b.version = t.version
 returning b.id
 """
 
+_MARK_REFUNDED = """
+update bill b set state = 'refunded' from unnest($1::uuid[], $2::int[]) as t(id, version)
+where b.id = t.id and b.state = 'paid' and b.paid_version = t.version
+returning b.id
+"""
+
+_WITH_NEWS = """
+update bill b set row_digest = null from bill_noted n
+where b.id = any($1::uuid[]) and b.version > b.paid_version
+  and n.bill_id = b.id and n.version = b.version
+returning b.id
+"""
+# A digest that stands while the content changes is taken for a change past the gate and voided;
+# the one that comes with the content is not.
+
+_BRING_BACK = """
+update bill b set region = n.region, bill_no = n.bill_no, case_source_id = n.case_source_id,
+    payer_id = n.payer_id, title = n.title, state = n.state, total_fen = n.total_fen,
+    issued_at = n.issued_at, due_on = n.due_on, data_as_of = n.data_as_of,
+    row_digest = n.row_digest, paid_at = null, paid_version = null
+from bill_noted n
+where b.id = any($1::uuid[]) and n.bill_id = b.id and n.version = b.version
+"""
+
 _KNOWN = """
 select b.id, b.source, b.source_id, b.version
 from bill b join unnest($1::text[], $2::text[]) as t(source, source_id)
@@ -88,13 +112,22 @@ _NOTE_AFTER_PAYMENT = """
 with news as (
     select t.*, b.bill_no, b.total_fen as paid_fen, b.paid_version
     from jsonb_to_recordset($1::jsonb)
-        as t(id uuid, source text, source_id text, version int, state text, total_fen bigint,
-             digest text)
+        as t(id uuid, source text, source_id text, version int, region text, new_bill_no text,
+             case_source_id text, payer_id uuid, title text, state text, total_fen bigint,
+             issued_at timestamptz, due_on date, digest text)
     join bill b on b.source = t.source and b.source_id = t.source_id
 ), seen as (
     update bill b set version = n.version, row_digest = decode(n.digest, 'hex') from news n
     where b.source = n.source and b.source_id = n.source_id
     returning b.id as bill_id, n.id as message_id
+), noted as (
+    insert into bill_noted (id, bill_id, version, region, bill_no, case_source_id, payer_id,
+                            title, state, total_fen, issued_at, due_on, data_as_of, row_digest)
+    select n.id, s.bill_id, n.version, n.region, n.new_bill_no, n.case_source_id, n.payer_id,
+           n.title, n.state, n.total_fen, n.issued_at, n.due_on, $2::timestamptz,
+           decode(n.digest, 'hex')
+    from news n join seen s on s.message_id = n.id
+    on conflict (bill_id, version) do nothing
 )
 insert into outbox_message (id, topic, body, created_at, not_before, tries, last_error)
 select n.id, $3::text,
@@ -104,7 +137,8 @@ select n.id, $3::text,
        $2::timestamptz, $2::timestamptz, 0, ''
 from news n join seen s on s.message_id = n.id
 """
-# The bill notes the version, so that the same news again tells nobody a second time.
+# The bill notes the version, so that the same news again tells nobody a second time. Its head is
+# kept whole beside the bill, whose own columns go on saying what was paid.
 
 CHANGED_AFTER_PAYMENT = "bill_changed_after_payment"
 """Outbox topic: a bill paid here was revised or withdrawn by the centre afterwards."""
@@ -190,14 +224,18 @@ async def mark_paid(marks: Sequence[PaidMark]) -> None:
 async def mark_refunded(bills: Sequence[tuple[UUID, int]]) -> None:
     """Paid -> refunded for locked bills that were paid in exactly these versions.
 
-    A bill that is not paid in that version any more stays as it is: it was issued anew, and
-    what came back belongs to its earlier life.
+    The payment is past: where the centre revised or withdrew the bill since, the newest version
+    noted takes its place at once, payable or withdrawn. A bill that is not paid in that version
+    any more stays as it is: it was issued anew, and what came back belongs to its earlier life.
     """
-    await Tortoise.get_connection("default").execute_query_dict(
-        """update bill b set state = 'refunded' from unnest($1::uuid[], $2::int[]) as t(id, version)
-           where b.id = t.id and b.state = 'paid' and b.paid_version = t.version""",
-        [[bill_id for bill_id, _ in bills], [version for _, version in bills]],
+    db = Tortoise.get_connection("default")
+    done = await db.execute_query_dict(
+        _MARK_REFUNDED, [[bill_id for bill_id, _ in bills], [version for _, version in bills]]
     )
+    changed = await db.execute_query_dict(_WITH_NEWS, [[row["id"] for row in done]]) if done else []
+    if changed:
+        await db.execute_query(_BRING_BACK, [[row["id"] for row in changed]])
+        log.info("refunded_bills_brought_back", bills=len(changed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +265,9 @@ async def merge_bills(
 
     A handful of statements however many bills; how many bills met which fate. Every version's
     items are kept. News about a bill that is paid here changes neither its state nor its
-    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT. With `repairs` an unpaid bill
-    becomes what was sent whatever is here.
+    amount: it becomes an outbox message CHANGED_AFTER_PAYMENT, and is noted until all of the
+    payment was given back (`mark_refunded`). With `repairs` an unpaid bill becomes what was sent
+    whatever is here.
     """
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
     known = await _known(db, list(newest))
@@ -422,7 +461,7 @@ _values = attrgetter(*_ITEM[3:])
 
 
 def _news(bills: Sequence[IncomingBill], now: datetime) -> str:
-    """What a person is told about bills that are paid already, as JSON."""
+    """What came about bills that are paid already, as JSON."""
     return msgspec.json.encode(
         [
             {
@@ -430,8 +469,15 @@ def _news(bills: Sequence[IncomingBill], now: datetime) -> str:
                 "source": bill.row.source,
                 "source_id": bill.row.source_id,
                 "version": bill.row.version,
+                "region": bill.row.region,
+                "new_bill_no": bill.row.bill_no,
+                "case_source_id": bill.row.case_source_id,
+                "payer_id": bill.payer_id,
+                "title": bill.row.title,
                 "state": STATE_OF_ROW[bill.row.state],
                 "total_fen": bill.row.total_fen,
+                "issued_at": bill.row.issued_at,
+                "due_on": bill.row.due_on,
                 "digest": bill.digest.hex() if bill.digest else None,
             }
             for row_id, bill in zip(ids.row_ids(now, len(bills)), bills, strict=True)

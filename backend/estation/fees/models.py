@@ -51,6 +51,35 @@ class BillAsSent(Model):
         unique_together = (("source", "source_id", "version"),)
 
 
+class BillNoted(Model):
+    """The head of a version that came after the bill was paid.
+
+    The newest one is brought back once all that was paid has been given back.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    bill: fields.ForeignKeyRelation[Bill] = fields.ForeignKeyField(
+        "estation.Bill", related_name=False, on_delete=fields.RESTRICT
+    )
+    bill_id: UUID
+    version = fields.IntField()
+    region = fields.CharField(max_length=6)
+    bill_no = fields.CharField(max_length=32)
+    case_source_id = fields.CharField(max_length=64)
+    payer_id = fields.UUIDField()
+    title = fields.CharField(max_length=128)
+    state = fields.CharEnumField(BillState, max_length=16)
+    total_fen = FenField()
+    issued_at: datetime = fields.DatetimeField()
+    due_on: date | None = fields.DateField(null=True)
+    data_as_of: datetime = fields.DatetimeField()
+    row_digest: bytes | None = fields.BinaryField(null=True)
+
+    class Meta:
+        table = "bill_noted"
+        unique_together = (("bill_id", "version"),)
+
+
 class BillItem(Model):
     """One tax or fee of one version of a bill."""
 

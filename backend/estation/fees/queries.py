@@ -121,6 +121,26 @@ async def sources_of(bill_ids: Sequence[UUID]) -> set[str]:
     return {row["source"] for row in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class NotedView:
+    """What the centre wants of a bill that is paid here: once all was given back this is due."""
+
+    state: BillState
+    total_fen: int
+    is_another_payers: bool
+
+
+async def noted_of(bill_id: UUID) -> NotedView | None:
+    """The newest change of a paid bill; None when there is none, or the bill is not paid."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select n.state, n.total_fen, n.payer_id <> b.payer_id as is_another_payers
+           from bill b join bill_noted n on n.bill_id = b.id and n.version = b.version
+           where b.id = $1 and b.state = 'paid' and b.version > b.paid_version""",
+        [bill_id],
+    )
+    return NotedView(**{**rows[0], "state": BillState(rows[0]["state"])}) if rows else None
+
+
 async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, BillState]]:
     """Version and state of these bills now, not locked; missing ones are not in the answer."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

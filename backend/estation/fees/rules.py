@@ -11,7 +11,7 @@ class BillState(StrEnum):
     PAYABLE = "payable"  # 待缴
     PAID = "paid"  # 已缴
     WITHDRAWN = "withdrawn"  # 已撤回
-    REFUNDED = "refunded"  # 已全额退款; a newer version makes it payable again
+    REFUNDED = "refunded"  # 已全额退款; a version that came after the payment takes its place
 
 
 STATE_OF_ROW: Mapping[str, BillState] = {
@@ -33,7 +33,8 @@ class Change(StrEnum):
 def judge(*, version: int, ours: int | None, state: BillState | None) -> Change:
     """`ours` and `state` are the bill we have, None when we have none.
 
-    A paid bill stays as it was paid; what the centre wants now is for a person to settle.
+    A paid bill stays as it was paid; what the centre wants now is told to a person, and noted
+    for the day when all that was paid was given back.
     """
     if ours is None:
         return Change.NEW

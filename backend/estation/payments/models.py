@@ -12,6 +12,7 @@ from estation.payments.rules import (
     AttemptState,
     IncidentState,
     OrderState,
+    OutsideState,
     RefundCause,
     RefundSource,
     RefundState,
@@ -169,13 +170,18 @@ class Incident(Model):
     resolved_by = fields.CharField(max_length=64, default="")
     resolution = fields.TextField(default="")
     assigned_to = fields.CharField(max_length=64, default="")  # the officer who took it on
+    assigned_to_id: UUID | None = fields.UUIDField(null=True)  # the account, whatever its name
 
     class Meta:
         table = "incident"
 
 
 class IncidentAction(Model):
-    """What somebody did about an incident, with the refund or transfer it led to. Append-only."""
+    """What somebody did about an incident, with the refund or transfer it led to. Append-only.
+
+    `by` is the officer as shown then; `by_id` the staff account, by which persons are compared
+    (null: the system, the command line, and rows older than the column).
+    """
 
     id = fields.UUIDField(primary_key=True)
     incident: fields.ForeignKeyRelation[Incident] = fields.ForeignKeyField(
@@ -184,6 +190,7 @@ class IncidentAction(Model):
     incident_id: UUID
     action = fields.CharField(max_length=32)
     by = fields.CharField(max_length=64)
+    by_id: UUID | None = fields.UUIDField(null=True)
     at: datetime = fields.DatetimeField()
     note = fields.TextField(default="")
     refund_id = fields.UUIDField(null=True)
@@ -234,8 +241,10 @@ class Refund(Model):
     source = fields.CharField(max_length=32, default="")  # of the centre's refund order
     source_id = fields.CharField(max_length=64, default="")
     asked_by = fields.CharField(max_length=64)
+    asked_by_id: UUID | None = fields.UUIDField(null=True)  # the account, as of IncidentAction
     asked_at: datetime = fields.DatetimeField()
     decided_by = fields.CharField(max_length=64, default="")
+    decided_by_id: UUID | None = fields.UUIDField(null=True)
     decided_at: datetime | None = fields.DatetimeField(null=True)
     decision_note = fields.CharField(max_length=200, default="")
     channel_refund_no = fields.CharField(max_length=64, null=True)
@@ -266,6 +275,37 @@ class RefundShare(Model):
     class Meta:
         table = "pay_refund_share"
         unique_together = (("refund_id", "bill_id", "payee_code"),)
+
+
+class OutsideSettlement(Model):
+    """What is left of an arrival in suspense, settled outside the channels (线下处理).
+
+    Asked by a maker with a document, booked by a checker. Rows change only under the row lock of
+    their arrival's transfer.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    incident: fields.ForeignKeyRelation[Incident] = fields.ForeignKeyField(
+        "estation.Incident", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    incident_id: UUID
+    arrival_id = fields.UUIDField(db_index=True)  # the ledger transfer that recorded the money
+    account_id = fields.CharField(max_length=64)
+    amount_fen = FenField()
+    state = fields.CharEnumField(OutsideState, max_length=16)
+    reason = fields.CharField(max_length=200)
+    document_no = fields.CharField(max_length=64)
+    asked_by = fields.CharField(max_length=64)
+    asked_by_id: UUID | None = fields.UUIDField(null=True)
+    asked_at: datetime = fields.DatetimeField()
+    decided_by = fields.CharField(max_length=64, default="")
+    decided_by_id: UUID | None = fields.UUIDField(null=True)
+    decided_at: datetime | None = fields.DatetimeField(null=True)
+    decision_note = fields.CharField(max_length=200, default="")
+    transfer_id = fields.UUIDField(null=True)  # what moved the money in the books
+
+    class Meta:
+        table = "outside_settlement"
 
 
 class SplitExport(Model):

@@ -57,6 +57,14 @@ class RefundSource(StrEnum):
     PAYMENT = "payment"  # money that was applied: the payees give it back
 
 
+class OutsideState(StrEnum):
+    """Money in suspense that finance settles outside the channels (线下处理)."""
+
+    ASKED = "asked"  # waits for the checker
+    REJECTED = "rejected"  # the checker said no
+    APPROVED = "approved"  # booked out of suspense
+
+
 class IncidentState(StrEnum):
     OPEN = "open"
     RESOLVED = "resolved"
@@ -181,6 +189,7 @@ OPEN_AGAIN = (
     IncidentKind.REFUND_ABNORMAL,
     IncidentKind.REFUND_NOT_ENOUGH,
     IncidentKind.REFUND_UNFINISHED,
+    IncidentKind.UNOWNED_SUSPENSE,
 )
 """Kinds that tell of something that still is so: words do not end them while it lasts."""
 
