@@ -28,6 +28,7 @@ from estation.demo import places as places_module
 from estation.demo.places import Places
 from estation.local import LocalPostgres
 from estation.outside.gate import keys, peering, sending
+from estation.payments import api
 from estation.payments.actions import watching
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
 from estation.payments.invariants import INVARIANTS
@@ -209,8 +210,10 @@ class World:
             self.database,
             {
                 "breach": lambda: breaches_now(INVARIANT_ALERTS[alert]),
-                "incident": lambda: self._column(
-                    "select id::text as one from incident where state = 'open'"
+                "incident": lambda: self._open_incidents_after_the_checker(),
+                "incident_with_money": lambda: self._column(
+                    "select id::text as one from incident"
+                    " where state = 'open' and kind = 'wrong_amount'"
                 ),
                 "unrefunded_incident": lambda: self._column(
                     "select id::text as one from incident where kind = 'paid_after_close'"
@@ -220,6 +223,19 @@ class World:
                 ),
             },
         )
+
+    def _open_incidents_after_the_checker(self) -> list[str]:
+        """What was asked for has been approved at /staff/refunds by then."""
+
+        async def approve() -> None:
+            asked = await rows("select distinct request_id from pay_refund where state = 'asked'")
+            for row in asked:
+                await api.approve_refund(
+                    request_id=row["request_id"], by="复核", now=system_clock()
+                )
+
+        self.run(approve)
+        return self._column("select id::text as one from incident where state = 'open'")
 
     def _column(self, sql: str) -> list[str]:
         return [row["one"] for row in self.run(rows, sql)]

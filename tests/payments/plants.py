@@ -35,6 +35,7 @@ class LivedIn:
     given_back_order: UUID = field(default_factory=uuid4)  # wholly
     flying_refund: str = ""  # a part of the paid order on its way back
     automatic_refund: str = ""  # of money that came after the order was cancelled
+    settled_outside: str = ""  # money of a wrong amount, dealt with outside by two persons
 
 
 async def lived_in(now: datetime) -> LivedIn:
@@ -44,6 +45,7 @@ async def lived_in(now: datetime) -> LivedIn:
     _, world.odd_number = await _opened(world)
     await _settled(world, world.odd_number, one_fen_more=True)
     await _with_refunds(world)
+    await _with_money_settled_outside(world)
     world.open_order, world.open_number = await _opened(world)
     return world
 
@@ -67,6 +69,24 @@ async def _with_refunds(world: LivedIn) -> None:
     await _settled(world, number)
     late = await rows("select refund_no from pay_refund where cause = 'paid_late'")
     world.automatic_refund = late[0]["refund_no"]
+
+
+async def _with_money_settled_outside(world: LivedIn) -> None:
+    _, number = await _opened(world)
+    await _settled(world, number, one_fen_more=True)
+    (found,) = await rows("select id from incident where out_trade_no = $1", number)
+    wish = await api.ask_to_settle_outside(
+        incident_id=found["id"],
+        believed_fen=TOTAL + 1,
+        reason="基本户转账退还",
+        document_no="回单 118",
+        by="经办",
+        now=world.now,
+    )
+    await api.approve_settling_outside(
+        incident_id=found["id"], believed_fen=TOTAL + 1, by="复核", now=world.now
+    )
+    world.settled_outside = str(wish)
 
 
 async def _approved(world: LivedIn, order_id: UUID, amount_fen: int) -> str:
@@ -188,6 +208,20 @@ async def _paid_order_closed(world: LivedIn) -> None:
 
 async def _incidents_deleted(world: LivedIn) -> None:
     await by_hand("delete from incident")
+
+
+async def _money_talked_away(world: LivedIn) -> None:
+    await by_hand(
+        "update incident set state = 'resolved', resolved_at = now(), resolved_by = '何敏',"
+        f" resolution = '已与市民说明' where out_trade_no = '{world.odd_number}'"
+    )
+
+
+async def _more_settled_than_booked(world: LivedIn) -> None:
+    await by_hand(
+        "update outside_settlement set amount_fen = amount_fen + 1"
+        f" where id = '{world.settled_outside}'"
+    )
 
 
 async def _notice_called_applied(world: LivedIn) -> None:
@@ -448,7 +482,7 @@ PLANTS: dict[str, Plant] = {
     "every_paid_order_has_one_payment": _order_set_paid_by_hand,
     "every_part_pays_its_own_payee": _a_part_called_another_payees,
     "every_payment_belongs_to_a_paid_order": _paid_order_closed,
-    "every_suspense_has_an_incident": _incidents_deleted,
+    "every_suspense_has_an_incident": _money_talked_away,
     "money_of_another_amount_has_an_incident": _incidents_deleted,
     "every_applied_notice_has_its_payment": _notice_called_applied,
     "the_bills_of_a_paid_order_are_paid": _bill_unpaid_again,
@@ -466,6 +500,7 @@ PLANTS: dict[str, Plant] = {
     "every_automatic_refund_has_its_incident": _incidents_deleted,
     "what_the_platform_gives_back_by_itself_is_on_its_way": _automatic_refund_never_made,
     "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": _resolved_too_early,
+    "what_is_settled_outside_stands_in_the_books": _more_settled_than_booked,
     "refunds_move_in_time": _refunds_stand_still,
     "only_open_orders_hold_bills": _paid_order_holds_its_bill,
     "an_order_has_one_live_attempt_at_most": _two_live_codes,

@@ -398,11 +398,16 @@ async def test_an_abnormal_refund_can_be_sent_to_the_merchants_card(
     (told,) = await api.refunds_of_order(city.person_id, order.id)
     assert told.state == "abnormal"
     actions = await rows("select action, by from incident_action order by at, id")
-    assert actions[0] == {"action": "redirect_refund", "by": "officer"}
+    assert actions[:2] == [
+        {"action": "redirect_asked", "by": "maker"},
+        {"action": "redirect_refund", "by": "officer"},
+    ]
     assert "redirect_refund" in api.legal_deeds("refund_abnormal")
 
 
 async def redirect(city: City, refund_id: UUID) -> None:
+    """Both persons' words."""
+    await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
     await api.redirect_abnormal(
         refund_id=refund_id, by="officer", services=city.services, now=later(hours=3)
     )

@@ -46,6 +46,7 @@ class RefundWorld(World):
 
     async def _redirect(self, number: str) -> None:
         (refund,) = await rows("select id from pay_refund where refund_no = $1", number)
+        await api.ask_redirect(refund_id=refund["id"], by="maker", now=self.now)
         await api.redirect_abnormal(
             refund_id=refund["id"], by="officer", services=self.city.services, now=self.now
         )

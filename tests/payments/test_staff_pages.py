@@ -42,6 +42,11 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/staff/incidents/<incident_id:uuid>/ask-channel"): ALL,
     ("POST", "/staff/incidents/<incident_id:uuid>/refund"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/redirect"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/redirect/approve"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/redirect/reject"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/outside"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/outside/approve"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/outside/reject"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/apply"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/apply/approve"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/apply/reject"): frozenset({"checker"}),
@@ -137,7 +142,8 @@ def test_what_may_be_done_about_an_incident_is_a_table() -> None:
                 if theirs:
                     assert {Deed.TAKE, Deed.RESOLVE} <= set(open_)
                 if role == "operator":
-                    assert not {Deed.REFUND, Deed.APPLY, Deed.REDIRECT_REFUND} & set(open_)
+                    money = {Deed.REFUND, Deed.APPLY, Deed.SETTLE_OUTSIDE, Deed.REDIRECT_REFUND}
+                    assert not money & set(open_)
     assert set(ORDER) | {Deed.ESCALATE} == set(Deed) == set(ROLES)
     assert set(LEGAL_DEEDS) <= set(IncidentKind)
 
@@ -225,7 +231,8 @@ async def test_one_screen_shows_news_tries_books_and_deeds(office: Office) -> No
     assert await office.get(f"/staff/incidents/{incident_id}") == 200
 
     for word in (number, "发起支付", "渠道收款", "收到通知", "通知已处理", "总账入账", "由我处理",
-                 "挂账", "申请退款", "办结", "suspense:wechat_pay:1900000109"):  # fmt: skip
+                 "挂账", "申请退款", "线下处理", "办结",
+                 "suspense:wechat_pay:1900000109"):  # fmt: skip
         assert word in office.text, word
 
 
@@ -360,30 +367,143 @@ async def test_late_money_pays_its_bill_by_two_persons(office: Office) -> None:
     assert await broken_invariants() == {}
 
 
-async def test_an_abnormal_refund_is_redirected_from_its_incident(office: Office) -> None:
-    order_no, _ = await _paid(office.city)
-    city, at = office.city, later(hours=1)
-    order = await PayOrder.get(order_no=order_no)
-    request_id = await api.ask_refund(
-        order_id=order.id, amount_fen=100, believed_refundable_fen=TOTAL, reason="退还",
-        by="maker", now=at,
-    )  # fmt: skip
-    await api.approve_refund(request_id=request_id, by="checker", now=at)
-    city.wechat.now = at
-    await jobs.send_refunds(city.services, now=at)
-    (refund_no,) = city.wechat.refunds
-    report = city.wechat.finish(refund_no, RefundStatus.ABNORMAL, at=at)
-    await api.settle_batch([api.from_refund(report)], now=at)
-    incident = await Incident.get(kind="refund_abnormal")
+async def test_an_abnormal_refund_is_redirected_by_two_persons(office: Office) -> None:
+    incident_id = await _abnormal(office.city)
     await office.sit_down("clerk")
-    await office.get(f"/staff/incidents/{incident.id}")
+    page = f"/staff/incidents/{incident_id}"
+    await office.get(page)
     assert "改退到商户银行卡" in office.text
 
-    assert await office.post(f"/staff/incidents/{incident.id}/redirect") == 303
+    assert await office.post(f"{page}/redirect") == 303
+    assert (await Refund.get()).state is RefundState.ABNORMAL
+    await office.sit_down("checker")
+    await office.get(page)
+    for word in ("改退到商户银行卡：等待复核", "何敏（财务经办）", "批准改退"):
+        assert word in office.text
+    assert await office.post(f"{page}/redirect/reject", note=" ") == 422
+    assert await office.post(f"{page}/redirect/approve") == 303
 
-    assert (await Refund.get(refund_no=refund_no)).state is RefundState.PROCESSING
-    assert "redirect_refund" in [deed for deed, _ in await _deeds(incident.id)]
-    assert await office.post(f"/staff/incidents/{incident.id}/redirect") == 409
+    assert (await Refund.get()).state is RefundState.PROCESSING
+    assert await _deeds(incident_id) == [
+        ("redirect_asked", "何敏（财务经办）"),
+        ("redirect_refund", "罗建平（财务复核）"),
+    ]
+    assert await office.post(f"{page}/redirect/approve") == 409
+    await office.get(page)
+    assert "不是异常状态" in office.text
+    assert "申请改退到商户卡" in office.text
+
+
+async def test_a_checker_may_not_order_an_own_redirecting(office: Office) -> None:
+    incident_id = await _abnormal(office.city)
+    await office.sit_down("checker")
+    page = f"/staff/incidents/{incident_id}"
+    assert await office.post(f"{page}/redirect") == 303
+
+    await office.get(page)
+    assert "须由另一位复核人处理" in office.text
+    assert await office.post(f"{page}/redirect/approve") == 403
+    assert "经办人不能复核自己" in office.text
+
+    assert (await Refund.get()).state is RefundState.ABNORMAL
+    await office.sit_down("other_checker")
+    assert await office.post(f"{page}/redirect/approve") == 303
+    assert (await Refund.get()).state is RefundState.PROCESSING
+
+
+async def test_an_incident_with_money_in_suspense_is_not_closed_in_words(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+    page = f"/staff/incidents/{incident_id}"
+    await office.get(page)
+    assert 'name="resolution"' not in office.text
+    assert "还有" in office.text
+
+    assert await office.post(page, resolution="已与市民说明") == 409
+
+    assert "¥ 8,255.25 在挂账，不能只凭文字办结" in office.text
+    assert await _deeds(incident_id) == []
+    assert (await Incident.get(id=incident_id)).state is IncidentState.OPEN
+
+
+async def test_money_dealt_with_outside_leaves_the_books_by_two_persons(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    page = f"/staff/incidents/{incident_id}"
+    await office.sit_down("checker")
+    form = {
+        "believed_fen": str(TOTAL + 1), "outside_reason": "基本户转账退还",
+        "document_no": "回单 2026-118",
+    }  # fmt: skip
+    assert await office.post(f"{page}/outside", **{**form, "document_no": ""}) == 422
+    assert 'value="基本户转账退还"' in office.text, "what was typed is still there"
+    assert await office.post(f"{page}/outside", **{**form, "believed_fen": "1"}) == 412
+    assert await office.post(f"{page}/outside/approve", believed_fen=str(TOTAL + 1)) == 409
+    assert await office.post(f"{page}/outside", **form) == 303
+    await office.get(page)
+    assert "须由另一位复核人处理" in office.text
+    assert await office.post(f"{page}/outside/approve", believed_fen=str(TOTAL + 1)) == 403
+    assert await count("ledger_transfer", "kind = 'settled_outside'") == 0
+
+    await office.sit_down("other_checker")
+    await office.get(page)
+    for word in ("线下处理：等待复核", "基本户转账退还（回单 2026-118）", "批准线下处理"):
+        assert word in office.text
+    assert await office.post(f"{page}/outside/reject", note="") == 422
+    assert await office.post(f"{page}/outside/approve", believed_fen="1") == 412
+    assert await office.post(f"{page}/outside/approve", believed_fen=str(TOTAL + 1)) == 303
+
+    await office.get(page)
+    for word in ("已办结", "已线下处理", "settled_outside:wechat_pay:1900000109"):
+        assert word in office.text
+    assert await _deeds(incident_id) == [
+        ("outside_asked", "罗建平（财务复核）"),
+        ("settled_outside", "孙宁（财务复核）"),
+    ]
+    assert await broken_invariants() == {}
+
+
+async def test_who_was_renamed_and_promoted_may_not_check_an_own_request(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("clerk")
+    await office.post(
+        f"/staff/incidents/{incident_id}/refund",
+        amount="1.00", believed_fen=str(TOTAL + 1), reason="部分退还",
+    )  # fmt: skip
+    await office.post(f"/staff/incidents/{incident_id}/take")
+    await rows(
+        "update staff_user set name = '何晓敏', role = 'finance_checker'"
+        " where login = 'clerk' returning id"
+    )
+    page = f"/staff/refunds/{(await Refund.get()).request_id}"
+
+    await office.get(page)
+    assert "须由另一位复核人处理" in office.text
+    assert await office.post(f"{page}/approve") == 403
+
+    assert (await Refund.get()).state is RefundState.ASKED
+    await office.get("/staff/incidents?mine=1")
+    assert "共 1 件" in office.text
+
+
+async def test_a_namesake_of_the_maker_may_check(office: Office) -> None:
+    incident_id, _ = await _wrong_amount(office.city)
+    await office.sit_down("checker")
+    await office.sit_down("other_checker")
+    await rows("update staff_user set name = '张伟' where login like '%checker' returning id")
+    await office.post(
+        f"/staff/incidents/{incident_id}/refund",
+        amount="1.00", believed_fen=str(TOTAL + 1), reason="部分退还",
+    )  # fmt: skip
+    page = f"/staff/refunds/{(await Refund.get()).request_id}"
+
+    await office.sit_down("checker")
+    await office.get(page)
+    assert "批准后钱退回" in office.text
+    assert await office.post(f"{page}/approve") == 303
+
+    refund = await Refund.get()
+    assert (refund.asked_by, refund.decided_by) == ("张伟（财务复核）", "张伟（财务复核）")
+    assert None is not refund.asked_by_id != refund.decided_by_id is not None
 
 
 async def test_a_sum_that_changed_meanwhile_is_told_and_nothing_is_asked(office: Office) -> None:
@@ -525,6 +645,23 @@ async def _paid_late_and_not_refunded(city: City) -> tuple[UUID, UUID]:
     report = city.wechat.finish(refund_no, RefundStatus.CLOSED)
     await api.settle_batch([api.from_refund(report)], now=NOW)
     return (await Incident.get(kind="paid_after_close")).id, order.id
+
+
+async def _abnormal(city: City) -> UUID:
+    """A refund the payer's account cannot take; its incident."""
+    order_no, _ = await _paid(city)
+    order, at = await PayOrder.get(order_no=order_no), later(hours=1)
+    request_id = await api.ask_refund(
+        order_id=order.id, amount_fen=100, believed_refundable_fen=TOTAL, reason="退还",
+        by="maker", now=at,
+    )  # fmt: skip
+    await api.approve_refund(request_id=request_id, by="checker", now=at)
+    city.wechat.now = at
+    await jobs.send_refunds(city.services, now=at)
+    (refund_no,) = city.wechat.refunds
+    report = city.wechat.finish(refund_no, RefundStatus.ABNORMAL, at=at)
+    await api.settle_batch([api.from_refund(report)], now=at)
+    return (await Incident.get(kind="refund_abnormal")).id
 
 
 async def _paid(city: City) -> tuple[str, str]:

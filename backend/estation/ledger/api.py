@@ -54,6 +54,7 @@ from estation.ledger.rules import (
     hold_payee,
     payee_payable,
     refund_in_flight,
+    settled_outside,
     suspense,
 )
 from estation.ledger.rules import hold_transfer as hold_input
@@ -107,6 +108,7 @@ __all__ = [
     "release_holds",
     "reverse",
     "seal",
+    "settled_outside",
     "suspense",
     "transfers_about",
     "transfers_by_key",

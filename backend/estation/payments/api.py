@@ -17,8 +17,17 @@ from estation.payments.actions.refunds.apply import (
 from estation.payments.actions.refunds.ask import ask_refund
 from estation.payments.actions.refunds.decide import (
     approve_refund,
-    redirect_abnormal,
     reject_refund,
+)
+from estation.payments.actions.refunds.outside import (
+    approve_settling_outside,
+    ask_to_settle_outside,
+    reject_settling_outside,
+)
+from estation.payments.actions.refunds.redirect import (
+    ask_redirect,
+    redirect_abnormal,
+    reject_redirect,
 )
 from estation.payments.actions.settle import (
     Outcome,
@@ -143,8 +152,11 @@ __all__ = [
     "SplitView",
     "approve_applying",
     "approve_refund",
+    "approve_settling_outside",
+    "ask_redirect",
     "ask_refund",
     "ask_to_apply",
+    "ask_to_settle_outside",
     "attempts_of_order",
     "cancel_order",
     "ended_unpaid",
@@ -183,7 +195,9 @@ __all__ = [
     "refunds_of_order",
     "refunds_of_request",
     "reject_applying",
+    "reject_redirect",
     "reject_refund",
+    "reject_settling_outside",
     "resolve_incident",
     "set_aside_of",
     "settle_batch",

@@ -1,6 +1,7 @@
 """Every way the payment desk refuses."""
 
 from estation.shared.errors import InvalidInput, NotFound, Refused
+from estation.shared.money import display_yuan
 
 
 class OrderNotFound(NotFound):
@@ -117,6 +118,41 @@ class IncidentAlreadyResolved(Refused):
     message = "这条异常已处理完毕。"
 
 
+class MoneyInSuspense(Refused):
+    """Words do not end it: `suspense_fen` of the incident's money is still here, nobody's."""
+
+    code = "money_in_suspense"
+    http_status = 409
+    message = "这条异常还有钱在挂账，不能只凭文字办结。"
+
+    def __init__(self, *, suspense_fen: int) -> None:
+        super().__init__(suspense_fen=suspense_fen)
+        self.message = (
+            f"这条异常还有 ¥ {display_yuan(suspense_fen)} 在挂账，不能只凭文字办结；"
+            "请先退款、转入账单，或由两人办理线下处理。"
+        )
+
+
+class NothingToSettleOutside(Refused):
+    """No money of the incident is in suspense, or all of it is on its way already."""
+
+    code = "nothing_to_settle_outside"
+    http_status = 409
+    message = "这条异常没有挂账可以线下处理。"
+
+
+class OutsideAlreadyAsked(Refused):
+    code = "outside_already_asked"
+    http_status = 409
+    message = "这笔挂账已有待复核的线下处理申请。"
+
+
+class OutsideNotAsked(Refused):
+    code = "outside_not_asked"
+    http_status = 409
+    message = "没有待复核的线下处理申请。"
+
+
 class ArrivalNotFound(NotFound):
     """No money arrived under this number, or none that could be given back."""
 
@@ -175,6 +211,12 @@ class RefundNotAbnormal(Refused):
     message = "这笔退款不是异常状态，不能改退。"
 
 
+class RedirectNotAsked(Refused):
+    code = "redirect_not_asked"
+    http_status = 409
+    message = "没有待复核的改退申请。"
+
+
 class RedirectRefused(Refused):
     """The channel has no such way, or would not take it now; `reason` is its code."""
 
@@ -184,7 +226,8 @@ class RedirectRefused(Refused):
 
 
 class NothingToApply(Refused):
-    """`why`: not_this_kind, no_order, wrong_amount, bill_changed, refunded, applied, not_asked."""
+    """`why`: not_this_kind, no_order, wrong_amount, bill_changed, refunded, applied,
+    settled_outside, not_asked."""
 
     code = "nothing_to_apply"
     http_status = 409

@@ -18,6 +18,7 @@ ROLES: Mapping[Deed, frozenset[str]] = {
     Deed.ASK_CHANNEL: FINANCE | OPERATOR,
     Deed.REFUND: FINANCE,
     Deed.APPLY: FINANCE,
+    Deed.SETTLE_OUTSIDE: FINANCE,
     Deed.REDIRECT_REFUND: FINANCE,
     Deed.ESCALATE: frozenset(),  # the system alone
 }
@@ -40,6 +41,7 @@ ABOUT_ONE_PAYMENT = frozenset(
         IncidentKind.UNSETTLED_NEWS,
         IncidentKind.SILENT_ATTEMPT,
         IncidentKind.UNOWNED_SUSPENSE,
+        IncidentKind.REFUND_CLOSED,
         "missing_in_ledger",
         "status_differs",
         "amount_differs",
@@ -54,6 +56,7 @@ ORDER = (
     Deed.ASK_CHANNEL,
     Deed.REFUND,
     Deed.APPLY,
+    Deed.SETTLE_OUTSIDE,
     Deed.REDIRECT_REFUND,
     Deed.RESOLVE,
 )

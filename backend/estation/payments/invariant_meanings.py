@@ -49,8 +49,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "nobody_is_owed_less_than_nothing": _money(
         "应付或挂账为负",
-        "应付收款单位、挂账、退款在途科目的余额不小于零。",
-        "Payee payable, suspense and refund-in-flight accounts never go below zero.",
+        "应付收款单位、挂账、退款在途、线下处理科目的余额不小于零。",
+        "Payables, suspense, refunds in flight and money settled outside never go below zero.",
     ),
     "every_paid_attempt_has_one_arrival": _money(
         "已付支付缺到账凭证",
@@ -79,8 +79,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "every_suspense_has_an_incident": _money(
         "挂账无人负责",
-        "每笔挂账都有异常事件或退款对应，不会无人过问。",
-        "Money in suspense has an incident or a refund.",
+        "每笔挂账都有待处理的异常事件，或已两人决定退款、转入账单、线下处理，不会无人过问。",
+        "Money in suspense has an open incident, or two persons' word on where it goes.",
     ),
     "money_of_another_amount_has_an_incident": _money(
         "金额不符无人负责",
@@ -109,8 +109,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "a_bill_is_refunded_when_all_of_it_was_given_back": _money(
         "退款与账单状态不符",
-        "账单全额退还后为已退，否则仍为已缴。",
-        "A bill is refunded exactly when all of it was given back.",
+        "账单全额退还后为已退，缴清后又改过的按新的待缴或撤回；没有全额退还的仍为已缴。",
+        "A bill is refunded exactly when all of it was given back and nothing newer was noted.",
     ),
     "splits_add_up_to_the_order": _money(
         "分账合计不等于订单",
@@ -166,6 +166,11 @@ MEANINGS: Mapping[str, Meaning] = {
         "退款未成而事件已办结",
         "等待退款的异常事件在退款成功之前不会自动办结。",
         "An incident is resolved by a refund only when that refund succeeded.",
+    ),
+    "what_is_settled_outside_stands_in_the_books": _money(
+        "线下处理与总账不符",
+        "每笔经两人办理的线下处理在总账恰有一张同额凭证，总账的线下处理凭证也都有据可查。",
+        "A settlement outside the channels and its transfer exist together, of the same amount.",
     ),
     "refunds_move_in_time": _late(
         "退款积压",

@@ -24,6 +24,18 @@ _GIVEN_BACK = """ob.amount_fen = (
             where r.order_id = ob.order_id and r.state = 'succeeded')"""
 """True of a bill in an order whose payees have given all of it back."""
 
+FORGOTTEN = """not exists (
+            select from incident i where i.channel_trade_no = t.channel_no and i.state = 'open')
+        and not exists (
+            select from ledger_transfer a where a.idempotency_key = 'applied:' || t.idempotency_key)
+        and (select sum(e.debit_fen) from ledger_entry e where e.transfer_id = t.id)
+            > (select coalesce(sum(r.amount_fen), 0) from pay_refund r where r.arrival_id = t.id
+               and r.state in ('approved', 'processing', 'abnormal', 'succeeded'))
+            + (select coalesce(sum(s.amount_fen), 0) from outside_settlement s
+               where s.arrival_id = t.id and s.state = 'approved')"""
+"""True of money `t` in suspense that nobody looks after: some of it is neither applied, nor given
+back or on its way, nor settled outside, and no incident of it is open."""
+
 INVARIANTS: dict[str, str] = {
     # books
     "every_transfer_is_balanced": """
@@ -39,7 +51,7 @@ INVARIANTS: dict[str, str] = {
     "nobody_is_owed_less_than_nothing": """
         select account as breach from ledger_entry
         where account like 'payee_payable:%' or account like 'suspense:%'
-           or account like 'refund_in_flight:%'
+           or account like 'refund_in_flight:%' or account like 'settled_outside:%'
         group by account having sum(credit_fen) < sum(debit_fen)""",
     # money that arrived
     "every_paid_attempt_has_one_arrival": """
@@ -84,18 +96,18 @@ INVARIANTS: dict[str, str] = {
         select t.id::text as breach from ledger_transfer t where t.kind = 'payment'
         and t.id >= :since_id
         and not exists (select from pay_order o where o.id = t.order_id and o.state = 'paid')""",
-    "every_suspense_has_an_incident": """
+    "every_suspense_has_an_incident": f"""
         select t.id::text as breach from ledger_transfer t where t.kind = 'suspense'
-        and t.id >= :since_id
-        and not exists (select from incident i where i.channel_trade_no = t.channel_no)
-        and not exists (select from pay_refund r where r.arrival_id = t.id)""",
+        and t.id >= :since_id and {FORGOTTEN}""",  # noqa: S608  (our own constants, as below)
     "money_of_another_amount_has_an_incident": """
         select a.out_trade_no as breach from pay_attempt a
         where a.state = 'paid' and a.paid_fen <> a.amount_fen and a.id >= :since_id
         and not exists (select from incident i where i.channel_trade_no = a.channel_trade_no)
         and not exists (select from jsonb_array_elements(a.parts) part
                         join incident i on i.out_trade_no = part->>'out_trade_no')
-        and not exists (select from pay_refund r where r.out_trade_no = a.out_trade_no)""",
+        and not exists (select from pay_refund r where r.out_trade_no = a.out_trade_no)
+        and not exists (select from ledger_transfer s
+                        where s.our_no = a.out_trade_no and s.kind = 'settled_outside')""",
     "every_applied_notice_has_its_payment": """
         select n.out_trade_no as breach from pay_notice n
         where n.outcome = 'applied' and n.kind not like 'REFUND.%'  -- a refund's news is no payment
@@ -134,7 +146,7 @@ INVARIANTS: dict[str, str] = {
         join pay_order o on o.id = ob.order_id and o.state = 'paid'
         where b.id in (select s.bill_id from pay_refund_share s union
                        select r.id from bill r where r.state = 'refunded' and r.paid_at >= :since)
-          and (b.state = 'refunded') <> ({_GIVEN_BACK})""",  # noqa: S608
+          and (b.state = 'refunded' and b.version = b.paid_version) <> ({_GIVEN_BACK})""",  # noqa: S608
     "splits_add_up_to_the_order": """
         select o.order_no as breach from pay_order o where o.id >= :since_id and (o.amount_fen <> (
             select coalesce(sum(s.amount_fen), 0) from pay_order_split s where s.order_id = o.id)
@@ -216,6 +228,20 @@ INVARIANTS: dict[str, str] = {
         where i.resolved_by = 'system' and r.state <> 'succeeded'
         and not exists (select from pay_refund d
                         where d.incident_key = i.dedupe_key and d.state = 'succeeded')""",
+    "what_is_settled_outside_stands_in_the_books": """
+        select coalesce(s.id::text, b.key) as breach from (
+            select * from outside_settlement where state = 'approved') s
+        full join (
+            select t.id, t.idempotency_key as key, c.account, d.debit_fen as fen
+            from ledger_transfer t
+            join ledger_entry d on d.transfer_id = t.id and d.debit_fen > 0
+                and starts_with(d.account, 'suspense:')
+            join ledger_entry c on c.transfer_id = t.id and c.credit_fen > 0
+                and starts_with(c.account, 'settled_outside:')
+            where t.kind = 'settled_outside') b
+        on b.id = s.transfer_id and b.key = 'settled_outside:' || s.id::text
+            and b.fen = s.amount_fen and b.account = 'settled_outside:' || s.account_id
+        where s.id is null or b.id is null""",
     "refunds_move_in_time": """
         select r.refund_no as breach from pay_refund r
         where r.next_try_at < :now - interval '5 minutes'""",

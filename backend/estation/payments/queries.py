@@ -122,6 +122,7 @@ class IncidentView:
     resolved_by: str
     resolution: str
     assigned_to: str
+    assigned_to_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,4 +402,5 @@ def incident_view(row: Incident) -> IncidentView:
         resolved_by=row.resolved_by,
         resolution=row.resolution,
         assigned_to=row.assigned_to,
+        assigned_to_id=row.assigned_to_id,
     )

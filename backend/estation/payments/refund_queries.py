@@ -13,13 +13,14 @@ from estation.payments import refund_rules
 from estation.payments.errors import ArrivalNotFound, RefundNotFound
 from estation.payments.models import (
     IncidentAction,
+    OutsideSettlement,
     PayOrder,
     PayOrderSplit,
     Refund,
     RefundShare,
 )
 from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, Share
-from estation.payments.rules import RefundCause, RefundSource, RefundState
+from estation.payments.rules import OutsideState, RefundCause, RefundSource, RefundState
 
 PAGE_SIZE = 50
 MAX_PAGE = 200
@@ -47,6 +48,7 @@ class RefundView:
     total_fen: int
     reason: str
     asked_by: str
+    asked_by_id: UUID | None
     asked_at: datetime
     decided_by: str
     decided_at: datetime | None
@@ -73,7 +75,11 @@ class RefundPage:
 
 @dataclass(frozen=True, slots=True)
 class RefundableView:
-    """What is left of one arrival, and of whom; believe `refundable_fen` when asking."""
+    """What is left of one arrival, and of whom; believe `refundable_fen` when asking.
+
+    `suspense_fen`: what of it is still in suspense without two persons' word on it; refunds only
+    asked for are in it.
+    """
 
     arrival_id: UUID
     account_id: str
@@ -83,6 +89,7 @@ class RefundableView:
     amount_fen: int
     refundable_fen: int
     left: list[Share]
+    suspense_fen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +190,11 @@ async def _refundable(money: ArrivedMoney) -> RefundableView:
         arrival_id=money.id, state__in=[str(state) for state in refund_rules.RESERVES]
     )
     rest = money.amount_fen - sum(refund.amount_fen for refund in refunds)
+    outside = await OutsideSettlement.filter(arrival_id=money.id, state=OutsideState.APPROVED)
+    settled_fen = sum(one.amount_fen for one in outside)
+    in_suspense = refund_rules.unsettled_fen(
+        money.amount_fen, [(one.state, one.amount_fen) for one in refunds], settled_fen
+    )
     left = []
     if money.kind == "payment":
         splits = await PayOrderSplit.filter(
@@ -200,8 +212,9 @@ async def _refundable(money: ArrivedMoney) -> RefundableView:
         channel_trade_no=money.channel_no,
         paid_at=money.occurred_at,
         amount_fen=money.amount_fen,
-        refundable_fen=0 if money.is_applied else rest,
+        refundable_fen=0 if money.is_applied else max(rest - settled_fen, 0),
         left=left,
+        suspense_fen=0 if money.kind == "payment" or money.is_applied else in_suspense,
     )
 
 

@@ -48,6 +48,9 @@ RESERVES = frozenset(set(RefundState) - {RefundState.REJECTED, RefundState.CLOSE
 IN_FLIGHT = frozenset({RefundState.APPROVED, RefundState.PROCESSING, RefundState.ABNORMAL})
 """Reserved in the ledger, and not ended."""
 
+GONE = IN_FLIGHT | {RefundState.SUCCEEDED}
+"""Out of suspense, or out of what the payees have."""
+
 UNFINISHED = IN_FLIGHT | {RefundState.ASKED}
 
 
@@ -110,27 +113,33 @@ class Deed(StrEnum):
     RESOLVE = "resolve"
     REFUND = "refund"  # by a maker, approved by a checker
     APPLY = "apply"  # to the still payable bill, by a maker, approved by a checker
-    REDIRECT_REFUND = "redirect_refund"  # an abnormal refund, to the merchant's own card
+    SETTLE_OUTSIDE = "settle_outside"  # outside the channels, by a maker and a checker
+    REDIRECT_REFUND = "redirect_refund"  # an abnormal one to our own card, by maker and checker
     ASK_CHANNEL = "ask_channel"  # ask again about the payment, and settle the answer
     ESCALATE = "escalate"  # by the system alone, when the time is over
 
 
+_GIVE_AWAY = frozenset({Deed.REFUND, Deed.SETTLE_OUTSIDE})
+"""How money leaves suspense for good."""
+
 LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {
-    IncidentKind.PAID_AFTER_CLOSE: frozenset({Deed.REFUND, Deed.APPLY}),
-    IncidentKind.PAID_AFTER_EXPIRY: frozenset({Deed.REFUND, Deed.APPLY}),
-    IncidentKind.DOUBLE_PAYMENT: frozenset({Deed.REFUND}),
-    IncidentKind.BILL_ALREADY_PAID: frozenset({Deed.REFUND}),
-    IncidentKind.BILL_REVISED: frozenset({Deed.REFUND}),
-    IncidentKind.BILL_WITHDRAWN: frozenset({Deed.REFUND}),
-    IncidentKind.WRONG_AMOUNT: frozenset({Deed.REFUND}),
-    IncidentKind.WRONG_ACCOUNT: frozenset({Deed.REFUND}),
-    IncidentKind.UNKNOWN_ORDER: frozenset({Deed.REFUND}),
-    IncidentKind.UNOWNED_SUSPENSE: frozenset({Deed.REFUND}),
-    IncidentKind.ALREADY_REFUNDED: frozenset({Deed.REFUND}),
-    IncidentKind.CONTRADICTING_NEWS: frozenset({Deed.REFUND}),
+    IncidentKind.PAID_AFTER_CLOSE: _GIVE_AWAY | {Deed.APPLY},
+    IncidentKind.PAID_AFTER_EXPIRY: _GIVE_AWAY | {Deed.APPLY},
+    IncidentKind.DOUBLE_PAYMENT: _GIVE_AWAY,
+    IncidentKind.BILL_ALREADY_PAID: _GIVE_AWAY,
+    IncidentKind.BILL_REVISED: _GIVE_AWAY,
+    IncidentKind.BILL_WITHDRAWN: _GIVE_AWAY,
+    IncidentKind.WRONG_AMOUNT: _GIVE_AWAY,
+    IncidentKind.WRONG_ACCOUNT: _GIVE_AWAY,
+    IncidentKind.UNKNOWN_ORDER: _GIVE_AWAY,
+    IncidentKind.UNOWNED_SUSPENSE: _GIVE_AWAY,
+    IncidentKind.ALREADY_REFUNDED: _GIVE_AWAY,
+    IncidentKind.CONTRADICTING_NEWS: _GIVE_AWAY,
+    IncidentKind.REFUND_CLOSED: _GIVE_AWAY,
     IncidentKind.REFUND_ABNORMAL: frozenset({Deed.REDIRECT_REFUND}),
 }
-"""Beside these, every open incident may be taken on and resolved in words."""
+"""Beside these, every open incident may be taken on, and resolved in words once none of its money
+is in suspense (`unsettled_fen`)."""
 
 
 def legal_deeds(kind: str) -> frozenset[Deed]:
@@ -241,6 +250,15 @@ def _only(kind: IncidentKind) -> RefundVerdict:
 def refundable_fen(total_fen: int, refunds: Iterable[tuple[RefundState, int]]) -> int:
     """What of an arrival is neither given back nor promised."""
     return total_fen - sum(fen for state, fen in refunds if state in RESERVES)
+
+
+def unsettled_fen(
+    total_fen: int, refunds: Iterable[tuple[RefundState, int]], settled_fen: int
+) -> int:
+    """What of an arrival in suspense is neither given back, nor on its way by two persons' word,
+    nor settled outside. A refund that only was asked for keeps nothing from being forgotten."""
+    gone = sum(fen for state, fen in refunds if state in GONE)
+    return max(total_fen - gone - settled_fen, 0)
 
 
 def left_of(shares: Sequence[Share], taken: Iterable[Share]) -> list[Share]:

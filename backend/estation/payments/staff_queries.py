@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 from tortoise import Tortoise
+from tortoise.expressions import Q
 from tortoise.functions import Sum
 from tortoise.queryset import QuerySet
 
@@ -18,13 +19,14 @@ from estation.payments.models import (
     Incident,
     IncidentAction,
     Notice,
+    OutsideSettlement,
     PayAttempt,
     PayOrder,
     Refund,
 )
 from estation.payments.queries import IncidentView, incident_view
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import IncidentState, RefundState, arrival_key
+from estation.payments.rules import IncidentState, OutsideState, RefundState, arrival_key
 from estation.payments.staff_words import (
     ATTEMPT_WORDS,
     DEED_WORDS,
@@ -82,13 +84,15 @@ class Story:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """Which incidents are meant; empty: any. `assigned_to` is an officer as `Incident` names one,
-    `overdue_at` leaves the open ones past their time at that moment."""
+    """Which incidents are meant; empty: any. `assigned_to` is an officer as `Incident` names one
+    (with `assigned_to_id`: whatever he was called then), `overdue_at` leaves the open ones past
+    their time at that moment."""
 
     state: IncidentState | None = None
     kind: str = ""
     owner: str = ""
     assigned_to: str = ""
+    assigned_to_id: UUID | None = None
     overdue_at: datetime | None = None
 
 
@@ -127,7 +131,10 @@ def _matching(wanted: IncidentFilter) -> QuerySet[Incident]:
     if wanted.owner:
         query = query.filter(owner=wanted.owner)
     if wanted.assigned_to:
-        query = query.filter(assigned_to=wanted.assigned_to)
+        mine = Q(assigned_to=wanted.assigned_to, assigned_to_id__isnull=True)
+        if wanted.assigned_to_id is not None:
+            mine |= Q(assigned_to_id=wanted.assigned_to_id)
+        query = query.filter(mine)
     if wanted.overdue_at is not None:
         query = query.filter(state=IncidentState.OPEN, due_at__lt=wanted.overdue_at)
     return query
@@ -190,6 +197,47 @@ async def wish_to_apply(incident_id: UUID) -> IncidentAction | None:
         .first()
     )
     return last if last and last.action == "apply_asked" else None
+
+
+async def wish_outside(incident_id: UUID) -> OutsideSettlement | None:
+    """The maker's wish to settle this incident's money outside, not answered yet."""
+    return await OutsideSettlement.get_or_none(incident_id=incident_id, state=OutsideState.ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirecting:
+    """How redirecting an incident's refund stands. `word`: "" (nobody asked), "asked", or
+    "ordered" by two persons without effect yet; `by`: who asked."""
+
+    is_abnormal: bool
+    word: str
+    by: str = ""
+    by_id: UUID | None = None
+    at: datetime | None = None
+
+
+async def redirecting(incident: IncidentView) -> Redirecting | None:
+    """None when the incident is of no refund."""
+    number = await _refund_no(incident)
+    refund = await Refund.get_or_none(refund_no=number) if number else None
+    if refund is None:
+        return None
+    is_abnormal = refund.state is RefundState.ABNORMAL
+    last = (
+        await IncidentAction.filter(refund_id=refund.id, action__in=list(_REDIRECT_WORDS))
+        .order_by("-at", "-id")
+        .first()
+    )
+    if last is None or not (word := _REDIRECT_WORDS[last.action]):
+        return Redirecting(is_abnormal, "")
+    return Redirecting(is_abnormal, word, last.by, last.by_id, last.at)
+
+
+_REDIRECT_WORDS = {
+    "redirect_asked": "asked",
+    "redirect_rejected": "",
+    Deed.REDIRECT_REFUND.value: "ordered",
+}
 
 
 async def incidents_of_refunds(refund_ids: Sequence[UUID]) -> list[IncidentView]:

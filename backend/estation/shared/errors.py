@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 class Refused(Exception):
     """A request we understood and will not carry out.
 
-    `code` is stable and meant for programs; `message` is the sentence a citizen reads.
+    `code` is stable and meant for programs; `message` is the sentence a citizen reads, the same
+    for all of a class unless it names an amount.
     `details` is machine-readable help (field names, current values); never personal data.
     """
 
     code: ClassVar[str] = "refused"
     http_status: ClassVar[int] = 409
-    message: ClassVar[str] = "暂时无法办理，请稍后再试。"
+    message: str = "暂时无法办理，请稍后再试。"
 
     def __init__(self, **details: Any) -> None:
         super().__init__(self.code)

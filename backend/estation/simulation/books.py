@@ -27,7 +27,9 @@ _ENDS = """
 select t.kind, (select count(*) from incident i where i.state = 'open'
                 and i.channel_trade_no = t.channel_no and i.account_id = $2) as open_incidents,
        (select coalesce(sum(r.amount_fen), 0)::bigint from pay_refund r
-        where r.arrival_id = t.id and r.state = 'succeeded') as refunded_fen
+        where r.arrival_id = t.id and r.state = 'succeeded') as refunded_fen,
+       (select coalesce(sum(s.amount_fen), 0)::bigint from outside_settlement s
+        where s.arrival_id = t.id and s.state = 'approved') as settled_fen
 from ledger_transfer t where t.idempotency_key = $1
 """
 
@@ -53,7 +55,8 @@ async def faults(successes: Iterable[Paid]) -> list[str]:
 
 
 async def _fault_of(paid: Paid) -> str:
-    """Why this success has not exactly one end (applied, refunded, owned); "" when it has."""
+    """Why this success has not exactly one end (applied, given away, owned); "" when it has.
+    Given away: refunded, or what is not was settled outside by two persons."""
     key = rules.arrival_key(paid.account_id, paid.trade_no)
     ends = await _rows(_ENDS, key, paid.account_id)
     if len(ends) != 1:
@@ -62,9 +65,9 @@ async def _fault_of(paid: Paid) -> str:
     if end["refunded_fen"] != paid.given_back_fen():
         return f"{paid.out_trade_no}: refunded {end['refunded_fen']}, {paid.given_back_fen()} there"
     applied = end["kind"] == rules.Posting.PAYMENT
-    refunded = not applied and end["refunded_fen"] == paid.amount_fen
-    owned = not applied and not refunded and end["open_incidents"] > 0
-    if applied + refunded + owned != 1:
+    given_away = end["refunded_fen"] + end["settled_fen"] == paid.amount_fen and not applied
+    owned = not applied and not given_away and end["open_incidents"] > 0
+    if applied + given_away + owned != 1:
         return f"{paid.out_trade_no}: no end: {end}"
     return ""
 

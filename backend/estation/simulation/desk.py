@@ -8,9 +8,10 @@ from estation.fees.api import BillView
 from estation.outside.gate.rows import RefundOrderRow
 from estation.payments import api
 from estation.payments.actions.refunds.centre import follow_orders
-from estation.payments.queries import OrderView
+from estation.payments.queries import IncidentView, OrderView
 from estation.payments.refund_queries import RefundView
 from estation.payments.rules import OrderState, RefundState
+from estation.payments.staff_queries import arrival_of
 from estation.services import Services
 from estation.shared.transactions import in_transaction
 
@@ -50,7 +51,42 @@ async def decide(asked: RefundView, *, chance: random.Random, now: datetime) -> 
 
 
 async def redirect(abnormal: RefundView, services: Services, *, now: datetime) -> None:
-    await api.redirect_abnormal(refund_id=abnormal.id, by=MAKER, services=services, now=now)
+    """The maker asks, the checker agrees; alone the maker would be refused."""
+    await api.ask_redirect(refund_id=abnormal.id, by=MAKER, now=now)
+    await api.redirect_abnormal(refund_id=abnormal.id, by=CHECKER, services=services, now=now)
+
+
+async def settle_outside(incident: IncidentView, *, chance: random.Random, now: datetime) -> str:
+    """An officer would close it in words; where money is in suspense the maker asks to settle it
+    outside, and the checker mostly agrees. What was done. Raises what the actions refuse."""
+    if chance.random() < 0.5:
+        await api.resolve_incident(
+            incident_id=incident.id, by=MAKER, resolution="已与市民说明", now=now
+        )
+        return "closed in words"
+    left = await _left_of(incident)
+    await api.ask_to_settle_outside(
+        incident_id=incident.id,
+        believed_fen=left,
+        reason="已转账退还",
+        document_no="回单 1",
+        by=MAKER,
+        now=now,
+    )
+    if chance.random() < 0.2:
+        await api.reject_settling_outside(
+            incident_id=incident.id, by=CHECKER, note="回单未附", now=now
+        )
+        return "rejected"
+    await api.approve_settling_outside(
+        incident_id=incident.id, believed_fen=left, by=CHECKER, now=now
+    )
+    return "settled outside"
+
+
+async def _left_of(incident: IncidentView) -> int:
+    arrival = await arrival_of(incident)
+    return sum(one.refundable_fen for one in await api.refundable_of(arrival_id=arrival))
 
 
 async def centre_orders(

@@ -29,7 +29,7 @@ EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "no order": {
         "start_order": 10, "new_bill": 2, "revise": 1, "withdraw": 1, "replay_old_news": 1,
         "pay_old_code": 2, "look": 1, "ask_refund": 3, "decide_refund": 3, "centre_refund": 1,
-        "redirect_refund": 1,
+        "redirect_refund": 1, "settle_outside": 1,
     },
     "no code": {"choose_wallet": 10, "cancel": 1, "look": 1, "revise": 1, "pay_old_code": 2},
     "a code": {
@@ -308,6 +308,15 @@ class World:
         for abnormal in (await desk.refunds_in(RefundState.ABNORMAL, self.orders))[:1]:
             await desk.redirect(abnormal, self.city.services, now=self.city.now())
             self.weather.note("abnormal_refund_redirected")
+
+    async def settle_outside(self) -> None:
+        """What no rule gives back by itself waits for the office."""
+        mine = [one for one in await api.list_incidents(limit=1000) if one.order_id in self.orders]
+        for incident in mine[:1]:
+            self.story[-1] += f" {incident.kind}"
+            done = await desk.settle_outside(incident, chance=self.chance, now=self.city.now())
+            self.story[-1] += f" {done}"
+            self.weather.note(f"incident_{done}".replace(" ", "_"))
 
     async def centre_refund(self) -> None:
         order = await self._an_order()

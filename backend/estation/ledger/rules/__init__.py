@@ -9,6 +9,7 @@ from estation.ledger.rules.accounts import (
     HOLD_PAYEE,
     PAYEE,
     REFUND_IN_FLIGHT,
+    SETTLED_OUTSIDE,
     SUSPENSE,
     AccountKind,
     account_kind,
@@ -21,6 +22,7 @@ from estation.ledger.rules.accounts import (
     is_account,
     payee_payable,
     refund_in_flight,
+    settled_outside,
     suspense,
 )
 from estation.ledger.rules.chain import (
@@ -66,6 +68,7 @@ __all__ = [
     "PAYEE",
     "REFUND_IN_FLIGHT",
     "REVERSAL_KIND",
+    "SETTLED_OUTSIDE",
     "SUSPENSE",
     "AccountKind",
     "Block",
@@ -98,6 +101,7 @@ __all__ = [
     "reversal_key",
     "said_by",
     "sealed_floor",
+    "settled_outside",
     "suspense",
     "transfer_digest",
 ]

@@ -12,6 +12,7 @@ CLEARING = "channel_clearing"
 PAYEE = "payee_payable"
 SUSPENSE = "suspense"
 REFUND_IN_FLIGHT = "refund_in_flight"
+SETTLED_OUTSIDE = "settled_outside"
 CHANNEL_FEE = "channel_fee"
 HOLD_EXPECTED = "hold_expected"
 HOLD_PAYEE = "hold_payee"
@@ -43,6 +44,9 @@ ACCOUNT_KINDS: dict[str, AccountKind] = {
     PAYEE: AccountKind("credit", may_go_negative=False, whose=_PAYEE_CODE),
     SUSPENSE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
     REFUND_IN_FLIGHT: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
+    # What finance paid, or gave to whom it belongs, by other ways than the channel: the money
+    # itself still stands at the merchant account, and is finance's own now.
+    SETTLED_OUTSIDE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
     # A fee comes back with its refund, perhaps in a later period.
     CHANNEL_FEE: AccountKind("debit", may_go_negative=True, whose=_MERCHANT),
     HOLD_EXPECTED: AccountKind(
@@ -75,6 +79,11 @@ def suspense(account_id: str) -> str:
 def refund_in_flight(account_id: str) -> str:
     """The account of money we asked a channel to give back and that has not left yet."""
     return f"{REFUND_IN_FLIGHT}:{account_id}"
+
+
+def settled_outside(account_id: str) -> str:
+    """The account of money that was in suspense and was settled outside the channels."""
+    return f"{SETTLED_OUTSIDE}:{account_id}"
 
 
 def channel_fee(account_id: str) -> str:

@@ -7,12 +7,15 @@ from uuid import UUID
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.payments import queries
+from estation.ledger.api import arrival_by_key
+from estation.payments import queries, refund_rules, rules
+from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
-from estation.payments.errors import IncidentAlreadyResolved
+from estation.payments.errors import IncidentAlreadyResolved, MoneyInSuspense
+from estation.payments.invariants import FORGOTTEN
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import IncidentKind
+from estation.payments.rules import IncidentKind, IncidentState
 from estation.shared.errors import InvalidInput
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
@@ -53,17 +56,19 @@ async def open_incident(
 
 
 async def resolve_incident(
-    *, incident_id: UUID, by: str, resolution: str, now: datetime
+    *, incident_id: UUID, by: str, by_id: UUID | None = None, resolution: str, now: datetime
 ) -> IncidentView:
     """Close it with the words of the person who decided. `by` names the staff member.
 
-    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words).
+    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words), MoneyInSuspense
+    (money of it is neither given back, nor on its way, nor settled outside).
     """
     words = clean_text(resolution.strip(), 2000)
     if not words or len(resolution) > 2000:
         raise InvalidInput(field="resolution")
-    await queries.incident(incident_id)
+    found = await queries.incident(incident_id)
     async with in_transaction() as db:
+        await _check_no_money(db, found)
         rows = await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
                resolution = $3 where id = $4 and state = 'open' returning dedupe_key""",
@@ -71,11 +76,32 @@ async def resolve_incident(
         )
         if not rows:
             raise IncidentAlreadyResolved(incident_id=str(incident_id))
-        await note_deed(db, rows[0]["dedupe_key"], deed=Deed.RESOLVE, by=by, note=words, now=now)
+        await note_deed(
+            db, rows[0]["dedupe_key"], deed=Deed.RESOLVE, by=by, by_id=by_id, note=words, now=now
+        )
     return await queries.incident(incident_id)
 
 
-async def take_incident(*, incident_id: UUID, by: str, now: datetime) -> IncidentView:
+async def _check_no_money(db: BaseDBAsyncClient, incident: IncidentView) -> None:
+    """Under the lock of the arrival: no refund of it ends meanwhile."""
+    if incident.state is not IncidentState.OPEN or not incident.channel_trade_no:
+        return
+    money = await arrival_by_key(rules.arrival_key(incident.account_id, incident.channel_trade_no))
+    if money is None or money.kind != "suspense":
+        return
+    (standing,) = await lock_standings(db, [money], [])
+    left = refund_rules.unsettled_fen(
+        standing.money.amount_fen,
+        [(one.now.state, one.now.amount_fen) for one in standing.refunds],
+        standing.settled_fen,
+    )
+    if left and not standing.money.is_applied:
+        raise MoneyInSuspense(suspense_fen=left)
+
+
+async def take_incident(
+    *, incident_id: UUID, by: str, by_id: UUID | None = None, now: datetime
+) -> IncidentView:
     """An officer takes an open incident on, also from a colleague; the history says so.
 
     Refuses IncidentNotFound, IncidentAlreadyResolved.
@@ -83,24 +109,34 @@ async def take_incident(*, incident_id: UUID, by: str, now: datetime) -> Inciden
     await queries.incident(incident_id)
     async with in_transaction() as db:
         rows = await db.execute_query_dict(
-            """update incident set assigned_to = $1 where id = $2 and state = 'open'
-               returning dedupe_key""",
-            [clean_text(by, 64), incident_id],
+            """update incident set assigned_to = $1, assigned_to_id = $3
+               where id = $2 and state = 'open' returning dedupe_key""",
+            [clean_text(by, 64), incident_id, by_id],
         )
         if not rows:
             raise IncidentAlreadyResolved(incident_id=str(incident_id))
-        await note_deed(db, rows[0]["dedupe_key"], deed=Deed.TAKE, by=by, now=now)
+        await note_deed(db, rows[0]["dedupe_key"], deed=Deed.TAKE, by=by, by_id=by_id, now=now)
     return await queries.incident(incident_id)
 
 
-async def note_on(incident_id: UUID, deed: Deed, *, by: str, note: str, now: datetime) -> None:
+async def note_on(
+    incident_id: UUID,
+    deed: Deed,
+    *,
+    by: str,
+    by_id: UUID | None = None,
+    note: str,
+    now: datetime,
+) -> None:
     """A trace of something done about an incident that changed nothing of the incident itself."""
     async with in_transaction() as db:
         rows = await db.execute_query_dict(
             "select dedupe_key from incident where id = $1", [incident_id]
         )
         for row in rows:
-            await note_deed(db, row["dedupe_key"], deed=deed, by=by, note=note, now=now)
+            await note_deed(
+                db, row["dedupe_key"], deed=deed, by=by, by_id=by_id, note=note, now=now
+            )
 
 
 async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
@@ -129,10 +165,11 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
 
 
 async def adopt_unowned(*, now: datetime, limit: int = 200) -> int:
-    """Open an incident for money in suspense that has neither incident nor refund, and again for
-    each refund of our own making whose incident is missing; how many.
+    """Open an incident for money in suspense that has no open one and is not on its way back, and
+    again for each refund of our own making whose incident is missing; how many.
 
-    Neither happens by our own doing: this is the remedy for rows lost from the database.
+    Neither happens by our own doing: this is the remedy for rows lost from the database, and for
+    incidents that were closed in words while that was possible.
     """
     async with in_transaction() as db:
         notes = [*await _unowned_suspense(db, limit), *await _unexplained_refunds(db, limit)]
@@ -166,13 +203,11 @@ async def _unexplained_refunds(db: BaseDBAsyncClient, limit: int) -> list[Incide
 
 async def _unowned_suspense(db: BaseDBAsyncClient, limit: int) -> list[IncidentNote]:
     rows = await db.execute_query_dict(
-        """select t.id, t.order_id, t.our_no, t.channel_no, t.occurred_at, e.debit_fen,
-                  substr(e.account, length('channel_clearing:') + 1) as account_id
-           from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
-           where t.kind = 'suspense' and e.account like 'channel_clearing:%'
-           and not exists (select from incident i where i.channel_trade_no = t.channel_no)
-           and not exists (select from pay_refund r where r.arrival_id = t.id)
-           order by t.id limit $1""",
+        f"""select t.id, t.order_id, t.our_no, t.channel_no, t.occurred_at, e.debit_fen,
+                   substr(e.account, length('channel_clearing:') + 1) as account_id
+            from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+            where t.kind = 'suspense' and e.account like 'channel_clearing:%' and e.debit_fen > 0
+            and {FORGOTTEN} order by t.id limit $1""",  # noqa: S608  (our own constant)
         [limit],
     )
     return [

@@ -109,6 +109,16 @@ async def asked_fen(
     return {(row["account_id"], row["channel_trade_no"]): row["fen"] for row in rows}
 
 
+async def settled_fen(db: BaseDBAsyncClient, arrival_ids: Sequence[UUID]) -> Mapping[UUID, int]:
+    """What of these arrivals was settled outside the channels; the caller holds their locks."""
+    rows = await db.execute_query_dict(
+        """select arrival_id, sum(amount_fen)::bigint as fen from outside_settlement
+           where arrival_id = any($1::uuid[]) and state = 'approved' group by arrival_id""",
+        [list(arrival_ids)],
+    )
+    return {row["arrival_id"]: row["fen"] for row in rows}
+
+
 def _refund(row: Mapping[str, Any]) -> LockedRefund:
     return LockedRefund(
         now=RefundNow(

@@ -27,6 +27,7 @@ from estation.outside.pay_channels import Channel, RefundReport
 from estation.payments import refund_rules
 from estation.payments.actions.refund_locking import LockedRefund
 from estation.payments.actions.storing import IncidentNote, put_incidents
+from estation.payments.persons import Person
 from estation.payments.refund_rules import RefundNow, RefundVerdict, Share
 from estation.payments.rules import (
     IncidentKind,
@@ -61,17 +62,18 @@ _PUT = """
 insert into pay_refund (id, refund_no, request_id, cause, state, taken_from, channel, account_id,
     out_trade_no, channel_trade_no, arrival_id, order_id, incident_key, region, amount_fen,
     total_fen, reason, source, source_id, asked_by, asked_at, decided_by, decided_at,
-    decision_note, received_account, tries, next_try_at, last_error, version)
+    decision_note, received_account, tries, next_try_at, last_error, version, asked_by_id)
 select t.id, t.refund_no, t.request_id, t.cause, t.state, t.taken_from, t.channel, t.account_id,
     t.out_trade_no, t.channel_trade_no, t.arrival_id, t.order_id, t.incident_key, t.region,
     t.amount_fen, t.total_fen, t.reason, t.source, t.source_id, t.asked_by, $2::timestamptz,
-    t.decided_by, t.decided_at, '', '', 0, t.next_try_at, '', t.version
+    t.decided_by, t.decided_at, '', '', 0, t.next_try_at, '', t.version,
+    t.asked_by_id
 from json_to_recordset($1::json) as t(
     id uuid, refund_no text, request_id uuid, cause text, state text, taken_from text,
     channel text, account_id text, out_trade_no text, channel_trade_no text, arrival_id uuid,
     order_id uuid, incident_key text, region text, amount_fen bigint, total_fen bigint,
     reason text, source text, source_id text, asked_by text, decided_by text,
-    decided_at timestamptz, next_try_at timestamptz, version int)
+    decided_at timestamptz, next_try_at timestamptz, version int, asked_by_id uuid)
 order by t.id
 """
 
@@ -92,13 +94,14 @@ update pay_refund r set state = t.state,
                        when t.state = 'approved' then $2::timestamptz
                        else coalesce(r.next_try_at, $2::timestamptz) end,
     decided_by = coalesce(t.decided_by, r.decided_by),
+    decided_by_id = coalesce(t.decided_by_id, r.decided_by_id),
     decided_at = case when t.decided_by is null then r.decided_at else $2::timestamptz end,
     decision_note = coalesce(t.decision_note, r.decision_note),
     last_error = case when t.is_end then '' else r.last_error end,
     version = t.version
 from json_to_recordset($1::json) as t(
     id uuid, state text, channel_refund_no text, received_account text, is_end boolean,
-    decided_by text, decision_note text, version int)
+    decided_by text, decided_by_id uuid, decision_note text, version int)
 where r.id = t.id
 """
 
@@ -123,14 +126,17 @@ with proof as (
     ) and (p.is_whole or exists (
         select from pay_refund me where me.id = p.refund_id and me.total_fen = (
             select sum(r.amount_fen) from pay_refund r
-            where r.arrival_id = me.arrival_id and r.state = 'succeeded')))
+            where r.arrival_id = me.arrival_id and r.state = 'succeeded') + (
+            select coalesce(sum(s.amount_fen), 0) from outside_settlement s
+            where s.arrival_id = me.arrival_id and s.state = 'approved')))
     returning i.id, p.note, p.refund_id, p.transfer_id, p.action_id
 )
 insert into incident_action (id, incident_id, action, by, at, note, refund_id, transfer_id)
 select action_id, id, 'refunded', 'system', $2::timestamptz, note, refund_id, transfer_id
 from done
 """
-# `is_whole`: the proof does not depend on how much of the arrival went back. A redirected refund
+# `is_whole`: the proof does not depend on how much of the arrival went back, or was settled
+# outside. A redirected refund
 # brought the money to our own card: its incidents stay open until a person has paid the citizen.
 
 _NOTE = """
@@ -184,6 +190,7 @@ class RefundWriting:
         *,
         request_id: UUID,
         asked_by: str,
+        asked_by_id: UUID | None = None,
         decided_by: str = "",
     ) -> None:
         """A new refund. One that is approved reserves its money at once, and is told."""
@@ -213,6 +220,7 @@ class RefundWriting:
                 "source": refund.source,
                 "source_id": refund.source_id,
                 "asked_by": asked_by,
+                "asked_by_id": asked_by_id,
                 "decided_by": decided_by,
                 "decided_at": self._now if is_approved else None,
                 "next_try_at": self._now if is_approved else None,
@@ -224,12 +232,12 @@ class RefundWriting:
             for share in refund.shares
         ]
 
-    def approve(self, refund: LockedRefund, *, by: str, note: str) -> None:
+    def approve(self, refund: LockedRefund, *, by: Person, note: str) -> None:
         self._move(refund, RefundState.APPROVED, decided_by=by, decision_note=note)
         self._start(refund)
         self._tell(refund, at=self._now)
 
-    def reject(self, refund: LockedRefund, *, by: str, note: str) -> None:
+    def reject(self, refund: LockedRefund, *, by: Person, note: str) -> None:
         self._move(refund, RefundState.REJECTED, decided_by=by, decision_note=note)
 
     def follow(
@@ -334,7 +342,7 @@ class RefundWriting:
         to: RefundState,
         report: RefundReport | None = None,
         *,
-        decided_by: str | None = None,
+        decided_by: Person | None = None,
         decision_note: str | None = None,
     ) -> None:
         refund.now.move(to)
@@ -347,7 +355,8 @@ class RefundWriting:
             "channel_refund_no": refund.channel_refund_no,
             "received_account": clean_text(report.received_account, 128) if report else "",
             "is_end": to not in refund_rules.UNFINISHED,
-            "decided_by": decided_by,
+            "decided_by": decided_by.shown if decided_by else None,
+            "decided_by_id": decided_by.account if decided_by else None,
             "decision_note": decision_note,
             "version": refund.told,
         }

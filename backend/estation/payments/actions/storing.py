@@ -92,6 +92,7 @@ async def note_deed(
     deed: str,
     by: str,
     now: datetime,
+    by_id: UUID | None = None,
     note: str = "",
     refund_id: UUID | None = None,
     transfer_id: UUID | None = None,
@@ -99,8 +100,8 @@ async def note_deed(
     """What somebody did, in the history of the incident of this key; nothing when there is none."""
     await db.execute_query_dict(
         """insert into incident_action (id, incident_id, action, by, at, note, refund_id,
-               transfer_id)
-           select $1::uuid, id, $2, $3, $4::timestamptz, $5, $6::uuid, $7::uuid
+               transfer_id, by_id)
+           select $1::uuid, id, $2, $3, $4::timestamptz, $5, $6::uuid, $7::uuid, $9::uuid
            from incident where dedupe_key = $8""",
         [
             ids.row_id(now),
@@ -111,5 +112,6 @@ async def note_deed(
             refund_id,
             transfer_id,
             incident_key,
+            by_id,
         ],
     )

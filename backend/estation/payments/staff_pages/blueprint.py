@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from sanic import Blueprint
 
+from estation.payments.persons import Person, is_same, person
 from estation.services import OnlineRequest
 from estation.shared.errors import InvalidInput
 
@@ -20,6 +22,18 @@ def officer(request: OnlineRequest) -> str:
     """The officer behind the request, as traces and refunds name one."""
     viewer = request.ctx.viewer
     return f"{viewer.name}（{ROLE_WORDS.get(viewer.role, viewer.role)}）"[:64]
+
+
+def account(request: OnlineRequest) -> UUID | None:
+    """The officer's account: what stays when the name or the post changes, and what tells
+    namesakes apart."""
+    staff_id: UUID | None = request.ctx.viewer.staff_id
+    return staff_id
+
+
+def is_me(request: OnlineRequest, shown: str, account_id: UUID | None) -> bool:
+    """True when the officer behind the request is who did this."""
+    return is_same(Person(shown, account_id), person(officer(request), account(request)))
 
 
 def known(request: OnlineRequest, name: str, allowed: Mapping[str, Any], default: str) -> str:

@@ -12,11 +12,16 @@ from estation.payments import staff_queries, staff_words
 from estation.payments.actions import asking, incidents
 from estation.payments.api import (
     approve_applying,
+    approve_settling_outside,
+    ask_redirect,
     ask_refund,
     ask_to_apply,
+    ask_to_settle_outside,
     incident,
     redirect_abnormal,
     reject_applying,
+    reject_redirect,
+    reject_settling_outside,
     resolve_incident,
 )
 from estation.payments.errors import ArrivalNotFound, NotYourIncident
@@ -30,8 +35,10 @@ from estation.payments.staff_pages.blueprint import (
     CHECKER,
     FINANCE,
     OPERATOR,
+    account,
     bp,
     field,
+    is_me,
     known,
     officer,
     page_number,
@@ -51,6 +58,8 @@ OWNERS = {"": "", **staff_words.OWNER_WORDS}
 MINE = {"": "全部", "1": "我的"}
 OVERDUE = {"": "不限", "1": "已超时限"}
 EXPORT_ROWS = 1000
+TYPED = ("resolution", "amount", "reason", "outside_reason", "document_no")
+"""What comes back into its field after a refusal."""
 
 
 @bp.get("/staff/incidents")
@@ -116,6 +125,7 @@ async def resolve(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
             await resolve_incident(
                 incident_id=incident_id,
                 by=officer(request),
+                by_id=account(request),
                 resolution=field(request, "resolution"),
                 now=request.app.ctx.clock(),
             )
@@ -132,7 +142,10 @@ async def take(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
 
     async def work() -> None:
         await incidents.take_incident(
-            incident_id=incident_id, by=officer(request), now=request.app.ctx.clock()
+            incident_id=incident_id,
+            by=officer(request),
+            by_id=account(request),
+            now=request.app.ctx.clock(),
         )
 
     return await _do(request, incident_id, Deed.TAKE, work)
@@ -149,7 +162,12 @@ async def ask_channel(request: OnlineRequest, incident_id: UUID) -> HTTPResponse
         answer = await asking.ask_again(found.out_trade_no, services, now=services.clock())
         said = f"渠道答复：{answer.answer or '没有答复'}；{answer.before} → {answer.after}"
         await incidents.note_on(
-            incident_id, Deed.ASK_CHANNEL, by=officer(request), note=said, now=services.clock()
+            incident_id,
+            Deed.ASK_CHANNEL,
+            by=officer(request),
+            by_id=account(request),
+            note=said,
+            now=services.clock(),
         )
 
     return await _do(request, incident_id, Deed.ASK_CHANNEL, work)
@@ -168,6 +186,7 @@ async def ask_for_refund(request: OnlineRequest, incident_id: UUID) -> HTTPRespo
                 believed_refundable_fen=_fen(field(request, "believed_fen")),
                 reason=field(request, "reason"),
                 by=officer(request),
+                by_id=account(request),
                 now=request.app.ctx.clock(),
             )
         except NotMoney as wrong:
@@ -187,6 +206,7 @@ async def ask_applying(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
         await ask_to_apply(
             incident_id=incident_id,
             by=officer(request),
+            by_id=account(request),
             note=field(request, "note")[:200],
             now=request.app.ctx.clock(),
         )
@@ -201,7 +221,10 @@ async def approve_apply(request: OnlineRequest, incident_id: UUID) -> HTTPRespon
 
     async def work() -> None:
         await approve_applying(
-            incident_id=incident_id, by=officer(request), now=request.app.ctx.clock()
+            incident_id=incident_id,
+            by=officer(request),
+            by_id=account(request),
+            now=request.app.ctx.clock(),
         )
 
     return await _do(request, incident_id, Deed.APPLY, work)
@@ -217,6 +240,7 @@ async def reject_apply(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
             await reject_applying(
                 incident_id=incident_id,
                 by=officer(request),
+                by_id=account(request),
                 note=field(request, "note"),
                 now=request.app.ctx.clock(),
             )
@@ -226,17 +250,116 @@ async def reject_apply(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
     return await _do(request, incident_id, Deed.APPLY, work)
 
 
+@bp.post("/staff/incidents/<incident_id:uuid>/outside")
+@staff_only(*FINANCE)
+async def ask_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker's wish that what is left in suspense counts as settled outside (线下处理)."""
+
+    async def work() -> None:
+        try:
+            await ask_to_settle_outside(
+                incident_id=incident_id,
+                believed_fen=_fen(field(request, "believed_fen")),
+                reason=field(request, "outside_reason"),
+                document_no=field(request, "document_no"),
+                by=officer(request),
+                by_id=account(request),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput:
+            raise _Said("请写明线下处理的经过（最多 200 字）和凭据文号。", status=422) from None
+
+    return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/outside/approve")
+@staff_only(CHECKER)
+async def approve_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's yes: the money leaves suspense in the books."""
+
+    async def work() -> None:
+        await approve_settling_outside(
+            incident_id=incident_id,
+            believed_fen=_fen(field(request, "believed_fen")),
+            by=officer(request),
+            by_id=account(request),
+            now=request.app.ctx.clock(),
+        )
+
+    return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/outside/reject")
+@staff_only(CHECKER)
+async def reject_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's no, with its reason."""
+
+    async def work() -> None:
+        try:
+            await reject_settling_outside(
+                incident_id=incident_id,
+                by=officer(request),
+                by_id=account(request),
+                note=field(request, "note"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput:
+            raise _Said("不予线下处理须写明理由。", status=422) from None
+
+    return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
+
+
 @bp.post("/staff/incidents/<incident_id:uuid>/redirect")
 @staff_only(*FINANCE)
-async def redirect_refund(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
-    """Have an abnormal refund paid to our own card, from where finance pays by transfer."""
+async def ask_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker's wish that an abnormal refund goes to our own card; a checker decides."""
+
+    async def work() -> None:
+        await ask_redirect(
+            refund_id=await staff_queries.refund_of(await incident(incident_id)),
+            by=officer(request),
+            by_id=account(request),
+            note=field(request, "note")[:200],
+            now=request.app.ctx.clock(),
+        )
+
+    return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/redirect/approve")
+@staff_only(CHECKER)
+async def approve_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's yes: the channel pays our own card, from where finance pays by transfer."""
     services = request.app.ctx
 
     async def work() -> None:
-        refund_id = await staff_queries.refund_of(await incident(incident_id))
         await redirect_abnormal(
-            refund_id=refund_id, by=officer(request), services=services, now=services.clock()
+            refund_id=await staff_queries.refund_of(await incident(incident_id)),
+            by=officer(request),
+            by_id=account(request),
+            services=services,
+            now=services.clock(),
         )
+
+    return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/redirect/reject")
+@staff_only(CHECKER)
+async def reject_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's no, with its reason."""
+
+    async def work() -> None:
+        try:
+            await reject_redirect(
+                refund_id=await staff_queries.refund_of(await incident(incident_id)),
+                by=officer(request),
+                by_id=account(request),
+                note=field(request, "note"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput:
+            raise _Said("不予改退须写明理由。", status=422) from None
 
     return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
 
@@ -281,6 +404,10 @@ async def _show(
     request: OnlineRequest, found: IncidentView, *, status: int = 200, problem: str = ""
 ) -> HTTPResponse:
     deeds = _deeds(request, found)
+    money = await _money(found)
+    wish = await staff_queries.wish_to_apply(found.id) if Deed.APPLY in deeds else None
+    outside = await staff_queries.wish_outside(found.id) if Deed.SETTLE_OUTSIDE in deeds else None
+    redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
     return render(
         request,
         "staff/incident.html",
@@ -289,13 +416,23 @@ async def _show(
         story=await staff_queries.story_of(found),
         evidence=staff_queries.as_pretty(found.evidence),
         deeds=deeds,
-        refundable=await _refundable(found) if Deed.REFUND in deeds else None,
+        refundable=money if Deed.REFUND in deeds else None,
+        suspense_fen=money.suspense_fen if money else 0,
         refunds=await staff_queries.refunds_about(found),
-        wish=await staff_queries.wish_to_apply(found.id) if Deed.APPLY in deeds else None,
+        wish=wish,
+        outside=outside,
+        redirecting=redirecting,
+        is_mine={
+            "incident": is_me(request, found.assigned_to, found.assigned_to_id),
+            "wish": wish is not None and is_me(request, wish.by, wish.by_id),
+            "outside": outside is not None
+            and is_me(request, outside.asked_by, outside.asked_by_id),
+            "redirecting": redirecting is not None
+            and is_me(request, redirecting.by, redirecting.by_id),
+        },
         may_check=request.ctx.viewer.role == CHECKER,
         problem=problem,
-        typed={name: field(request, name)[:2000] for name in ("resolution", "amount", "reason")},
-        me=officer(request),
+        typed={name: field(request, name)[:2000] for name in TYPED},
         now=request.app.ctx.clock(),
         words=staff_words,
     )
@@ -309,7 +446,7 @@ def _deeds(request: OnlineRequest, found: IncidentView) -> tuple[Deed, ...]:
     return tuple(deed for deed in deeds if deed not in without_number)
 
 
-async def _refundable(found: IncidentView) -> RefundableView | None:
+async def _money(found: IncidentView) -> RefundableView | None:
     """What is left of the incident's money; None when the books have none of it."""
     try:
         (view,) = await refundable_of(arrival_id=await staff_queries.arrival_of(found))
@@ -334,6 +471,7 @@ async def _wanted(request: OnlineRequest) -> tuple[IncidentFilter, dict[str, str
         kind=kind,
         owner=words["owner"],
         assigned_to=officer(request) if words["mine"] else "",
+        assigned_to_id=account(request) if words["mine"] else None,
         overdue_at=request.app.ctx.clock() if words["overdue"] else None,
     )
     return wanted, words

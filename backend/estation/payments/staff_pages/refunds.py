@@ -24,8 +24,10 @@ from estation.payments.staff_pages.blueprint import (
     CHECKER,
     FINANCE,
     OPERATOR,
+    account,
     bp,
     field,
+    is_me,
     known,
     officer,
     page_number,
@@ -100,6 +102,7 @@ async def ask(request: OnlineRequest) -> HTTPResponse:
             believed_refundable_fen=_fen(field(request, "believed_fen")),
             reason=field(request, "reason"),
             by=officer(request),
+            by_id=account(request),
             now=request.app.ctx.clock(),
         )
     except NotMoney as wrong:
@@ -119,6 +122,7 @@ async def _decide(request: OnlineRequest, request_id: UUID, decide: Any) -> HTTP
         await decide(
             request_id=request_id,
             by=officer(request),
+            by_id=account(request),
             note=field(request, "note"),
             now=request.app.ctx.clock(),
         )
@@ -142,7 +146,6 @@ async def _decide(request: OnlineRequest, request_id: UUID, decide: Any) -> HTTP
 async def _show(
     request: OnlineRequest, refunds: list[RefundView], *, status: int = 200, problem: str = ""
 ) -> HTTPResponse:
-    me = officer(request)
     is_asked = all(refund.state is RefundState.ASKED for refund in refunds)
     may_check = request.ctx.viewer.role == CHECKER and is_asked
     return render(
@@ -154,7 +157,7 @@ async def _show(
         incidents=await staff_queries.incidents_of_refunds([one.id for one in refunds]),
         order=await staff_queries.order_view(refunds[0].order_id),
         payees={payee.code: payee.name for payee in request.app.ctx.settings.payees},
-        is_mine=any(refund.asked_by == me for refund in refunds),
+        is_mine=any(is_me(request, one.asked_by, one.asked_by_id) for one in refunds),
         may_check=may_check,
         problem=problem,
         note=field(request, "note")[:200],

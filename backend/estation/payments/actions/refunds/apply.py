@@ -20,10 +20,10 @@ from estation.payments.errors import (
     SecondPersonNeeded,
 )
 from estation.payments.models import Incident, IncidentAction
+from estation.payments.persons import Person, is_same, person
 from estation.payments.refund_rules import Deed
 from estation.payments.rules import IncidentState, RefundState
 from estation.shared.errors import InvalidInput
-from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
 
 ASKED, REJECTED, APPLIED = "apply_asked", "apply_rejected", "applied"
@@ -39,7 +39,9 @@ class _Case:
     report: ChannelReport
 
 
-async def ask_to_apply(*, incident_id: UUID, by: str, note: str = "", now: datetime) -> None:
+async def ask_to_apply(
+    *, incident_id: UUID, by: str, by_id: UUID | None = None, note: str = "", now: datetime
+) -> None:
     """A maker says that this late money should pay its bill; only the incident's history changes.
 
     Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToApply.
@@ -49,10 +51,12 @@ async def ask_to_apply(*, incident_id: UUID, by: str, note: str = "", now: datet
         why = _why_not(case)
         if why:
             raise NothingToApply(why=why)
-        await _note(db, case, ASKED, by, note, now)
+        await _note(db, case, ASKED, person(by, by_id), note, now)
 
 
-async def approve_applying(*, incident_id: UUID, by: str, note: str = "", now: datetime) -> str:
+async def approve_applying(
+    *, incident_id: UUID, by: str, by_id: UUID | None = None, note: str = "", now: datetime
+) -> str:
     """The checker's yes: suspense pays the payees and the order its bills, receipts leave, the
     incident is resolved by the transfer; its id. One transaction, through settle.
 
@@ -61,25 +65,29 @@ async def approve_applying(*, incident_id: UUID, by: str, note: str = "", now: d
     """
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
-        await _check_second(case, by)
+        checker = person(by, by_id)
+        await _check_second(case, checker)
         transfer_id = await apply_from_suspense(db, case.locked, case.attempt, case.report, now)
-        await _note(db, case, APPLIED, by, note, now, UUID(transfer_id))
+        await _note(db, case, APPLIED, checker, note, now, UUID(transfer_id))
         await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1::timestamptz,
                resolved_by = $2, resolution = $3 where id = $4""",
-            [now, clean_text(by, 64), f"已入账到原缴费单，凭证 {transfer_id}", incident_id],
+            [now, checker.shown, f"已入账到原缴费单，凭证 {transfer_id}", incident_id],
         )
     return transfer_id
 
 
-async def reject_applying(*, incident_id: UUID, by: str, note: str, now: datetime) -> None:
+async def reject_applying(
+    *, incident_id: UUID, by: str, by_id: UUID | None = None, note: str, now: datetime
+) -> None:
     """The checker's no, with its reason. Refuses as `approve_applying`, and InvalidInput."""
     if not note.strip():
         raise InvalidInput(field="note")
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
-        await _check_second(case, by)
-        await _note(db, case, REJECTED, by, note, now)
+        checker = person(by, by_id)
+        await _check_second(case, checker)
+        await _note(db, case, REJECTED, checker, note, now)
 
 
 async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
@@ -106,12 +114,14 @@ async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
 
 
 def _check_untouched(standing: Standing) -> None:
-    """Nothing of it went back, is on its way, or was applied already."""
+    """Nothing of it went back, is on its way, was applied already or settled outside."""
     harmless = (RefundState.REJECTED, RefundState.CLOSED)
     if any(refund.now.state not in harmless for refund in standing.refunds):
         raise NothingToApply(why="refunded")
     if standing.money.is_applied:
         raise NothingToApply(why="applied")
+    if standing.settled_fen:
+        raise NothingToApply(why="settled_outside")
 
 
 async def _check_no_open_order(db: BaseDBAsyncClient, attempt: LockedAttempt) -> None:
@@ -134,7 +144,7 @@ def _why_not(case: _Case) -> str:
     )
 
 
-async def _check_second(case: _Case, by: str) -> None:
+async def _check_second(case: _Case, by: Person) -> None:
     """The last word on applying must be another person's wish for it."""
     last = (
         await IncidentAction.filter(
@@ -145,7 +155,7 @@ async def _check_second(case: _Case, by: str) -> None:
     )
     if last is None or last.action != ASKED:
         raise NothingToApply(why="not_asked")
-    if last.by == clean_text(by, 64):
+    if is_same(Person(last.by, last.by_id), by):
         raise SecondPersonNeeded
 
 
@@ -166,7 +176,7 @@ async def _note(
     db: BaseDBAsyncClient,
     case: _Case,
     deed: str,
-    by: str,
+    by: Person,
     note: str,
     now: datetime,
     transfer_id: UUID | None = None,
@@ -175,7 +185,8 @@ async def _note(
         db,
         case.incident.dedupe_key,
         deed=deed,
-        by=by,
+        by=by.shown,
+        by_id=by.account,
         note=note,
         now=now,
         transfer_id=transfer_id,

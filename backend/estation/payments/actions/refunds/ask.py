@@ -16,7 +16,12 @@ from estation.ledger.api import (
 )
 from estation.outside.pay_channels import Channel
 from estation.payments import queries, refund_rules, rules
-from estation.payments.actions.refund_locking import LockedRefund, lock_arrivals, read_refunds
+from estation.payments.actions.refund_locking import (
+    LockedRefund,
+    lock_arrivals,
+    read_refunds,
+    settled_fen,
+)
 from estation.payments.actions.refund_writing import RefundWriting
 from estation.payments.actions.storing import note_deed
 from estation.payments.errors import (
@@ -52,6 +57,7 @@ class Asker:
 
     cause: RefundCause
     by: str
+    by_id: UUID | None = None
     decided_by: str = ""
     source: str = ""
     source_id: str = ""
@@ -60,12 +66,14 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A locked arrival with its refunds: what is left, and of whom (nobody for suspense)."""
+    """A locked arrival with its refunds: what is left, and of whom (nobody for suspense).
+    `settled_fen`: what of it was settled outside the channels."""
 
     money: ArrivedMoney
     refunds: list[LockedRefund]
     left: list[Share]
     refundable_fen: int
+    settled_fen: int = 0
 
 
 async def ask_refund(
@@ -75,6 +83,7 @@ async def ask_refund(
     reason: str,
     by: str,
     now: datetime,
+    by_id: UUID | None = None,
     order_id: UUID | None = None,
     arrival_id: UUID | None = None,
     incident_id: UUID | None = None,
@@ -94,6 +103,7 @@ async def ask_refund(
     asker = Asker(
         RefundCause.STAFF,
         clean_text(by, 64),
+        by_id,
         incident_key=incident.dedupe_key if incident else "",
     )
     async with in_transaction() as db:
@@ -105,6 +115,7 @@ async def ask_refund(
                 refund.incident_key,
                 deed="refund_asked",
                 by=by,
+                by_id=by_id,
                 now=now,
                 note=wish.reason,
                 refund_id=refund.now.id,
@@ -141,7 +152,13 @@ async def make_request(
     for standing, amount_fen, shares in parts:
         check_channel(standing, now=now)
         refund = await _refund(standing, amount_fen, shares, reason, asker, now)
-        writing.add(refund, request_id=request_id, asked_by=asker.by, decided_by=asker.decided_by)
+        writing.add(
+            refund,
+            request_id=request_id,
+            asked_by=asker.by,
+            asked_by_id=asker.by_id,
+            decided_by=asker.decided_by,
+        )
         made.append(refund)
     await writing.post_and_write(db)
     return request_id, made
@@ -157,23 +174,31 @@ async def lock_standings(
     arrival_ids = [one.id for one in money]
     await lock_arrivals(db, arrival_ids)
     refunds = await read_refunds(db, "r.arrival_id = any($1::uuid[])", arrival_ids)
+    settled = await settled_fen(db, arrival_ids)
     # Read again: whether suspense was applied is only certain under the lock.
-    return [_standing(one, refunds, splits) for one in await arrivals_by_id(arrival_ids)]
+    return [
+        _standing(one, refunds, splits, settled.get(one.id, 0))
+        for one in await arrivals_by_id(arrival_ids)
+    ]
 
 
 def _standing(
-    money: ArrivedMoney, refunds: Sequence[LockedRefund], splits: Sequence[Share]
+    money: ArrivedMoney,
+    refunds: Sequence[LockedRefund],
+    splits: Sequence[Share],
+    settled: int,
 ) -> Standing:
     own = [refund for refund in refunds if refund.arrival_id == money.id]
     rest = refund_rules.refundable_fen(
         money.amount_fen, [(refund.now.state, refund.now.amount_fen) for refund in own]
     )
     if money.kind == "suspense":
-        return Standing(money, own, [], 0 if money.is_applied else max(rest, 0))
+        left = 0 if money.is_applied else max(rest - settled, 0)
+        return Standing(money, own, [], left, settled)
     taken = [share for one in own if one.now.state in refund_rules.RESERVES for share in one.shares]
     theirs = [share for share in splits if share.payee_code in money.payees]
-    left = refund_rules.left_of(theirs, taken)
-    return Standing(money, own, left, sum(share.amount_fen for share in left))
+    shares = refund_rules.left_of(theirs, taken)
+    return Standing(money, own, shares, sum(share.amount_fen for share in shares))
 
 
 def _parts(
