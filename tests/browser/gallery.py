@@ -522,6 +522,7 @@ def bill_page(items: list[Values], **more: Any) -> State:
         "open_order": None,
         "paid_order": None,
         "given_back_fen": 0,
+        "noted": None,
         "ended": None,
         "ended_order": None,
         "changed": "",
@@ -703,6 +704,18 @@ def _pages() -> dict[str, State]:
             FEW,
             bill={"state": "paid", "status_kind": "good", "status_word": "已缴", "paid_at": NOW},
             paid_order=order(),
+        ),
+        "bill-paid-and-revised": bill_page(
+            FEW,
+            bill={"state": "paid", "status_kind": "good", "status_word": "已缴", "paid_at": NOW},
+            paid_order=order(),
+            noted=Values(state="payable", total_fen=708_000, is_another_payers=False),
+        ),
+        "bill-paid-and-withdrawn": bill_page(
+            FEW,
+            bill={"state": "paid", "status_kind": "good", "status_word": "已缴", "paid_at": NOW},
+            paid_order=order(),
+            noted=Values(state="withdrawn", total_fen=708_000, is_another_payers=False),
         ),
         "bill-time-is-over": bill_page(FEW, open_order=OVERDUE),
         "bill-ended": bill_page(

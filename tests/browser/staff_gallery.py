@@ -93,6 +93,7 @@ def refund(state: RefundState, **more: Any) -> RefundView:
         "total_fen": 825524,
         "reason": "登记费多缴，按江城市不动产登记中心核定退还",
         "asked_by": "钱立（财务经办）",
+        "asked_by_id": None,
         "asked_at": NOW - timedelta(hours=1),
         "decided_by": "",
         "decided_at": None,
@@ -165,6 +166,9 @@ def list_page(rows: list[IncidentView]) -> State:
     }  # fmt: skip
 
 
+NOBODYS = {"incident": False, "wish": False, "outside": False, "redirecting": False}
+
+
 def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
     return "staff/incident.html", {
         "viewer": OFFICER,
@@ -173,12 +177,15 @@ def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
         "evidence": '{\n  "trade_state": "SUCCESS"\n}',
         "deeds": deeds,
         "refundable": None,
+        "suspense_fen": 0,
+        "outside": None,
+        "redirecting": None,
+        "is_mine": NOBODYS,
         "refunds": [],
         "wish": None,
         "may_check": True,
         "problem": "",
-        "typed": {"resolution": "", "amount": "", "reason": ""},
-        "me": ME,
+        "typed": dict.fromkeys(incident_pages.TYPED, ""),
         "now": NOW,
         "words": staff_words,
         **more,
@@ -226,8 +233,24 @@ LEFT = RefundableView(
     amount_fen=825524,
     refundable_fen=825524,
     left=[Share(BILL, "treasury", 817524), Share(BILL, "non_tax", 8000)],
+    suspense_fen=825524,
 )
-EVERY_DEED = (Deed.TAKE, Deed.ASK_CHANNEL, Deed.REFUND, Deed.APPLY, Deed.RESOLVE)
+EVERY_DEED = (
+    Deed.TAKE, Deed.ASK_CHANNEL, Deed.REFUND, Deed.APPLY, Deed.SETTLE_OUTSIDE, Deed.RESOLVE,
+)  # fmt: skip
+OUTSIDE = Values(
+    asked_by="钱立（财务经办）",
+    asked_at=NOW,
+    amount_fen=825524,
+    reason="付款人银行卡已注销，由基本户转账退还",
+    document_no="江财支〔2026〕118号",
+)
+REDIRECTED = incident("refund_abnormal", 8000)
+
+
+def redirecting(word: str, *, is_abnormal: bool = True) -> Values:
+    return Values(is_abnormal=is_abnormal, word=word, by="钱立（财务经办）", at=NOW)
+
 
 STAFF_PAGES: dict[str, State] = {
     "staff-incidents": list_page([LATE, OVERDUE, BROKEN, DONE]),
@@ -241,7 +264,39 @@ STAFF_PAGES: dict[str, State] = {
         *EVERY_DEED,
         refundable=LEFT,
         problem="可退金额已变化，请核对新的可退金额后再提交。（现可退 ¥ 8,255.24）",
-        typed={"resolution": "", "amount": "1.00", "reason": "多付"},
+        typed={**dict.fromkeys(incident_pages.TYPED, ""), "amount": "1.00", "reason": "多付"},
+    ),
+    "staff-incident-money-here": incident_page(
+        OVERDUE,
+        *EVERY_DEED,
+        refundable=LEFT,
+        suspense_fen=825524,
+        problem="这条异常还有 ¥ 8,255.24 在挂账，不能只凭文字办结；"
+        "请先退款、转入账单，或由两人办理线下处理。",
+    ),
+    "staff-incident-outside": incident_page(
+        OVERDUE, *EVERY_DEED, refundable=LEFT, suspense_fen=825524, outside=OUTSIDE
+    ),
+    "staff-incident-outside-mine": incident_page(
+        OVERDUE,
+        *EVERY_DEED,
+        refundable=LEFT,
+        suspense_fen=825524,
+        outside=OUTSIDE,
+        is_mine={**NOBODYS, "outside": True},
+    ),
+    "staff-incident-redirect": incident_page(
+        REDIRECTED, Deed.TAKE, Deed.REDIRECT_REFUND, Deed.RESOLVE, redirecting=redirecting("")
+    ),
+    "staff-incident-redirect-asked": incident_page(
+        REDIRECTED, Deed.TAKE, Deed.REDIRECT_REFUND, Deed.RESOLVE, redirecting=redirecting("asked")
+    ),
+    "staff-incident-redirect-again": incident_page(
+        REDIRECTED,
+        Deed.TAKE,
+        Deed.REDIRECT_REFUND,
+        Deed.RESOLVE,
+        redirecting=redirecting("ordered"),
     ),
     "staff-incident-invariant": incident_page(BROKEN, Deed.TAKE, Deed.RESOLVE),
     "staff-incident-done": incident_page(DONE, refunds=[SUCCEEDED]),

@@ -210,7 +210,7 @@ class World:
             self.database,
             {
                 "breach": lambda: breaches_now(INVARIANT_ALERTS[alert]),
-                "incident": lambda: self._open_incidents_after_the_checker(),
+                "incident": self._open_incidents_after_the_checker,
                 "incident_with_money": lambda: self._column(
                     "select id::text as one from incident"
                     " where state = 'open' and kind = 'wrong_amount'"

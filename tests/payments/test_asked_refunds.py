@@ -407,7 +407,7 @@ async def test_an_abnormal_refund_can_be_sent_to_the_merchants_card(
 
 async def redirect(city: City, refund_id: UUID) -> None:
     """Both persons' words."""
-    await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+    await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=2, minutes=30))
     await api.redirect_abnormal(
         refund_id=refund_id, by="officer", services=city.services, now=later(hours=3)
     )

@@ -17,6 +17,7 @@ from estation.payments.invariants import broken_invariants
 from estation.shared.transactions import in_transaction
 from tests.payments.city import TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW
+from tests.payments.pages import open_desk
 from tests.payments.test_asked_refunds import approve, ask, give_back, paid, send
 
 REVISED, REVISED_AGAIN = {"treasury": 700_000, "non_tax": 8_000}, {"treasury": 600_000}
@@ -190,6 +191,51 @@ async def test_a_refunded_bill_whose_noted_version_was_lost_is_found(database: s
     assert await broken_invariants() == {
         "a_bill_is_refunded_when_all_of_it_was_given_back": [bill.bill_no]
     }
+
+
+@pytest.mark.parametrize(
+    ("news", "while_paid", "afterwards"),
+    [
+        (
+            "revised",
+            ("改成了", "7,080.00", "您已缴的仍然有效，现在不用再缴", "按新的金额重新待缴"),
+            ("应缴合计", "7,080.00", "以前缴过，已经退款；现在按新的金额缴纳"),
+        ),
+        (
+            "withdrawn",
+            ("开单部门撤回了这张账单", "您已缴的仍然有效", "全部退款后不用再缴"),
+            ("已经全部退款；开单部门已撤回它，不用再缴", "查看上次的缴费和退款"),
+        ),
+    ],
+)
+async def test_the_citizen_reads_it_in_plain_words(
+    database: str, news: str, while_paid: tuple[str, ...], afterwards: tuple[str, ...]
+) -> None:
+    async with open_desk(City()) as desk:
+        bill, order, _ = await paid(desk.city)
+        await tell(bill, news)
+        browser = await desk.citizen()
+
+        _, before, _ = await browser.get(f"/fees/{bill.id}")
+        await give(desk.city, order, "full")
+        _, after, _ = await browser.get(f"/fees/{bill.id}")
+
+    for word in while_paid:
+        assert word in before, word
+    for word in afterwards:
+        assert word in after, word
+
+
+async def test_a_new_payers_amount_is_not_told_to_the_old_one(database: str) -> None:
+    async with open_desk(City()) as desk:
+        bill, _, _ = await paid(desk.city)
+        await arrive(bill, 2, "issued", REVISED, payer_id=uuid4())
+        browser = await desk.citizen()
+
+        _, page, _ = await browser.get(f"/fees/{bill.id}")
+
+    assert "改了缴款人" in page
+    assert "7,080.00" not in page
 
 
 async def shown(city: City, bill: Bill) -> End:

@@ -16,6 +16,7 @@ from estation.fees.api import (
     BillView,
     bill_of,
     bills_of,
+    noted_of,
 )
 from estation.identity.api import citizen, citizen_only, public
 from estation.outside.gate.age import copy_age
@@ -246,6 +247,7 @@ async def _bill_page(
         open_order=_open_order(order, now=now) if order else None,
         paid_order=paid_order,
         given_back_fen=await _given_back_fen(paid_order, bill_id),
+        noted=await noted_of(bill_id) if shown.state == "paid" else None,
         ended_order=ended,
         ended=telling_of(ended.close_reason) if ended else None,
         changed=changed,

@@ -77,7 +77,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "已退款",
         "这笔缴费已全部退款",
         "钱已退到您的收款账户，原来的凭据不再证明缴清。",
-        "如果开单部门重新开出账单，会出现在“我的缴费”的待缴里。",
+        "如果开单部门改过或重新开出账单，会出现在“我的缴费”的待缴里。",
     ),
     # Why an order ended unpaid
     CloseReason.CANCELLED: Telling(
