@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from estation.fees import packets
-from estation.fees.actions import PaidMark, lock_bills, mark_paid
+from estation.fees.actions import PaidMark, lock_bills, mark_paid, mark_refunded
 from estation.fees.models import Bill, BillItem
 from estation.fees.repairing import withdraw_bills
 from estation.outside.gate import merkle, replicas, rows
@@ -133,6 +133,44 @@ async def test_a_snapshot_or_a_repair_never_reopens_a_paid_bill() -> None:
     assert (kept.state, kept.paid_version, kept.total_fen) == ("paid", 1, 858_000)
     assert (await query("select count(*) as told from outbox_message"))[0]["told"] == 1
     assert await digest_is_right(newer)
+
+
+@pytest.mark.parametrize(
+    "tampering", ["delete from bill_noted", "update bill_noted set total_fen = 1"]
+)
+async def test_what_was_noted_after_a_payment_is_as_sent_again(tampering: str) -> None:
+    await arrive(bill())
+    row = await Bill.get()
+    await pay(row)
+    newer = bill(version=2, total_fen=8_000, items=[item(1, 8_000)])
+    await arrive(newer)
+    await query(tampering)
+
+    await repair(newer)
+    async with in_transaction():
+        await lock_bills([row.id])
+        await mark_refunded([(row.id, 1)])
+
+    kept = await Bill.get()
+    assert (kept.state, kept.version, kept.total_fen) == ("payable", 2, 8_000)
+    assert await digest_is_right(newer)
+
+
+async def test_a_bill_brought_back_after_its_refund_is_no_tampering() -> None:
+    await arrive(bill())
+    row = await Bill.get()
+    await pay(row)
+    newer = bill(version=2, state="withdrawn", total_fen=8_000, items=[item(1, 8_000)], title="改")
+    await arrive(newer)
+    noted = await digest_is_right(newer)
+
+    async with in_transaction():
+        await lock_bills([row.id])
+        await mark_refunded([(row.id, 1)])
+
+    assert noted
+    assert await digest_is_right(newer), "the content came with its own digest"
+    assert (await Bill.get()).state == "withdrawn"
 
 
 async def test_a_bill_the_centre_never_issued_cannot_be_paid_and_a_paid_one_stays() -> None:

@@ -285,7 +285,7 @@ async def merge_bills(
         fate = judge(version=_version(bill), ours=0 if is_due else ours, state=states.get(key))
         fates[fate].append(bill)
     if repairs:
-        await _repair(db, fates, known)
+        await _repair(db, fates, known, data_as_of)
     new = fates[Change.NEW]
     bill_ids: dict[BillKey, UUID | str] = {
         **{key: bill_id for key, (bill_id, _) in known.items()},
@@ -361,7 +361,10 @@ async def _put_newer(
 
 
 async def _repair(
-    db: BaseDBAsyncClient, fates: Mapping[Change, Sequence[IncomingBill]], known: Known
+    db: BaseDBAsyncClient,
+    fates: Mapping[Change, Sequence[IncomingBill]],
+    known: Known,
+    data_as_of: datetime,
 ) -> None:
     """Items first: changing them past the gate voids the bill's digest, which is written then."""
     await forget_items(db, [(known[_key(bill)][0], _version(bill)) for bill in fates[Change.NEWER]])
@@ -372,6 +375,7 @@ async def _repair(
             for bill in fates[Change.REPEATED]
             if bill.digest is not None
         ],
+        data_as_of=data_as_of,
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.fees.rules import STATE_OF_ROW
 from estation.outside.gate.rows import FeeBillRow
 
 _FORGET_ITEMS = """
@@ -20,10 +21,25 @@ where i.bill_id = t.bill_id and i.version = t.version
 """
 
 _CONFIRM_PAID = """
+with sent as (
+    select * from jsonb_to_recordset($1::jsonb) as n(
+        id uuid, version int, digest text, region text, bill_no text,
+        case_source_id text, payer_id uuid, title text, state text, total_fen bigint,
+        issued_at timestamptz, due_on date, items jsonb)
+), noted as (
+    insert into bill_noted (id, bill_id, version, region, bill_no, case_source_id, payer_id,
+                            title, state, total_fen, issued_at, due_on, data_as_of, row_digest)
+    select gen_random_uuid(), n.id, n.version, n.region, n.bill_no, n.case_source_id, n.payer_id,
+           n.title, n.state, n.total_fen, n.issued_at, n.due_on, $2::timestamptz, decode(n.digest, 'hex')
+    from sent n join bill b on b.id = n.id and b.state = 'paid' and n.version > b.paid_version
+    on conflict (bill_id, version) do update set
+        region = excluded.region, bill_no = excluded.bill_no,
+        case_source_id = excluded.case_source_id, payer_id = excluded.payer_id,
+        title = excluded.title, state = excluded.state, total_fen = excluded.total_fen,
+        issued_at = excluded.issued_at, due_on = excluded.due_on, row_digest = excluded.row_digest
+)
 update bill b set row_digest = decode(n.digest, 'hex'), version = n.version
-from jsonb_to_recordset($1::jsonb) as n(
-    id uuid, version int, digest text, region text, bill_no text, case_source_id text,
-    payer_id uuid, title text, total_fen bigint, issued_at timestamptz, due_on date, items jsonb)
+from sent n
 where b.id = n.id and b.state in ('paid', 'refunded')
   and (n.version > b.paid_version or (
     n.version = b.paid_version
@@ -53,17 +69,20 @@ async def forget_items(db: BaseDBAsyncClient, versions: Sequence[tuple[UUID, int
 
 
 async def confirm_paid(
-    db: BaseDBAsyncClient, bills: Sequence[tuple[UUID, FeeBillRow, UUID, bytes]]
+    db: BaseDBAsyncClient,
+    bills: Sequence[tuple[UUID, FeeBillRow, UUID, bytes]],
+    *,
+    data_as_of: datetime,
 ) -> None:
     """Note of paid bills (id, row, payer, digest) that they are as sent, where they are.
 
-    Compares amounts, words and items with what was paid; of a version after the payment only
-    that it came was ever kept.
+    Compares amounts, words and items with what was paid; a version that came after the payment
+    is noted as it was sent.
     """
     if bills:
         await db.execute_query(
             _CONFIRM_PAID,
-            [msgspec.json.encode([_news(*bill) for bill in bills]).decode()],
+            [msgspec.json.encode([_news(*bill) for bill in bills]).decode(), data_as_of],
         )
 
 
@@ -84,6 +103,7 @@ def _news(bill_id: UUID, row: FeeBillRow, payer_id: UUID, digest: bytes) -> dict
         "case_source_id": row.case_source_id,
         "payer_id": payer_id,
         "title": row.title,
+        "state": STATE_OF_ROW[row.state],
         "total_fen": row.total_fen,
         "issued_at": row.issued_at,
         "due_on": row.due_on,
