@@ -191,11 +191,17 @@ async def test_other_incidents_offer_no_applying(database: str, city: City) -> N
 
 
 async def test_an_officer_takes_an_incident_on(database: str, city: City) -> None:
+    """And ends it: the money has gone back by two persons' word."""
     _, _, incident_id = await late(city)
+    request_id = await api.ask_refund(
+        incident_id=incident_id, amount_fen=TOTAL, believed_refundable_fen=TOTAL, reason="退还",
+        by="maker", now=later(minutes=30),
+    )  # fmt: skip
+    await api.approve_refund(request_id=request_id, by="checker", now=later(minutes=31))
 
     taken = await api.take_incident(incident_id=incident_id, by="officer", now=later(hours=1))
     await api.resolve_incident(
-        incident_id=incident_id, by="officer", resolution="线下退款", now=later(hours=2)
+        incident_id=incident_id, by="officer", resolution="已原路退回", now=later(hours=2)
     )
 
     assert taken.assigned_to == "officer"

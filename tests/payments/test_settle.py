@@ -467,6 +467,11 @@ async def test_a_bill_cannot_be_paid_by_two_orders_at_the_same_moment(
 async def test_a_nul_in_a_resolution_does_not_stop_the_clerk(database: str, city: City) -> None:
     await settle(notice_item(city, city.paid("20260803NOBODYKNOWSIT")))
     (incident,) = await api.list_incidents()
+    request_id = await api.ask_refund(
+        incident_id=incident.id, amount_fen=TOTAL, believed_refundable_fen=TOTAL, reason="退还",
+        by="maker", now=NOW,
+    )  # fmt: skip
+    await api.approve_refund(request_id=request_id, by="checker", now=NOW)
 
     resolved = await api.resolve_incident(
         incident_id=incident.id, by="s\x00", resolution="已\x00核实", now=NOW

@@ -30,7 +30,8 @@ with sent as (
     insert into bill_noted (id, bill_id, version, region, bill_no, case_source_id, payer_id,
                             title, state, total_fen, issued_at, due_on, data_as_of, row_digest)
     select gen_random_uuid(), n.id, n.version, n.region, n.bill_no, n.case_source_id, n.payer_id,
-           n.title, n.state, n.total_fen, n.issued_at, n.due_on, $2::timestamptz, decode(n.digest, 'hex')
+           n.title, n.state, n.total_fen, n.issued_at, n.due_on, $2::timestamptz,
+           decode(n.digest, 'hex')
     from sent n join bill b on b.id = n.id and b.state = 'paid' and n.version > b.paid_version
     on conflict (bill_id, version) do update set
         region = excluded.region, bill_no = excluded.bill_no,
