@@ -16,8 +16,9 @@ from msgspec import Struct, structs
 from estation import worker
 from estation.fees import packets as fee_packets
 from estation.outside.gate import format as packets
-from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending
+from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending, upkeep
 from estation.outside.gate.age import CopyAge, LateSource, copy_age
+from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
     LastKey,
@@ -630,6 +631,81 @@ async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Ga
 
     (destination,) = (await center()).destinations
     assert (destination.written_seq, destination.passed_over) == (4, 2)
+
+
+async def look_after(gate: Gate) -> list[int]:
+    return await rounds.look_after(
+        await center(),
+        schedule=upkeep.DEFAULT,
+        bounds=Bounds(disk_reserve=0),
+        now=gate.now,
+    )
+
+
+async def a_bill_is_lost_everywhere(gate: Gate, *folders: Path) -> None:
+    """Its file left every folder of the centre's stream, and nobody confirms it."""
+    await sending.put_rows(BACK, "fee_bill", [bill(1)], now=gate.now)
+    await gate.pack(await center())
+    for folder in (*folders, (await center()).outgoing):
+        for file in folder.iterdir():
+            file.unlink()
+    gate.later(seconds=30)
+
+
+async def test_lost_packets_are_written_again_to_every_destination(gate: Gate) -> None:
+    spare, broken = gate.root / "spare", gate.root / "broken"
+    for folder in (broken, spare):
+        await peering.add_destination("jc-center", folder, deed=DEED, now=gate.now)
+    await a_bill_is_lost_everywhere(gate, spare, broken)
+    broken.rmdir()
+    broken.write_text("a file where a folder should be")
+
+    written = await look_after(gate)
+
+    assert written == [1]
+    assert list(_contents(spare)) == [packets.file_name(BACK, 1)]
+    assert _contents(spare) == _contents((await center()).outgoing)
+    failing = {one.folder: one.failure for one in (await center()).destinations}
+    assert failing == {broken: "File exists", spare: ""}
+
+
+async def test_destinations_get_lost_packets_also_while_the_first_folder_fails(
+    gate: Gate,
+) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    await a_bill_is_lost_everywhere(gate, spare)
+    outgoing = (await center()).outgoing
+    outgoing.rmdir()
+    outgoing.write_text("a file where a folder should be")
+
+    with pytest.raises(FileExistsError):
+        await look_after(gate)
+
+    assert list(_contents(spare)) == [packets.file_name(BACK, 1)]
+
+
+async def test_destinations_get_the_newest_packets_blindly_too_up_to_where_they_stand(
+    gate: Gate,
+) -> None:
+    spare = gate.root / "spare"
+    await look_after(gate)
+    await a_bill_is_lost_everywhere(gate)
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    await sending.put_rows(BACK, "fee_bill", [bill(2)], now=gate.now)
+    await gate.pack(await center())
+    await query("update gate_upkeep set peer_seq = 2, blind_at = $1 returning stream", gate.now)
+    (spare / packets.file_name(BACK, 2)).unlink()
+    await query("update gate_destination set written_seq = 1 returning id")
+    gate.later(minutes=30)
+    await look_after(gate)
+    standing_at_one = list(_contents(spare))
+    await query("update gate_destination set written_seq = 2 returning id")
+    gate.later(minutes=30)
+    await look_after(gate)
+
+    assert standing_at_one == [packets.file_name(BACK, 1)]
+    assert sorted(_contents(spare)) == [packets.file_name(BACK, seq) for seq in (1, 2)]
 
 
 # How old the copy is

@@ -6,6 +6,7 @@ are written again now and then whatever it says.
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import folders
+from estation.outside.gate import destinations, folders
 from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import MIB, Bounds
 from estation.shared.transactions import in_transaction
@@ -30,38 +31,74 @@ BLIND_EVERY = timedelta(minutes=30)
 BLIND_PACKETS = 50
 
 
-async def resend_due(stream: str, *, folder: Path, bounds: Bounds, now: datetime) -> list[int]:
-    """Write packets again that are due; their seqs. Those still lying in `folder` are left alone.
+async def resend_due(
+    stream: str, *, folder: Path, bounds: Bounds, now: datetime, further: Sequence[Path] = ()
+) -> list[int]:
+    """Write packets again that are due; their seqs. Those still lying in a folder are left alone.
 
-    At most WINDOW_PACKETS packets and about WINDOW_BYTES; nothing while the disk is nearly full.
+    `further`: the stream's other destinations that answer. Each folder gets what is due up to
+    where it stands, at most WINDOW_PACKETS packets and about WINDOW_BYTES; none while its disk
+    is nearly full. An OSError of `folder` is raised after the others had theirs; theirs are
+    kept in the table.
     """
-    if await asyncio.to_thread(limits.free_bytes, folder) < bounds.disk_reserve:
+    if not (folders_with_room := await _with_room([folder, *further], bounds)):
         return []
+    due = await _due(stream, now)
+    written: set[int] = set()
+    failure: OSError | None = None
+    for one in folders_with_room if due else ():
+        try:
+            written.update(await _write_to(stream, one, due, is_further=one is not folder))
+        except OSError as problem:
+            if one is folder:
+                failure = problem
+            else:
+                await destinations.note_failure(
+                    stream, one, problem.strerror or type(problem).__name__, now=now
+                )
+    if written:
+        log.info("gate_resent", stream=stream, first=min(written), packets=len(written))
+    if failure is not None:
+        raise failure
+    return sorted(written)
+
+
+async def _with_room(given: Sequence[Path], bounds: Bounds) -> list[Path]:
+    return [
+        folder
+        for folder in given
+        if await asyncio.to_thread(limits.free_bytes, folder) >= bounds.disk_reserve
+    ]
+
+
+async def _due(stream: str, now: datetime) -> list[range]:
+    """The packets to write again now. When the next are due is committed with it: a crash before
+    they are written only leaves them to the next time."""
     async with in_transaction() as tx:
-        # The lock keeps two workers from writing the same temporary file.
         found = await tx.execute_query_dict(
-            """select s.written_seq, u.* from gate_outgoing_stream s join gate_upkeep u
-               using (stream) where s.stream = $1 for update""",
+            """select u.*, greatest(s.written_seq, (select max(d.written_seq)
+                                                    from gate_destination d
+                                                    where d.stream = s.stream)) as written_seq
+               from gate_outgoing_stream s join gate_upkeep u using (stream)
+               where s.stream = $1 for update""",
             [stream],
         )
         if not found:
             return []
         state = found[0]
-        written: list[int] = []
+        due: list[range] = []
         if await _is_behind(tx, stream, state, now):
             first = state["peer_seq"] + 1
-            written = await _write(tx, stream, folder, first, first + WINDOW_PACKETS - 1, state)
+            due.append(range(first, first + WINDOW_PACKETS))
             await _pause(tx, stream, state, now)
         if state["blind_at"] is None or state["blind_at"] + BLIND_EVERY <= now:
             if state["blind_at"] is not None:
-                first = max(1, state["written_seq"] - BLIND_PACKETS + 1)
-                written += await _write(tx, stream, folder, first, state["written_seq"], state)
+                last = state["written_seq"]
+                due.append(range(max(1, last - BLIND_PACKETS + 1), last + 1))
             await tx.execute_query(
                 "update gate_upkeep set blind_at = $2 where stream = $1", [stream, now]
             )
-    if written:
-        log.info("gate_resent", stream=stream, first=written[0], packets=len(written))
-    return written
+    return due
 
 
 async def _is_behind(
@@ -101,12 +138,32 @@ async def _pause(tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now:
     )
 
 
+async def _write_to(
+    stream: str, folder: Path, due: Sequence[range], *, is_further: bool
+) -> list[int]:
+    async with in_transaction() as tx:
+        # The lock keeps two workers from writing the same temporary file.
+        found = await tx.execute_query_dict(
+            """select written_seq from gate_destination
+               where stream = $1 and folder = $2 for update"""
+            if is_further
+            else "select written_seq from gate_outgoing_stream where stream = $1 for update",
+            [stream, str(folder)] if is_further else [stream],
+        )
+        upto = found[0]["written_seq"] if found else 0
+        return [
+            seq
+            for window in due
+            for seq in await _write(tx, stream, folder, window.start, min(window.stop - 1, upto))
+        ]
+
+
 async def _write(
-    tx: BaseDBAsyncClient, stream: str, folder: Path, first: int, last: int, state: dict[str, Any]
+    tx: BaseDBAsyncClient, stream: str, folder: Path, first: int, last: int
 ) -> list[int]:
     written = []
     size = 0
-    for seq in range(first, min(last, state["written_seq"]) + 1):
+    for seq in range(first, last + 1):
         path = folder / packets.file_name(stream, seq)
         if await asyncio.to_thread(path.exists):
             continue

@@ -102,8 +102,14 @@ async def receive_from(
 
 async def look_after(peer: Peer, *, schedule: Schedule, bounds: Bounds, now: datetime) -> list[int]:
     """Write lost packets again, plan proofs and snapshots that are due."""
+    further = [one.folder for one in peer.destinations if await _answers(one.folder)]
     return await upkeep.look_after(
-        peer.stream_out, folder=peer.outgoing, now=now, schedule=schedule, bounds=bounds
+        peer.stream_out,
+        folder=peer.outgoing,
+        now=now,
+        schedule=schedule,
+        bounds=bounds,
+        further=further,
     )
 
 

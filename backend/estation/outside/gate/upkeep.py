@@ -4,6 +4,7 @@ Lost files are written again, a snapshot and a proof leave each period, and when
 where our kept packets cannot help it any more, a snapshot is planned at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,17 +57,21 @@ async def look_after(
     now: datetime,
     schedule: Schedule = DEFAULT,
     bounds: Bounds = limits.DEFAULT,
+    further: Sequence[Path] = (),
 ) -> list[int]:
     """Plan and write again whatever is due; the seqs written again. Safe to run twice at once.
 
-    Bounded: some thousand rows of backfill, one window of packets. What is planned leaves with
+    `further`: other folders of the stream that answer. Bounded: some thousand rows of backfill,
+    one window of packets per folder. What is planned leaves with
     the next `sending.pack_waiting`.
     """
     await ensure(_db(), stream)
     await sentlog.backfill(stream)
     await _plan_by_clock(stream, now, schedule)
     await _plan_for_stuck_peer(stream, now, schedule)
-    return await resending.resend_due(stream, folder=folder, bounds=bounds, now=now)
+    return await resending.resend_due(
+        stream, folder=folder, bounds=bounds, now=now, further=further
+    )
 
 
 async def prove(stream: str) -> None:
