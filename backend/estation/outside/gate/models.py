@@ -243,6 +243,7 @@ class SentRow(Model):
     digest = fields.BinaryField()
     body = fields.JSONField[dict[str, Any]]()
     at: datetime = fields.DatetimeField()
+    bucket: int = fields.SmallIntField(default=0)  # merkle.bucket_of(key)
 
     class Meta:
         table = "gate_sent_row"

@@ -1,5 +1,7 @@
 """What a receiver does with proofs and repairs, at exactly their place in the stream."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
@@ -19,6 +21,7 @@ from estation.outside.gate.merkle import Tree
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import AsSent, ProofRow, RepairRow, RowsWantedRow
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
@@ -26,7 +29,7 @@ ASK_AGAIN = timedelta(minutes=50)
 """What a repair did not change is not asked for again before this."""
 KEEP_PROOFS = timedelta(days=90)
 _HAND_OVER = 2000
-
+_MEANWHILE_SECONDS = 0.25
 
 _Sent: TypeAlias = tuple[Struct, AsSent, int]
 """A row of a repair, its JSON, its version."""
@@ -46,12 +49,15 @@ class Prover:
         self._reply_stream = reply_stream
         self._alarm = alarm
         self._now = now
+        self._noted: list[tuple[Replica, ProofRow, Arrival]] = []
+        self._comparing: asyncio.Task[None] | None = None
 
     async def prove(self, proofs: Sequence[Struct], arrival: Arrival) -> None:
-        """Compare what is here; what is not the same is asked for in the opposite stream.
+        """Note what is to be compared once this packet is applied (`compare`).
 
         Raises RowRefused for a proof about somebody else's rows, or one that contradicts itself.
         """
+        self._noted = []
         for proof in proofs:
             if not isinstance(proof, ProofRow):
                 continue
@@ -62,7 +68,43 @@ class Prover:
             if replica is None:
                 log.info("gate_proof_of_no_copy", stream=arrival.stream, topic=proof.topic)
                 continue
-            await self._compare(replica, proof, arrival)
+            self._noted.append((replica, proof, arrival))
+
+    async def compare(self, seq: int) -> None:
+        """Begin to compare what the packet `seq`, just committed, said with what is here.
+
+        Returns as soon as that can no longer change under it: a snapshot of the database at
+        exactly this position holds still while the next packets are applied. When another
+        importer was faster, the next proof has to do.
+        """
+        noted, self._noted = self._noted, []
+        if not noted or noted[0][2].seq != seq:
+            return
+        while await self.is_comparing():
+            pass
+        holds_still = asyncio.Event()
+        self._comparing = asyncio.create_task(self._compare_all(noted, holds_still))
+        waiter = asyncio.create_task(holds_still.wait())
+        await asyncio.wait([self._comparing, waiter], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+
+    async def is_comparing(self) -> bool:
+        """Waits a little while it is. Raises what kept it from comparing."""
+        if self._comparing is None:
+            return False
+        await asyncio.wait([self._comparing], timeout=_MEANWHILE_SECONDS)
+        if not self._comparing.done():
+            return True
+        task, self._comparing = self._comparing, None
+        task.result()
+        return False
+
+    async def stop(self) -> None:
+        """Nothing is compared any more."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._comparing
 
     async def answer(self, wanted: Sequence[Struct], arrival: Arrival) -> None:
         """The peer holds buckets of ours otherwise: their rows leave with the next packets."""
@@ -104,8 +146,28 @@ class Prover:
             if replica is not None and topic in self._handlers:
                 await self._repair(replica, source, given, arrival)
 
-    async def _compare(self, replica: Replica, proof: ProofRow, arrival: Arrival) -> None:
-        ours = await merkle.tree_of_replica(_db(), replica, proof.source)
+    async def _compare_all(
+        self, noted: Sequence[tuple[Replica, ProofRow, Arrival]], holds_still: asyncio.Event
+    ) -> None:
+        arrival = noted[0][2]
+        trees = []
+        async with in_transaction() as tx:
+            await tx.execute_query("set transaction isolation level repeatable read")
+            position = await tx.execute_query_dict(
+                "select last_seq from gate_incoming_stream where stream = $1", [arrival.stream]
+            )
+            holds_still.set()
+            if position[0]["last_seq"] != arrival.seq:
+                log.info("gate_proof_overtaken", stream=arrival.stream, seq=arrival.seq)
+                return
+            for replica, proof, _ in noted:
+                trees.append(await merkle.tree_of_replica(tx, replica, proof.source))
+        async with in_transaction():
+            for (_, proof, _), ours in zip(noted, trees, strict=True):
+                await self._compare(proof, ours, arrival)
+
+    async def _compare(self, proof: ProofRow, ours: Tree, arrival: Arrival) -> None:
+        """What is not the same is asked for in the opposite stream."""
         differing = ours.differing(proof.buckets)
         asks = bool(differing) and not await self._was_asked(proof, ours)
         await _db().execute_query(

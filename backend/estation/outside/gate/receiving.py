@@ -85,17 +85,26 @@ async def apply_incoming(
     that were healed, are none of the sender's, or were lost. Safe to run twice at once and to
     kill.
 
-    A stream that stood still for `jump_after` goes on behind the newest complete snapshot.
+    A stream that stood still for `jump_after` goes on behind the newest complete snapshot. While
+    a large proof is compared, what comes meanwhile is applied too.
     """
-    own = _with_own(handlers, Prover(handlers, reply_stream, alarm, now))
-    importer = _Importer(stream, folder, peer_key, own, now, scope, alarm)
-    listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
-    await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
-    await importer.set_strays_aside(listing.strays[:max_files])
-    await importer.apply(listing.packets, max_files)
-    await importer.jump(listing.packets, jump_after)
-    if reply_stream is not None:
-        await reporting.report_back(stream, reply_stream, now=now)
+    prover = Prover(handlers, reply_stream, alarm, now)
+    own = _with_own(handlers, prover)
+    importer = _Importer(stream, folder, peer_key, own, prover, now, scope, alarm)
+    try:
+        is_at_work = True
+        while is_at_work:
+            listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
+            await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
+            await importer.set_strays_aside(listing.strays[:max_files])
+            await importer.apply(listing.packets, max_files)
+            await importer.jump(listing.packets, jump_after)
+            if reply_stream is not None:
+                await reporting.report_back(stream, reply_stream, now=now)
+            # A large proof takes seconds; what comes meanwhile does not wait for it.
+            is_at_work = await prover.is_comparing()
+    finally:
+        await prover.stop()
     return importer.report
 
 
@@ -179,6 +188,7 @@ class _Importer:
         folder: Path,
         peer_key: PeerKey | KeyRing,
         handlers: dict[str, Handler],
+        prover: Prover,
         now: datetime,
         scope: Scope | None = None,
         alarm: Alarm | None = None,
@@ -187,6 +197,7 @@ class _Importer:
         self._folder = folder
         self._peer_key = peer_key
         self._handlers = handlers
+        self._prover = prover
         self._now = now
         self._scope = scope
         self._alarm = alarm
@@ -295,6 +306,7 @@ class _Importer:
             if not await self._still_next(tx, position):
                 return
             await jump.apply(tx, position)
+        await self._prover.compare(run.last)
         for seq in range(run.first, run.last + 1):
             await asyncio.to_thread(folders.remove, self._folder / found[seq])
             self.report.applied.append(seq)
@@ -341,6 +353,7 @@ class _Importer:
         except _HandlerFailed as failure:
             await self._stop_and_retry(position, failure)
             return False
+        await self._prover.compare(seq)
         await asyncio.to_thread(folders.remove, path)
         self._count(content)
         return True

@@ -18,10 +18,11 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import exact, folders, rows, sentlog, snapshots, upkeep
+from estation.outside.gate import exact, folders, logtrees, rows, sentlog, snapshots, upkeep
 from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.keys import SealKey
+from estation.outside.gate.logtrees import LogTrees
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -114,21 +115,30 @@ async def _pack_in_bounds(
     await _write_if_possible(stream, folder)
     packed: list[int] = []
     pause: Pause | None = None
-    while len(packed) < MAX_PACKETS_PER_CALL:
-        work = await _work(stream, due(packed))
-        if not work.is_any:
-            break
-        pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
-        order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
-        seq = await _pack_exactly(stream, order) if work.is_exact and not pause else None
-        if seq is None:
-            seq = await _pack_one(stream, order)
-        if seq is None:
-            break
-        packed.append(seq)
-        await _write_if_possible(stream, folder)
-        if seq % _TRIM_EVERY == 0:
-            await trim_sent(stream)
+    maker = logtrees.Maker(stream)
+    left = MAX_PACKETS_PER_CALL
+    try:
+        while left > 0:
+            work = await _work(stream, due(packed))
+            if not work.is_any:
+                break
+            pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
+            order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
+            trees = await maker.wanted() if work.is_exact and not pause else None
+            seq = await _pack_exactly(stream, order, trees) if trees else None
+            if seq is None:
+                seq = await _pack_one(stream, order)
+            if seq is not None:
+                packed.append(seq)
+                # What waits leaves while trees are made, and takes no place from their packet.
+                left -= not maker.is_at_work
+                await _write_if_possible(stream, folder)
+                if seq % _TRIM_EVERY == 0:
+                    await trim_sent(stream)
+            elif not await maker.wait():
+                break
+    finally:
+        await maker.stop()
     if packed or pause:
         await limits.note_pause(stream, pause, now=now)
     return packed
@@ -256,7 +266,7 @@ async def _pack_one(stream: str, order: _Order) -> int | None:
         return await _seal(tx, stream, head, in_flight, waiting, more, order)
 
 
-async def _pack_exactly(stream: str, order: _Order) -> int | None:
+async def _pack_exactly(stream: str, order: _Order, trees: LogTrees) -> int | None:
     """A packet after which the peer holds exactly what the log says, proofs and repairs in it.
 
     Everything is read in one snapshot of the database, and all that waits in it is packed. None
@@ -273,7 +283,7 @@ async def _pack_exactly(stream: str, order: _Order) -> int | None:
                 if waiting.next_created_at is not None or room < exact.MIN_ROOM:
                     return None
                 more = await exact.lines(
-                    tx, stream, head["last_seq"] + 1, max_bytes=room, now=order.now
+                    tx, stream, head["last_seq"] + 1, trees, max_bytes=room, now=order.now
                 )
                 if not more and not waiting.lines:
                     return None
