@@ -236,7 +236,7 @@ def _gate(services: Services) -> rounds.Rounds:
 
     async def receive(peer: Peer, now: datetime) -> None:
         await rounds.receive_from(
-            peer, handlers=handlers, now=now, alarm=_open_gate_incident, bounds=bounds
+            peer, handlers=handlers, now=now, alarm=open_gate_incident, bounds=bounds
         )
 
     async def look_after(peer: Peer, now: datetime) -> None:
@@ -250,7 +250,7 @@ def _gate(services: Services) -> rounds.Rounds:
     )
 
 
-async def _open_gate_incident(finding: Finding, now: datetime) -> None:
+async def open_gate_incident(finding: Finding, now: datetime) -> None:
     """A copy that was not what its source sent: somebody changed it, or something was lost."""
     await open_incident(
         kind=f"gate_{finding.kind}",

@@ -1,7 +1,7 @@
 """What was sent is found bucket by bucket, and what left with a packet by its number.
 
 A proof makes only those buckets anew in which something was sent since; repairs read only the
-buckets they were asked for; forgetting confirmed packets looks at their own rows only.
+buckets they were asked for; forgetting confirmed packets looks at their own rows only. A peer says how much room its folder's disk has.
 """
 
 from tortoise import fields, migrations
@@ -32,6 +32,9 @@ class Migration(migrations.Migration):
     operations = [
         ops.AddField(
             model_name="SentRow", name="bucket", field=fields.SmallIntField(default=0)
+        ),
+        ops.AddField(
+            model_name="GatePeer", name="disk_free", field=fields.BigIntField(null=True)
         ),
         *(ops.RunSQL(sql) for sql in [*BEFORE, *STATEMENTS.values()]),
     ]

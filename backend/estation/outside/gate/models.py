@@ -155,6 +155,7 @@ class GatePeer(Model):
     state = fields.CharField(max_length=16)  # active, suspended
     trouble = fields.CharField(max_length=64, default="")
     trouble_at: datetime | None = fields.DatetimeField(null=True)
+    disk_free: int | None = fields.BigIntField(null=True)  # bytes, at the last look
     created_at: datetime = fields.DatetimeField()
     changed_at: datetime = fields.DatetimeField()
 

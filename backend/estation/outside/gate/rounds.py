@@ -35,6 +35,7 @@ TURN_SECONDS = 900.0
 PATIENCE_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
 THREADS = 64
+_ROOM_STEP = 16 * limits.MIB
 
 Secret = Callable[[str], bytes]
 Work = Callable[[Peer, datetime], Awaitable[object]]
@@ -101,7 +102,8 @@ async def receive_from(
 
 
 async def look_after(peer: Peer, *, schedule: Schedule, bounds: Bounds, now: datetime) -> list[int]:
-    """Write lost packets again, plan proofs and snapshots that are due."""
+    """Write lost packets again, plan proofs and snapshots that are due, note the room left."""
+    await _note_room(peer, await asyncio.to_thread(limits.free_bytes, peer.folder))
     further = [one.folder for one in peer.destinations if await _answers(one.folder)]
     return await upkeep.look_after(
         peer.stream_out,
@@ -262,6 +264,15 @@ async def _answers(folder: Path) -> bool:
     del _asked[folder]
     asking.exception()  # an OSError is met again, and kept, when the folder is written
     return True
+
+
+async def _note_room(peer: Peer, free: int) -> None:
+    """Only when it is news: this runs every two seconds."""
+    if peer.disk_free is not None and abs(peer.disk_free - free) < _ROOM_STEP:
+        return
+    await Tortoise.get_connection("default").execute_query(
+        "update gate_peer set disk_free = $2 where name = $1", [peer.name, free]
+    )
 
 
 def _touch(folder: Path) -> None:

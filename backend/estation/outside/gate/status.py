@@ -33,6 +33,7 @@ class StreamStatus:
     paused_at: datetime | None = None
     unconfirmed_packets: int = 0  # with content
     unconfirmed_bytes: int = 0
+    unconfirmed_since: datetime | None = None  # the oldest of them was made
     last_proof_at: datetime | None = None  # sent; received
     last_proof_equal: bool | None = None  # of every topic and source, at their last proof
     next_proof_at: datetime | None = None
@@ -117,7 +118,13 @@ async def stream_status() -> list[StreamStatus]:
                   coalesce(newest.contents_upto - oldest.contents_upto + (oldest.rows > 0)::int, 0)
                     as unconfirmed_packets,
                   coalesce(newest.bytes_upto - oldest.bytes_upto + octet_length(oldest.body), 0)
-                    as unconfirmed_bytes
+                    as unconfirmed_bytes,
+                  (select p.created_at from gate_outgoing_packet p
+                   where p.stream = s.stream and p.seq > s.peer_received_seq
+                     and p.contents_upto > coalesce(
+                       (select known.contents_upto from gate_outgoing_packet known
+                        where known.stream = s.stream and known.seq = s.peer_received_seq), 0)
+                   order by p.seq limit 1) as unconfirmed_since
            from gate_outgoing_stream s
            left join gate_upkeep u on u.stream = s.stream
            left join gate_outgoing_packet newest
