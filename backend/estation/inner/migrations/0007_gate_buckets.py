@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
 
     operations = [
         ops.AddField(
-            model_name="SentRow", name="bucket", field=fields.SmallIntField(default=0)
+            model_name="SentRow", name="bucket", field=fields.SmallIntField(default=0, db_default=0)
         ),
         ops.AddField(
             model_name="GatePeer", name="disk_free", field=fields.BigIntField(null=True)

@@ -56,8 +56,8 @@ class OutgoingPacket(Model):
     manifest = fields.BinaryField()
     body = fields.BinaryField()
     created_at: datetime = fields.DatetimeField()
-    bytes_upto: int = fields.BigIntField(default=0)
-    contents_upto: int = fields.BigIntField(default=0)
+    bytes_upto: int = fields.BigIntField(default=0, db_default=0)
+    contents_upto: int = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "gate_outgoing_packet"
@@ -244,7 +244,7 @@ class SentRow(Model):
     digest = fields.BinaryField()
     body = fields.JSONField[dict[str, Any]]()
     at: datetime = fields.DatetimeField()
-    bucket: int = fields.SmallIntField(default=0)  # merkle.bucket_of(key)
+    bucket: int = fields.SmallIntField(default=0, db_default=0)  # merkle.bucket_of(key)
 
     class Meta:
         table = "gate_sent_row"

@@ -36,6 +36,7 @@ class StreamStatus:
     unconfirmed_since: datetime | None = None  # the oldest of them was made
     last_proof_at: datetime | None = None  # sent; received
     last_proof_equal: bool | None = None  # of every topic and source, at their last proof
+    differing_buckets: int = 0  # at those proofs
     next_proof_at: datetime | None = None
     last_snapshot_at: datetime | None = None
     next_snapshot_at: datetime | None = None
@@ -145,14 +146,18 @@ async def stream_status() -> list[StreamStatus]:
                   (select count(*) from gate_incoming_file f
                    where f.stream = s.stream and f.state = 'quarantined') as quarantined_files,
                   (select max(at) from gate_proof p where p.stream = s.stream) as last_proof_at,
-                  (select bool_and(is_equal) from (
-                     select distinct on (topic, source) is_equal from gate_proof p
-                     where p.stream = s.stream order by topic, source, at desc, seq desc) newest)
-                    as last_proof_equal,
+                  newest.is_equal as last_proof_equal,
+                  coalesce(newest.buckets, 0) as differing_buckets,
                   (select max(at) from gate_event e
                    where e.stream = s.stream and e.kind = 'jumped') as last_jump_at,
                   (select count(*) from gate_phantom p where p.stream = s.stream) as phantoms
-           from gate_incoming_stream s order by s.stream"""
+           from gate_incoming_stream s
+           left join lateral (
+             select bool_and(is_equal) as is_equal, sum(jsonb_array_length(buckets)) as buckets
+             from (select distinct on (topic, source) is_equal, buckets from gate_proof p
+                   where p.stream = s.stream order by topic, source, at desc, seq desc) of_copy
+           ) newest on true
+           order by s.stream"""
     )
     return [
         *(StreamStatus(direction="out", **row) for row in outgoing),
