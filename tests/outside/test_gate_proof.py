@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from msgspec import structs
 from estation.outside.gate import logtrees, merkle, proving, rows, sending, upkeep
 from estation.outside.gate.merkle import Tree
 from tests.outside.gate_link import Link, events, make_link, proofs
-from tests.outside.gate_side import STREAM, bill, names, position, query
+from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
+
+BACKEND = Path(__file__).resolve().parents[2] / "backend"
 
 
 @pytest.fixture
@@ -409,3 +412,90 @@ async def _db() -> object:
     from tortoise import Tortoise
 
     return Tortoise.get_connection("default")
+
+
+PROGRAM = """
+import asyncio, os, pathlib, signal, sys
+from tortoise import Tortoise
+from estation import settings
+from estation.outside.gate import copies, exact, proving, sending
+from estation.shared.clock import system_clock
+from tests.outside import gate_side
+
+url, root, point = sys.argv[1:4]
+gate_side.PRIVATE, gate_side.PUBLIC = (pem.encode() for pem in sys.argv[4:])
+from tests.outside import gate_link
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    await Tortoise.init(config=settings.database(url), _enable_global_fallback=True)
+    link = gate_link.Link(pathlib.Path(root), now=system_clock())
+    gate_link.replicas.register(
+        gate_link.Replica("fee_bill", "copied_bill", withdraw=link.withdraw))
+    if point == "while the proof's packet is sealed":
+        sending._seal = die
+    elif point == "while both are compared":
+        proving.merkle.tree_of_replica = die
+    elif point == "when the difference is known":
+        proving.Prover._compare = die
+    elif point == "while the answer is written":
+        exact._parts = die
+    elif point == "before rows are repaired":
+        proving.Prover._repair = die
+    elif point == "amid the repaired rows":
+        proving.Prover._tell = die
+    elif point == "while strangers are named":
+        copies.name_phantoms = die
+    await sending.upkeep.prove(gate_link.STREAM)
+    await link.exchange(3)
+    await Tortoise.close_connections()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "while the proof's packet is sealed",
+        "while both are compared",
+        "when the difference is known",
+        "while the answer is written",
+        "before rows are repaired",
+        "amid the repaired rows",
+        "while strangers are named",
+    ],
+)
+async def test_kill_9_while_proving_or_repairing_leaves_it_to_the_next_proof(
+    link: Link, database: str, point: str
+) -> None:
+    await link.put(*range(1, 10))
+    await link.exchange()
+    before = await link.copied()
+    await query("update copied_bill set total_fen = 1, row_digest = null"
+                " where source_id = 'F000007' returning source_id")  # fmt: skip
+    await query("insert into copied_bill select source, 'F999999', version, region, data_as_of,"
+                " row_digest, total_fen, state from copied_bill where source_id = 'F000001'"
+                " returning source_id")  # fmt: skip
+
+    killed = await _run(database, link, point)
+    await query("update gate_proof set at = at - interval '1 hour' returning id")
+    finished = await _run(database, link, "nowhere")
+
+    assert (killed, finished) == (-9, 0)
+    assert await link.copied() == before
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+    assert (await position())[1] == ""
+    for kind in ("repaired", "phantom"):
+        assert len(await events(kind)) == 1
+
+
+async def _run(database: str, link: Link, point: str) -> int:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, database, str(link.root), point,
+        PRIVATE.decode(), PUBLIC.decode(),
+        env={"PYTHONPATH": f"{BACKEND}:{BACKEND.parent}"},
+    )  # fmt: skip
+    return await asyncio.wait_for(process.wait(), 60)
