@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,56 @@ async def test_two_sides_at_their_bounds_still_tell_each_other_what_came(link: L
     left = await query("select topic from gate_outgoing_row where packed_seq is null")
     assert packed == [2]
     assert left == [{"topic": "fee_bill"}]
+
+
+async def test_clocks_that_were_a_year_ahead_hold_nothing_up_once_they_are_right(
+    link: Link,
+) -> None:
+    year = 365 * 24 * 3600
+    await link.put(1)
+    await link.exchange()
+    await link.look_after()
+    link.later(year)
+    await link.put(2)
+    for _ in range(3):
+        await link.look_after()
+        await link.exchange()
+        link.later(3 * 3600)
+    await link.look_after()
+    await link.put(3)
+    await link.pack()
+    link.outgoing_file((await out()).seq).unlink()
+    await link.pack(heartbeat=True)
+    link.carry()
+    await link.arrive()
+    wrong = (await out()).next_snapshot_at
+    link.later(-year)
+
+    for _ in range(12):
+        await link.look_after()
+        await link.pack()
+        link.carry()
+        await link.arrive()
+        await link.answer()
+        link.later(15)
+    standing = await out()
+    link.later(3600)
+    await link.look_after()
+    await link.exchange()
+
+    assert wrong is not None
+    assert wrong > link.now
+    assert list(await link.copied()) == names(1, 2, 3)
+    assert await events("jumped") == []
+    assert standing.last_at is not None
+    assert standing.last_at <= link.now
+    assert standing.watermark is not None
+    assert standing.watermark <= link.now
+    assert standing.next_snapshot_at is not None
+    assert standing.next_snapshot_at <= link.now + timedelta(days=1)
+    newest = (await query("select at, is_equal from gate_proof order by seq desc limit 1"))[0]
+    assert newest["is_equal"]
+    assert newest["at"] <= link.now
 
 
 class Disk:

@@ -203,8 +203,9 @@ class Prover:
         """The same difference was asked for lately: the answer did not change it."""
         found = await _db().execute_query_dict(
             """select exists (select from gate_proof where topic = $1 and source = $2
-               and root = $3 and our_root = $4 and not is_equal and at > $5) as found""",
-            [proof.topic, proof.source, proof.root, ours.root, self._now - ASK_AGAIN],
+               and root = $3 and our_root = $4 and not is_equal and at > $5 and at <= $6)
+               as found""",
+            [proof.topic, proof.source, proof.root, ours.root, self._now - ASK_AGAIN, self._now],
         )
         return bool(found[0]["found"])
 

@@ -234,7 +234,8 @@ class _Importer:
 
     def _may_go_on(self, position: Position) -> bool:
         return not position.needs_a_person and (
-            position.retry_at is None or position.retry_at <= self._now
+            position.retry_at is None
+            or not self._now < position.retry_at <= self._now + positions.MAX_RETRY
         )
 
     async def _note_what_waits(self, found: dict[int, str], budget: int) -> None:
@@ -285,7 +286,7 @@ class _Importer:
         return (
             position.last_seq + 1 not in found
             and position.stopped_at is not None
-            and position.stopped_at + after <= self._now
+            and not self._now - after < position.stopped_at <= self._now
             and any(seq > position.last_seq + 1 for seq in found)
         )
 

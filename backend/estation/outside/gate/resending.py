@@ -91,7 +91,7 @@ async def _due(stream: str, now: datetime) -> list[range]:
             first = state["peer_seq"] + 1
             due.append(range(first, first + WINDOW_PACKETS))
             await _pause(tx, stream, state, now)
-        if state["blind_at"] is None or state["blind_at"] + BLIND_EVERY <= now:
+        if state["blind_at"] is None or not _lately(state["blind_at"], BLIND_EVERY, now):
             if state["blind_at"] is not None:
                 last = state["written_seq"]
                 due.append(range(max(1, last - BLIND_PACKETS + 1), last + 1))
@@ -111,19 +111,25 @@ async def _is_behind(
     if state["peer_seq"] >= state["written_seq"]:
         return False
     is_same = state["resend_at"] is not None and state["resent_from"] == state["peer_seq"]
-    if is_same and state["resend_at"] > now:
+    if is_same and now < state["resend_at"] <= now + timedelta(seconds=MAX_PAUSE_SECONDS):
         return False
-    if state["peer_is_behind"] and state["peer_since"] <= now - BEHIND_AFTER:
+    if state["peer_is_behind"] and not _lately(state["peer_since"], BEHIND_AFTER, now):
         return True
     found = await tx.execute_query_dict(
         """select exists (
              select from gate_outgoing_packet old
                left join gate_outgoing_packet known on known.stream = $1 and known.seq = $2
-             where old.stream = $1 and old.seq > $2 and old.created_at <= $3
+             where old.stream = $1 and old.seq > $2
+               and (old.created_at <= $3 or old.created_at > $4)
                and old.contents_upto > coalesce(known.contents_upto, 0)) as found""",
-        [stream, state["peer_seq"], now - BEHIND_AFTER],
+        [stream, state["peer_seq"], now - BEHIND_AFTER, now],
     )
     return bool(found[0]["found"])
+
+
+def _lately(moment: datetime, span: timedelta, now: datetime) -> bool:
+    """Within the last `span`. A moment in the future was written by a clock that was wrong."""
+    return now - span < moment <= now
 
 
 async def _pause(tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now: datetime) -> None:

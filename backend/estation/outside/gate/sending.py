@@ -119,7 +119,7 @@ async def _pack_in_bounds(
     left = MAX_PACKETS_PER_CALL
     try:
         while left > 0:
-            work = await _work(stream, due(packed))
+            work = await _work(stream, due(packed), now)
             if not work.is_any:
                 break
             pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
@@ -206,12 +206,12 @@ class _Work:
     is_exact: bool
 
 
-async def _work(stream: str, due: datetime) -> _Work:
+async def _work(stream: str, due: datetime, now: datetime) -> _Work:
     """Looks without locking, so that an idle worker costs one small query."""
     found = await _db().execute_query_dict(
         """select exists (select from gate_outgoing_row where stream = $1 and packed_seq is null)
              or not exists (select from gate_outgoing_stream
-                            where stream = $1 and packed_at > $2)
+                            where stream = $1 and packed_at > $2 and packed_at <= $3)
              or exists (select from gate_snapshot
                         where stream = $1 and state in ('planned', 'running')) as some,
            exists (select from gate_upkeep u where stream = $1 and backfill_id is null and (
@@ -219,7 +219,7 @@ async def _work(stream: str, due: datetime) -> _Work:
              or exists (select from gate_repair r where r.stream = $1 and r.done_at is null)
              or exists (select from gate_snapshot n where n.stream = $1
                         and n.state = 'running' and n.is_exhausted))) as exact""",
-        [stream, due],
+        [stream, due, now],
     )
     return _Work(found[0]["some"] or found[0]["exact"], found[0]["exact"])
 
@@ -261,7 +261,7 @@ async def _pack_one(stream: str, order: _Order) -> int | None:
                 max_bytes=PACK_BYTES - sum(map(len, waiting.lines)),
                 now=order.now,
             )
-        if not waiting.lines and not more and _is_recent(head, order.due):
+        if not waiting.lines and not more and _is_recent(head, order):
             return None
         return await _seal(tx, stream, head, in_flight, waiting, more, order)
 
@@ -301,8 +301,9 @@ def _could_not_serialise(failure: BaseException) -> bool:
     }
 
 
-def _is_recent(head: dict[str, Any], due: datetime) -> bool:
-    return head["packed_at"] is not None and head["packed_at"] > due
+def _is_recent(head: dict[str, Any], order: _Order) -> bool:
+    """A packet of the future was made when the clock was wrong."""
+    return head["packed_at"] is not None and order.due < head["packed_at"] <= order.now
 
 
 async def _seal(
