@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from msgspec import Struct
 
-from estation.outside.gate import folders, keys, positions, receiving, status
+from estation.outside.gate import folders, keys, positions, proving, receiving, status
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import Reason, RowRefused
 from estation.outside.gate.receiving import Arrival
@@ -326,6 +326,62 @@ async def test_a_packet_that_continues_another_history_is_a_fork(sides: Sides) -
     assert await position() == (1, "fork")
 
 
+async def test_a_stopped_stream_says_exactly_why_and_nothing_behind_the_fork_is_lost(
+    sides: Sides,
+) -> None:
+    await sides.send(1)
+    await sides.receive()
+    sides.incoming_file(1).write_bytes(packet([a_line(source_id="forged")]))
+    await sides.receive()
+    for number in (2, 3):
+        await sides.send(number)
+        await sides.receive()
+
+    (shown,) = [one for one in await status.stream_status() if one.direction == "in"]
+
+    assert (shown.state, shown.reason) == (
+        "stopped",
+        "fork: seq 1 was applied with another content",
+    )
+    assert (shown.stopped_at, shown.parked_files, shown.quarantined_files) == (sides.now, 1, 1)
+    assert sides.incoming_file(2).exists()
+    assert sides.incoming_file(3).exists()
+    assert sides.seen == names(1)
+
+
+async def test_a_replayed_old_stream_changes_nothing_and_stops_nothing(sides: Sides) -> None:
+    for number in range(1, 6):
+        await sides.send(number)
+    kept = {path.name: path.read_bytes() for path in sides.incoming.iterdir()}
+    await sides.receive()
+    for _ in range(2):
+        for name, content in kept.items():
+            (sides.incoming / name).write_bytes(content)
+        replayed = await sides.receive()
+    await sides.send(6)
+    await sides.receive()
+
+    assert (replayed.applied, replayed.duplicates, replayed.quarantined) == ([], 5, [])
+    assert sides.seen == names(*range(1, 7))
+    assert await position() == (6, "")
+    assert list(sides.incoming.iterdir()) == []
+
+
+async def test_a_sender_that_begins_anew_at_one_is_a_fork(sides: Sides) -> None:
+    """Restored from nothing, under the same key: what it sends is not what was applied as 1."""
+    for number in (1, 2):
+        await sides.send(number)
+    await sides.receive()
+    old = packet([a_line(source_id="F000099")], seq=1)
+    sides.incoming_file(1).write_bytes(old)
+    sides.incoming_file(2).write_bytes(packet([a_line()], seq=2, previous="1" * 64))
+
+    await sides.receive()
+
+    assert sides.seen == names(1, 2)
+    assert await position() == (2, "fork")
+
+
 async def test_a_fork_stays_said_whatever_comes_after_it(sides: Sides) -> None:
     await sides.send(1)
     await sides.receive()
@@ -437,6 +493,7 @@ async def test_without_the_position_check_a_repeat_would_be_applied_twice(
         sides.incoming,
         keys.load_peer_key(PUBLIC),
         {"fee_bill": sides.remember},
+        proving.Prover({}, None, None, T0),
         T0,
     )
 

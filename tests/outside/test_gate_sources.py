@@ -708,6 +708,32 @@ async def test_destinations_get_the_newest_packets_blindly_too_up_to_where_they_
     assert sorted(_contents(spare)) == [packets.file_name(BACK, seq) for seq in (1, 2)]
 
 
+@pytest.mark.parametrize(("parked", "longest"), [(1, 60), (0, 600)])
+async def test_pauses_stay_short_while_files_of_the_peer_do_come(
+    gate: Gate, parked: int, longest: int
+) -> None:
+    """On a bad line its word is held up behind a gap as our packets are."""
+    await a_bill_is_lost_everywhere(gate)
+    await query(
+        """insert into gate_incoming_stream (stream, last_seq, last_digest, stopped_reason,
+             stopped_detail, failures, parked_files, duplicates, content_seq, reported_seq)
+           values ($1, 0, '', 'gap', '', 0, $2, 0, 0, 0) returning stream""",
+        STREAM,
+        parked,
+    )
+    pauses = []
+    for _ in range(8):
+        await look_after(gate)
+        for file in (await center()).outgoing.iterdir():
+            file.unlink()
+        (row,) = await query("select resend_pause_seconds from gate_upkeep where stream = $1", BACK)
+        pauses.append(row["resend_pause_seconds"])
+        gate.later(seconds=pauses[-1])
+
+    assert pauses[:2] == [20, 40]
+    assert max(pauses) == longest
+
+
 # How old the copy is
 
 

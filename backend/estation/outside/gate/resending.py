@@ -25,6 +25,8 @@ log = structlog.get_logger()
 BEHIND_AFTER = timedelta(seconds=20)
 FIRST_PAUSE_SECONDS = 20
 MAX_PAUSE_SECONDS = 600
+ALIVE_PAUSE_SECONDS = 60
+"""The longest pause while files of the peer do come: its word may only be held up by a gap."""
 WINDOW_PACKETS = 200
 WINDOW_BYTES = 64 * MIB
 BLIND_EVERY = timedelta(minutes=30)
@@ -137,11 +139,25 @@ async def _pause(tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now:
     is_same = state["resent_from"] == state["peer_seq"] and state["resend_at"] is not None
     pause = min(2 * state["resend_pause_seconds"], MAX_PAUSE_SECONDS) if is_same else 0
     pause = max(pause, FIRST_PAUSE_SECONDS)
+    if await _is_alive(tx, stream, now):
+        pause = min(pause, ALIVE_PAUSE_SECONDS)
     await tx.execute_query(
         """update gate_upkeep set resent_from = $2, resend_pause_seconds = $3, resend_at = $4
            where stream = $1""",
         [stream, state["peer_seq"], pause, now + timedelta(seconds=pause)],
     )
+
+
+async def _is_alive(tx: BaseDBAsyncClient, stream: str, now: datetime) -> bool:
+    """Whether anything came from the peer lately, be it that it waits behind a gap."""
+    found = await tx.execute_query_dict(
+        """select exists (select from gate_peer p join gate_incoming_stream i
+                            on i.stream = p.stream_in
+                          where p.stream_out = $1
+                            and (i.parked_files > 0 or i.applied_at > $2)) as found""",
+        [stream, now - timedelta(seconds=MAX_PAUSE_SECONDS)],
+    )
+    return bool(found[0]["found"])
 
 
 async def _write_to(
