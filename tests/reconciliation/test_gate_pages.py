@@ -103,6 +103,18 @@ async def test_an_operator_puts_a_refused_packet_back_and_says_why(desk: Desk, g
     assert "某operator（operator）" in desk.text
 
 
+async def test_a_refused_file_whose_packet_came_right_later_asks_for_nothing(
+    desk: Desk, gate: Gate
+) -> None:
+    await query("update gate_incoming_stream set last_seq = 1 returning stream")
+    await desk.login("operator")
+
+    await desk.get("/staff/gate")
+
+    assert "已补齐" in desk.text
+    assert "放回重验" not in desk.text
+
+
 @pytest.mark.parametrize("who", ["clerk", "checker"])
 async def test_finance_may_look_but_not_touch(desk: Desk, gate: Gate, who: str) -> None:
     await desk.login(who)

@@ -118,6 +118,7 @@ async def _show(
         status=status,
         seen=seen,
         streams=sorted(seen.streams, key=lambda one: one.status.healthy and not one.is_late),
+        positions={one.status.stream: one.status.seq for one in seen.streams},
         reasons=REASONS,
         pauses=PAUSES,
         event_words=EVENTS,
