@@ -28,6 +28,7 @@ class Listing:
     """What lies in `incoming/`: packets of the stream by seq, and whatever else is there."""
 
     packets: dict[int, str] = field(default_factory=dict)
+    symbols: list[str] = field(default_factory=list)
     strays: list[tuple[str, Reason]] = field(default_factory=list)
 
 
@@ -72,12 +73,22 @@ def list_incoming(folder: Path, stream: str) -> Listing:
             if not entry.is_file(follow_symlinks=False):
                 listing.strays.append((entry.name, Reason.not_a_file))
             elif name is None:
-                listing.strays.append((entry.name, Reason.foreign_name))
+                _list_other(listing, entry.name, stream)
             elif name[0] != stream:
                 listing.strays.append((entry.name, Reason.foreign_stream))
             else:
                 listing.packets[name[1]] = entry.name
     return listing
+
+
+def _list_other(listing: Listing, name: str, stream: str) -> None:
+    symbol = packets.parse_symbol_name(name)
+    if symbol is None:
+        listing.strays.append((name, Reason.foreign_name))
+    elif symbol.stream != stream:
+        listing.strays.append((name, Reason.foreign_stream))
+    else:
+        listing.symbols.append(name)
 
 
 def read_bounded(path: Path, limit: int = packets.MAX_FILE_BYTES) -> bytes:

@@ -18,11 +18,21 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import bounds, folders, jumping, positions, reporting, room, rows
+from estation.outside.gate import (
+    bounds,
+    folders,
+    jumping,
+    positions,
+    reporting,
+    room,
+    rows,
+    symbols,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused
 from estation.outside.gate.events import Alarm
+from estation.outside.gate.folders import Listing
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
@@ -96,6 +106,8 @@ async def apply_incoming(
         while is_at_work:
             listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
             await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
+            if listing.symbols:
+                listing = await _assemble(stream, folder, listing, now)
             await importer.set_strays_aside(listing.strays[:max_files])
             await importer.apply(listing.packets, max_files)
             await importer.jump(listing.packets, jump_after)
@@ -106,6 +118,27 @@ async def apply_incoming(
     finally:
         await prover.stop()
     return importer.report
+
+
+async def _assemble(stream: str, folder: Path, listing: Listing, now: datetime) -> Listing:
+    """The folder's packets with those whose symbols are enough by now."""
+    if not symbols.is_installed():
+        log.error("gate_symbols_unreadable", stream=stream, files=len(listing.symbols))
+        strays = [(name, Reason.foreign_name) for name in listing.symbols]
+        return Listing(listing.packets, [], [*listing.strays, *strays])
+    position = await positions.position_of(_db(), stream)
+    assembled = await asyncio.to_thread(
+        symbols.assemble,
+        folder,
+        listing.symbols,
+        applied=position.last_seq,
+        whole=listing.packets,
+        now=now,
+    )
+    if not assembled.packets:
+        return listing
+    log.info("gate_assembled", stream=stream, seqs=assembled.packets)
+    return await asyncio.to_thread(folders.list_incoming, folder, stream)
 
 
 async def watermark_of(stream: str) -> datetime | None:

@@ -16,12 +16,13 @@ import structlog
 from tortoise import Tortoise
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import destinations, keys, receiving, sending, upkeep
+from estation.outside.gate import destinations, keys, receiving, sending, symbols, upkeep
 from estation.outside.gate import peers as peers_module
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
 from estation.shared.looping import pause_seconds
 
@@ -53,8 +54,11 @@ async def pack_for(
     max_rows: int,
     now: datetime,
     bounds: Bounds = limits.DEFAULT,
+    cutting: Cutting | None = None,
 ) -> list[int]:
     """Pack what waits for the peer and write it to its folder and further destinations.
+
+    With `cutting` the files in its folder go on to the device as symbols.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
     """
@@ -76,6 +80,13 @@ async def pack_for(
             )
     if failure is not None:
         raise failure
+    if cutting is not None and cutting.of == peer.folder:
+        await asyncio.to_thread(
+            symbols.cut_folder,
+            peer.outgoing,
+            cutting.folder,
+            repair_percent=cutting.repair_percent,
+        )
     return packed
 
 
