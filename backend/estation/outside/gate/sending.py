@@ -375,10 +375,14 @@ async def _take_waiting(
     """By id, as many as fit. One transaction's rows keep their order; so do changes of one
     thing, because whoever changes it holds its row lock until the commit."""
     found = await tx.execute_query_dict(
-        """select id, topic, body::text as body, created_at from gate_outgoing_row
-           where stream = $1 and packed_seq is null and (not $3 or topic = any($4::text[]))
-           order by id limit $2""",
-        [stream, max_rows + 1, only_talk, list(TALK)],
+        """select id, topic, body, created_at from (
+             select *, sum(octet_length(body)) over (order by id) - octet_length(body) as before
+             from (select id, topic, body::text as body, created_at from gate_outgoing_row
+                   where stream = $1 and packed_seq is null
+                     and (not $4 or topic = any($5::text[]))
+                   order by id limit $2) as next_rows
+           ) as sized where before <= $3 order by id""",
+        [stream, max_rows + 1, PACK_BYTES, only_talk, list(TALK)],
     )
     left = await _oldest_left(tx, stream) if only_talk else None
     row_ids: list[int] = []
