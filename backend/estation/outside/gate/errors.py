@@ -11,6 +11,7 @@ class Reason(StrEnum):
     foreign_name = "foreign_name"  # not a packet's file name
     foreign_stream = "foreign_stream"  # a packet of another stream
     not_a_file = "not_a_file"  # folder, link, pipe …
+    flood = "flood"  # more junk at once than is worth keeping
     too_large = "too_large"
     bad_manifest = "bad_manifest"  # unreadable, not canonical, or a field is wrong
     unsupported_version = "unsupported_version"

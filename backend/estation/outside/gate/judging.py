@@ -1,7 +1,8 @@
 """One packet judged rule by rule, by the code a receiver judges it with. Needs no database."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,10 +42,13 @@ _NAME = (Reason.foreign_name,)
 _FILE = (Reason.not_a_file, Reason.too_large)
 _HEAD = (Reason.bad_manifest, Reason.unsupported_version)
 _AGREES = (Reason.foreign_stream, Reason.name_mismatch)
+_SEAL = (Reason.bad_seal,)
 _BODY = (
     Reason.truncated, Reason.bad_digest, Reason.zip_bomb, Reason.bad_body, Reason.bad_encoding,
     Reason.bad_count, Reason.row_too_long,
 )  # fmt: skip
+
+_ROWS = (Reason.bad_row,)
 
 
 class Verdict(StrEnum):
@@ -111,39 +115,38 @@ def _judge(path: Path, peer_keys: dict[str, PeerKey], found: Judgement) -> None:
     if name is None:
         raise BadPacket(Reason.foreign_name, "not a packet's file name")
     _pass(found, _NAME)
-    data = folders.read_bounded(path)
-    _pass(found, _FILE)
-    try:
+    with _step(found, _FILE):
+        data = folders.read_bounded(path)
+    with _step(found, _HEAD):
         found.head = head = packets.read_head(data)
-    except BadPacket as bad:
-        _pass(found, _before(bad.reason, _HEAD))
-        raise
-    _pass(found, _HEAD)
-    packets.check_name(head, stream=name[0], seq=name[1])
-    _pass(found, _AGREES)
+    with _step(found, _AGREES):
+        packets.check_name(head, stream=name[0], seq=name[1])
     if peer_keys:
-        _check_seal(head, peer_keys)
-        _pass(found, (Reason.bad_seal,))
+        with _step(found, _SEAL):
+            _check_seal(head, peer_keys)
     else:
         found.notes.append(f"seal by {head.seal.algorithm} key {head.seal.key!a} not judged")
-    try:
+    with _step(found, _BODY):
         found.lines = packets.read_lines(data, head)
-    except BadPacket as bad:
-        _pass(found, _before(bad.reason, _BODY))
-        raise
-    _pass(found, _BODY)
-    _judge_rows(found)
-    _pass(found, (Reason.bad_row,))
+    with _step(found, _ROWS):
+        _judge_rows(found)
     _note_manifest(data, found)
+
+
+@contextlib.contextmanager
+def _step(found: Judgement, rules: Sequence[Reason]) -> Iterator[None]:
+    """These rules are judged together, in their order; one that is broken ends it."""
+    try:
+        yield
+    except BadPacket as bad:
+        _pass(found, rules[: rules.index(bad.reason)] if bad.reason in rules else rules)
+        raise
+    _pass(found, rules)
 
 
 def _pass(found: Judgement, rules: Sequence[Reason]) -> None:
     for rule in rules:
         found.verdicts[rule] = Verdict.passed
-
-
-def _before(reason: Reason, rules: Sequence[Reason]) -> Sequence[Reason]:
-    return rules[: rules.index(reason)] if reason in rules else rules
 
 
 def _check_seal(head: packets.Head, peer_keys: dict[str, PeerKey]) -> None:
@@ -178,10 +181,11 @@ def _judge_rows(found: Judgement) -> None:
 
 
 def _fault_of(line: packets.Line) -> str:
+    if line.topic not in rows.TOPICS:
+        return ""
     try:
+        rows.decode_clean(line.topic, line.row)
         rows.digest(bytes(line.row))
-        if line.topic in rows.TOPICS:
-            rows.decode_clean(line.topic, line.row)
     except rows.BadRow as bad:
         return str(bad)
     return ""

@@ -54,8 +54,8 @@ MAX_ASSEMBLED = 8
 class Symbol(Struct, frozen=True, kw_only=True):
     """What a symbol file says of itself."""
 
-    format: Literal["estation-gate-symbol"] = FORMAT
-    version: Literal[1] = 1
+    format: Literal["estation-gate-symbol"]
+    version: Literal[1]
     stream: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
     seq: Annotated[int, Meta(ge=1, le=9_999_999_999)]
     size: Annotated[int, Meta(ge=1, le=packets.MAX_FILE_BYTES)]
@@ -123,6 +123,8 @@ def cut(data: bytes, *, stream: str, seq: int, repair_percent: int) -> list[list
             [
                 _file(
                     Symbol(
+                        format=FORMAT,
+                        version=1,
                         stream=stream,
                         seq=seq,
                         size=len(data),
