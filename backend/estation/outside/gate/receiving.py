@@ -45,6 +45,8 @@ from estation.shared.transactions import in_transaction
 log = structlog.get_logger()
 
 MAX_FILES_PER_CALL = 50
+FLOOD = 1000
+"""So much junk at once is no mistake any more that somebody might want to look at."""
 
 __all__ = [
     "Arrival",
@@ -108,7 +110,10 @@ async def apply_incoming(
             await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
             if listing.symbols:
                 listing = await _assemble(stream, folder, listing, now)
+            if listing.is_cut:
+                await _look_past_junk(stream, folder, listing, max_files)
             await importer.set_strays_aside(listing.strays[:max_files])
+            await importer.end_flood(listing.strays[max_files:])
             await importer.apply(listing.packets, max_files)
             await importer.jump(listing.packets, jump_after)
             if reply_stream is not None:
@@ -118,6 +123,13 @@ async def apply_incoming(
     finally:
         await prover.stop()
     return importer.report
+
+
+async def _look_past_junk(stream: str, folder: Path, listing: Listing, max_files: int) -> None:
+    """However much lies in the folder: the packets that are next are found by their names."""
+    position = await positions.position_of(_db(), stream)
+    first = position.last_seq + 1
+    await asyncio.to_thread(folders.add_next, listing, folder, stream, first, max_files)
 
 
 async def _assemble(stream: str, folder: Path, listing: Listing, now: datetime) -> Listing:
@@ -247,6 +259,22 @@ class _Importer:
         """Things that are no packets of this stream stop nothing; they only must not stay."""
         for name, reason in strays:
             await self._quarantine(_db(), name, None, BadPacket(reason), stops=False)
+
+    async def end_flood(self, strays: Sequence[tuple[str, Reason]]) -> None:
+        """Junk far beyond what is worth keeping as evidence goes at once, counted in one record.
+
+        Not so packets of other streams: they only went the wrong way.
+        """
+        junk = [name for name, reason in strays if reason is not Reason.foreign_stream]
+        if len(junk) < FLOOD:
+            return
+        removed = await asyncio.to_thread(folders.clear, self._folder, junk)
+        detail = f"{removed} entries removed"
+        await positions.record_quarantined(
+            _db(), self._stream, seq=None, file_name="", digest="", reason=Reason.flood,
+            detail=detail, kept_as="", file_id=ids.row_id(self._now), now=self._now,
+        )  # fmt: skip
+        log.error("gate_flooded", stream=self._stream, detail=detail)
 
     async def apply(self, found: dict[int, str], max_files: int) -> None:
         db = _db()
