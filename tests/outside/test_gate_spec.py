@@ -211,6 +211,15 @@ def test_rows_have_the_described_identity_and_digest() -> None:
         assert conformance.bucket_of(named.key) == vector["bucket"]
 
 
+def test_a_refused_refund_is_named_after_its_order() -> None:
+    examples = dict(gate_document.examples(DOCUMENT))
+    row = {**json.loads(examples["refund"]), "refund_no": "", "state": "refused"}
+
+    named = rows.identity("refund", rows.decode_row("refund", row))
+
+    assert named == tiny_writer.identity("refund", row) == ("jc-center", "F000001::TK000001", 2)
+
+
 def test_the_merkle_root_is_as_described() -> None:
     vector = VECTOR["merkle"]
     buckets = [bytes.fromhex(vector["buckets"].get(str(n), "0" * 64)) for n in range(256)]

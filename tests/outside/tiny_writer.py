@@ -152,7 +152,8 @@ def identity(topic: str, row: Row) -> tuple[str, str, int] | None:
     if topic == "receipt":
         return row["source"], f"{row['source_id']}:{row['order_no']}", 1
     if topic == "refund":
-        return row["source"], f"{row['source_id']}:{row['refund_no']}", row["version"]
+        number = row["refund_no"] or ":" + row["order_source_id"]
+        return row["source"], f"{row['source_id']}:{number}", row["version"]
     if topic in ("received_up_to", "snapshot", "proof", "rows_wanted", "repair"):
         return None
     if not {"source", "source_id"} <= row.keys():
