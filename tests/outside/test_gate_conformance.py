@@ -22,7 +22,8 @@ from estation.fees import packets as fee_packets
 from estation.outside.gate import conformance, judging, keys, receiving
 from tests.identity.people import VAULT
 from tests.outside import gate_document, tiny_writer
-from tests.outside.gate_side import position, query
+from tests.outside.gate_side import PUBLIC as OWN_PUBLIC
+from tests.outside.gate_side import Sides, position, query
 from tests.outside.tiny_writer import Row, Writer
 
 STREAM = "jc-center-online"
@@ -123,6 +124,19 @@ def test_a_folder_may_begin_anywhere_and_is_whole_behind_a_snapshot(writer: Writ
     assert report.passed
     assert (stream.first_seq, stream.snapshots, stream.proofs) == (3, 1, 2)
     assert any("cannot be judged" in note for note in stream.notes)
+
+
+async def test_our_own_senders_packets_conform(database: str, tmp_path: Path) -> None:
+    sides = Sides(tmp_path)
+    for number in (1, 2, 3):
+        await sides.put(number)
+        await sides.pack()
+    await sides.pack(heartbeat=True)
+
+    report = conformance.conform(sides.outgoing, [keys.load_peer_key(OWN_PUBLIC)])
+
+    assert report.passed
+    assert report.streams[0].packets == 4
 
 
 # What is wrong in one packet
