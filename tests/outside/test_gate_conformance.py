@@ -391,6 +391,37 @@ def test_one_version_with_two_contents(writer: Writer) -> None:
     assert rules(writer) == ["version_reused"]
 
 
+def test_a_snapshot_may_tell_of_topics_nobody_here_knows(writer: Writer) -> None:
+    thing = {"source": "jc-center", "source_id": "H1", "version": 1, "region": "360102"}
+    writer.write(("fee_bill", bill(1)), ("hall_calendar", thing))
+    writer.write(*writer.snapshot("S-1"))
+    repair = writer.repair("hall_calendar", "jc-center", tiny_writer.bucket_of("H1"))
+    writer.write(("repair", repair))
+
+    (stream,) = conformance.conform(writer.folder, [PEER]).streams
+
+    assert (stream.findings, stream.snapshots, stream.proofs) == ([], 1, 1)
+    assert {"snapshot: topic hall_calendar is not known here"} < set(stream.notes)
+
+
+def test_one_snapshot_may_end_where_the_next_begins(writer: Writer) -> None:
+    writer.write(("fee_bill", bill(1)), ("fee_bill", bill(2)))
+    writer.write(*writer.snapshot("S-1"), writer.begin("S-2"))
+    writer.write(*writer.everything(), *writer.end("S-2"))
+
+    (stream,) = conformance.conform(writer.folder, [PEER]).streams
+
+    assert (stream.findings, stream.snapshots, stream.proofs) == ([], 2, 2)
+
+
+def test_a_snapshot_that_another_began_is_none(writer: Writer) -> None:
+    writer.write(("fee_bill", bill(1)))
+    writer.write(writer.begin("S-1"), writer.begin("S-2"), *writer.everything())
+    writer.write(*writer.end("S-1"))
+
+    assert rules(writer) == ["bad_snapshot"]
+
+
 def test_repeats_and_late_versions_are_no_mistake(writer: Writer) -> None:
     writer.write(("fee_bill", bill(1, version=2)))
     writer.write(("fee_bill", bill(1, version=2)), ("fee_bill", bill(1)))

@@ -194,6 +194,16 @@ def root_of(buckets: Iterable[str]) -> str:
     return level[0].hex()
 
 
+def rows_in(packet: bytes) -> list[tuple[str, Row]]:
+    """2, 2.5: what somebody else's packet says, its digest and chain left to others."""
+    manifest, _, body = packet.partition(b"\n")
+    fields = json.loads(manifest)
+    assert hashlib.sha256(body).hexdigest() == fields["digest"]
+    lines = zstandard.ZstdDecompressor().decompress(body, max_output_size=128 * 1024 * 1024)
+    assert len(lines) == fields["lines_length"]
+    return [(one["topic"], one["row"]) for one in map(json.loads, lines.splitlines())]
+
+
 class Writer:
     """One stream into one folder (1, 3, 6)."""
 
@@ -204,12 +214,13 @@ class Writer:
         self.at = at
         self.seq = 0
         self.previous = "0" * 64
+        self.written: dict[int, bytes] = {}
         self.log: dict[tuple[str, str], dict[str, tuple[int, Row]]] = {}
 
     def write(self, *rows: tuple[str, Row]) -> Path:
         """A packet of these rows; the file."""
         for topic, row in rows:
-            self._keep(topic, row)
+            self.keep(topic, row)
         lines = b"".join(line(topic, row) for topic, row in rows)
         body = pack(lines)
         manifest = manifest_of(
@@ -223,20 +234,39 @@ class Writer:
         )
         self.seq += 1
         self.previous = hashlib.sha256(canonical(manifest)).hexdigest()
-        return self._put(seal(manifest, self.key) + b"\n" + body)
+        self.written[self.seq] = seal(manifest, self.key) + b"\n" + body
+        return self._put(self.written[self.seq], self.seq)
+
+    def again(self, seq: int) -> Path:
+        """3.1: the same bytes under the same name."""
+        return self._put(self.written[seq], seq)
 
     def snapshot(self, snapshot_id: str) -> list[tuple[str, Row]]:
-        """Rows of a whole snapshot and of a proof for each topic and source."""
-        rows: list[tuple[str, Row]] = [
-            ("snapshot", {"snapshot_id": snapshot_id, "phase": "begin", "as_of": self.at})
+        """6.2: rows of a whole snapshot, and of a proof for each topic and source."""
+        return [self.begin(snapshot_id), *self.everything(), *self.end(snapshot_id)]
+
+    def begin(self, snapshot_id: str) -> tuple[str, Row]:
+        return "snapshot", {"snapshot_id": snapshot_id, "phase": "begin", "as_of": self.at}
+
+    def everything(self) -> list[tuple[str, Row]]:
+        """The newest version of each thing ever written."""
+        return [
+            (topic, things[key][1])
+            for (topic, _), things in sorted(self.log.items())
+            for key in sorted(things, key=str.encode)
         ]
-        topics = []
-        for (topic, source), things in sorted(self.log.items()):
-            rows += [(topic, things[key][1]) for key in sorted(things, key=str.encode)]
-            root = root_of(buckets_of(topic, source, things))
-            topics.append({"topic": topic, "source": source, "rows": len(things), "root": root})
+
+    def end(self, snapshot_id: str) -> list[tuple[str, Row]]:
+        """What holds behind a packet that brings nothing new beside this."""
+        topics = [
+            {
+                "topic": topic, "source": source, "rows": len(things),
+                "root": root_of(buckets_of(topic, source, things)),
+            }
+            for (topic, source), things in sorted(self.log.items())
+        ]  # fmt: skip
         end = {"snapshot_id": snapshot_id, "phase": "end", "as_of": self.at, "topics": topics}
-        return [*rows, ("snapshot", end), *self.proofs()]
+        return [("snapshot", end), *self.proofs()]
 
     def proofs(self) -> list[tuple[str, Row]]:
         return [("proof", self.proof(topic, source)) for topic, source in sorted(self.log)]
@@ -250,14 +280,14 @@ class Writer:
         }  # fmt: skip
 
     def repair(self, topic: str, source: str, bucket: int) -> Row:
-        things = self.log[topic, source]
+        things = self.log.get((topic, source), {})
         keys = [key for key in sorted(things, key=str.encode) if bucket_of(key) == bucket]
         return {
             "topic": topic, "source": source, "bucket": bucket, "after": "", "upto": None,
             "keys": keys, "rows": [things[key][1] for key in keys],
         }  # fmt: skip
 
-    def _keep(self, topic: str, row: Row) -> None:
+    def keep(self, topic: str, row: Row) -> None:
         named = identity(topic, row)
         if named is not None:
             source, key, version = named
@@ -265,9 +295,9 @@ class Writer:
             if key not in things or things[key][0] <= version:
                 things[key] = (version, row)
 
-    def _put(self, data: bytes) -> Path:
+    def _put(self, data: bytes, seq: int) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = file_name(self.stream, self.seq)
+        name = file_name(self.stream, seq)
         hidden = self.folder / f".{name}.part"
         with hidden.open("wb") as file:
             file.write(data)

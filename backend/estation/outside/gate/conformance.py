@@ -7,6 +7,7 @@ SQLite file, so that memory stays bounded however many rows there are. Needs no 
 import hashlib
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,15 +18,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from estation.outside.gate import folders, rows
+from estation.outside.gate import folders, merkle, repairs, rows
 from estation.outside.gate import format as packets
+from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.judging import Judgement, judge
 from estation.outside.gate.keys import PeerKey
 from estation.outside.gate.rows import ProofRow, RepairRow, SnapshotRow
 
 MAX_FINDINGS = 1000
-BUCKETS = 256
-EMPTY = bytes(32)
+MAX_NOTES = 200
+"""Of one stream; what goes beyond them is left out."""
 
 RULES: dict[str, str] = {
     "gap": "the packets' seqs follow each other without a gap",
@@ -65,6 +67,10 @@ class StreamReport:
     def found(self, rule: str, detail: str, *, seq: int | None = None, file: str = "") -> None:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(rule, seq, file, detail))
+
+    def noted(self, note: str) -> None:
+        if len(self.notes) < MAX_NOTES:
+            self.notes.append(note)
 
 
 @dataclass(slots=True)
@@ -107,6 +113,15 @@ def conform(folder: Path, peer_keys: Sequence[PeerKey] = ()) -> Report:
     return report
 
 
+@dataclass(frozen=True, slots=True)
+class _Control:
+    """A row about the stream; the snapshot and run that were under way where it stands."""
+
+    row: Struct
+    snapshot: str | None
+    run: int
+
+
 class _Stream:
     """One stream, packet after packet."""
 
@@ -130,7 +145,8 @@ class _Stream:
         report.last_seq = seq
         for detail in judged.faults:
             report.found((judged.broken or "bad_row"), detail, seq=seq, file=name)
-        report.notes += [f"seq {seq}: {note}" for note in judged.notes if len(report.notes) < 100]
+        for note in judged.notes:
+            report.noted(f"seq {seq}: {note}")
         if judged.head is None or not judged.passed:
             self._lose_track()
             return
@@ -142,7 +158,7 @@ class _Stream:
 
     def finish(self) -> StreamReport:
         if self._snapshot is not None:
-            self.report.notes.append(f"snapshot {self._snapshot} has not ended yet")
+            self.report.noted(f"snapshot {self._snapshot} has not ended yet")
         return self.report
 
     def _lose_track(self) -> None:
@@ -170,19 +186,21 @@ class _Stream:
             report.found("fork", "names another packet before it", seq=seq, file=name)
             self._lose_track()
         if head.manifest.watermark < watermark:
-            report.notes.append(f"seq {seq}: the watermark goes back")
+            report.noted(f"seq {seq}: the watermark goes back")
 
     def _take_rows(self, seq: int, name: str, judged: Judgement) -> None:
-        controls: list[Struct] = []
+        controls: list[_Control] = []
         for number, line in enumerate(judged.lines, 1):
             if line.topic not in rows.TOPICS:
                 continue
             row = rows.decode_clean(line.topic, line.row)
             identity = rows.identity(line.topic, row)
             if identity is None:
-                controls.append(row)
                 if isinstance(row, SnapshotRow) and row.phase == "begin":
                     self._begin(row)
+                controls.append(_Control(row, self._snapshot, self._runs))
+                if isinstance(row, SnapshotRow) and row.phase == "end":
+                    self._snapshot = None
             elif self._known.put(line.topic, identity, rows.digest(bytes(line.row)), self._runs):
                 detail = f"line {number}, topic {line.topic}: version {identity.version}"
                 self.report.found("version_reused", detail, seq=seq, file=name)
@@ -191,54 +209,58 @@ class _Stream:
             if fault:
                 self.report.found(rule, fault, seq=seq, file=name)
 
-    def _fault_of(self, control: Struct) -> tuple[str, str]:
+    def _fault_of(self, control: "_Control") -> tuple[str, str]:
         """Of a row that speaks of what holds behind its packet: the rule, and "" for kept."""
-        if isinstance(control, SnapshotRow) and control.phase == "end":
-            return "bad_snapshot", self._fault_of_end(control)
-        if isinstance(control, ProofRow):
-            return "bad_proof", self._fault_of_proof(control)
-        if isinstance(control, RepairRow):
-            return "bad_repair", self._fault_of_repair(control)
+        row = control.row
+        if isinstance(row, SnapshotRow) and row.phase == "end":
+            return "bad_snapshot", self._fault_of_end(row, control.snapshot, control.run)
+        if isinstance(row, ProofRow):
+            return "bad_proof", self._fault_of_proof(row)
+        if isinstance(row, RepairRow):
+            return "bad_repair", self._fault_of_repair(row)
         return "", ""
 
     def _begin(self, row: SnapshotRow) -> None:
         if self._snapshot is not None:
-            self.report.notes.append(f"snapshot {self._snapshot} never ended")
+            self.report.noted(f"snapshot {self._snapshot} never ended")
         self._snapshot = row.snapshot_id
         self._runs += 1
 
-    def _fault_of_end(self, row: SnapshotRow) -> str:
-        begun, self._snapshot = self._snapshot, None
+    def _fault_of_end(self, row: SnapshotRow, begun: str | None, run: int) -> str:
         if begun != row.snapshot_id:
             if self._is_whole:
                 return f"snapshot {row.snapshot_id} ends without its begin"
             return ""
         if self._is_whole and row.complete:
-            forgotten = self._known.outside_of(self._runs)
+            forgotten = self._known.outside_of(run)
             if forgotten:
                 return f"snapshot {row.snapshot_id} leaves out {forgotten} rows"
         said = {(one.topic, one.source): one for one in row.topics}
-        for topic, source in self._known.copies(self._runs) - said.keys():
+        for topic, source in self._known.copies(run) - said.keys():
             return f"the end leaves out topic {topic} of {source}"
         for one in row.topics:
-            tree = self._known.tree(one.topic, one.source, self._runs)
+            if one.topic not in rows.TOPICS:
+                self.report.noted(f"snapshot: topic {one.topic} is not known here")
+                continue
+            tree = self._known.tree(one.topic, one.source, run)
             if (tree.rows, tree.root) != (one.rows, one.root):
                 return f"topic {one.topic} of {one.source}: {tree.rows} rows, root {tree.root}"
         if not self._is_whole and row.complete:
-            self._known.forget_outside_of(self._runs)
+            self._known.forget_outside_of(run)
             self._is_whole = True
         self.report.snapshots += 1
         return ""
 
     def _fault_of_proof(self, row: ProofRow) -> str:
         about = f"topic {row.topic} of {row.source}"
-        if root_of([bytes.fromhex(bucket) for bucket in row.buckets]).hex() != row.root:
+        if merkle.root_of(row.buckets) != row.root:
             return f"{about}: the root is not that of the buckets"
-        if not self._is_whole or not row.complete:
-            self.report.notes.append(f"{about}: a proof cannot be judged from these packets")
+        is_known = row.topic in rows.TOPICS
+        if not is_known or not self._is_whole or not row.complete:
+            self.report.noted(f"{about}: a proof cannot be judged from these packets")
             return ""
         tree = self._known.tree(row.topic, row.source)
-        differing = [n for n, bucket in enumerate(row.buckets) if tree.buckets[n].hex() != bucket]
+        differing = tree.differing(row.buckets)
         if differing or tree.rows != row.rows:
             return (
                 f"{about}: {tree.rows} rows, {len(differing)} buckets differ, first {differing[:1]}"
@@ -248,62 +270,18 @@ class _Stream:
 
     def _fault_of_repair(self, row: RepairRow) -> str:
         about = f"topic {row.topic} of {row.source}, bucket {row.bucket}"
-        in_order = sorted(set(row.keys), key=str.encode)
-        if len(row.rows) != len(row.keys) or in_order != row.keys:
-            return f"{about}: keys and rows do not belong together"
-        for key, body in zip(row.keys, row.rows, strict=True):
-            if bucket_of(key) != row.bucket or not _is_between(key, row):
-                return f"{about}: a key of another part"
-            if row.topic in rows.TOPICS:
-                try:
-                    identity = rows.identity(row.topic, rows.decode_row(row.topic, bytes(body)))
-                except rows.BadRow as bad:
-                    return f"{about}: {bad}"
-                if identity is None or identity[:2] != (row.source, key):
-                    return f"{about}: a row under another's key"
+        if row.topic not in rows.TOPICS:
+            self.report.noted(f"{about}: a repair of a topic not known here")
+            return ""
+        try:
+            repairs.read(row)
+        except RowRefused as refused:
+            return f"{about}: {refused}"
         if self._is_whole and row.complete:
             held = self._known.keys(row.topic, row.source, row.bucket)
-            if [key for key in held if _is_between(key, row)] != row.keys:
+            if [key for key in held if repairs.covers(row, key)] != row.keys:
                 return f"{about}: not all rows of the part"
         return ""
-
-
-def _is_between(key: str, row: RepairRow) -> bool:
-    place = key.encode()
-    return place > row.after.encode() and (row.upto is None or place <= row.upto.encode())
-
-
-@dataclass(slots=True)
-class Tree:
-    """The rows of one topic and source; `buckets` are the digests its root is made of."""
-
-    rows: int = 0
-    buckets: list[bytes] = field(default_factory=lambda: [EMPTY] * BUCKETS)
-
-    @property
-    def root(self) -> str:
-        return root_of(self.buckets).hex()
-
-
-def bucket_of(key: str) -> int:
-    return hashlib.sha256(key.encode()).digest()[0]
-
-
-def leaf_of(topic: str, identity: rows.Identity, digest: bytes) -> bytes:
-    """SHA-256 over topic, source and key, each with a zero byte behind it, the version in eight
-    bytes, and the row's digest."""
-    names = (topic, identity.source, identity.key)
-    named = b"".join(name.encode() + b"\0" for name in names)
-    return hashlib.sha256(named + identity.version.to_bytes(8, "big") + digest).digest()
-
-
-def root_of(digests: Sequence[bytes]) -> bytes:
-    """Binary Merkle root of a power of two of digests."""
-    level = list(digests)
-    while len(level) > 1:
-        pairs = zip(level[::2], level[1::2], strict=True)
-        level = [hashlib.sha256(left + right).digest() for left, right in pairs]
-    return level[0]
 
 
 _SCHEMA = """
@@ -333,7 +311,7 @@ class _Known:
 
     def put(self, topic: str, identity: rows.Identity, digest: bytes, run: int) -> bool:
         """True when this version was said before with another content."""
-        bucket = bucket_of(identity.key)
+        bucket = merkle.bucket_of(identity.key)
         name = (topic, identity.source, bucket, identity.key)
         held = self._db.execute(
             "select version, digest from thing"
@@ -370,18 +348,19 @@ class _Known:
         )
         return (row[0] for row in found)
 
-    def tree(self, topic: str, source: str, run: int = 0) -> Tree:
-        tree = Tree()
+    def tree(self, topic: str, source: str, run: int = 0) -> merkle.Tree:
+        tree = merkle.Tree()
         digests: dict[int, Any] = {}
+        counts: Counter[int] = Counter()
         found = self._db.execute(
             "select bucket, key, version, digest from thing"
             " where topic = ? and source = ? and run >= ? order by bucket, key",
             (topic, source, run),
         )
         for bucket, key, version, digest in found:
-            leaf = leaf_of(topic, rows.Identity(source, key, version), digest)
+            leaf = merkle.leaf_of(topic, rows.Identity(source, key, version), digest)
             digests.setdefault(bucket, hashlib.sha256()).update(leaf)
-            tree.rows += 1
+            counts[bucket] += 1
         for bucket, digest in digests.items():
-            tree.buckets[bucket] = digest.digest()
+            tree.put(bucket, digest.hexdigest(), counts[bucket])
         return tree

@@ -17,6 +17,7 @@ from typing import Any
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate.replicas import Replica
+from estation.outside.gate.rows import Identity
 
 BUCKETS = 256
 EMPTY = "0" * 64
@@ -86,6 +87,13 @@ def root_of(buckets: Sequence[str]) -> str:
 
 def bucket_of(key: str) -> int:
     return hashlib.sha256(key.encode()).digest()[0]
+
+
+def leaf_of(topic: str, name: Identity, row_digest: bytes) -> bytes:
+    """As PostgreSQL makes it, for whoever has no database."""
+    names = (topic, name.source, name.key)
+    named = b"".join(one.encode() + b"\0" for one in names)
+    return hashlib.sha256(named + name.version.to_bytes(8, "big") + row_digest).digest()
 
 
 async def trees_of_log(db: BaseDBAsyncClient, stream: str) -> dict[tuple[str, str], Tree]:

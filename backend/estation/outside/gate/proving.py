@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
 import msgspec
 import structlog
@@ -12,14 +11,15 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import copies, merkle, replicas, rows, sending
+from estation.outside.gate import copies, merkle, repairs, replicas, sending
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.copies import Held
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.merkle import Tree
+from estation.outside.gate.repairs import Sent
 from estation.outside.gate.replicas import Replica
-from estation.outside.gate.rows import AsSent, ProofRow, RepairRow, RowsWantedRow
+from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -30,9 +30,6 @@ ASK_AGAIN = timedelta(minutes=50)
 KEEP_PROOFS = timedelta(days=90)
 _HAND_OVER = 2000
 _MEANWHILE_SECONDS = 0.25
-
-_Sent: TypeAlias = tuple[Struct, AsSent, int]
-"""A row of a repair, its JSON, its version."""
 
 
 class Prover:
@@ -212,9 +209,9 @@ class Prover:
     async def _repair(
         self, replica: Replica, source: str, parts: Sequence[RepairRow], arrival: Arrival
     ) -> None:
-        sent = {key: item for part in parts for key, item in _rows_of(part).items()}
-        for row, _, _ in sent.values():
-            region = getattr(row, "region", None)
+        sent = {key: item for part in parts for key, item in repairs.read(part).items()}
+        for item in sent.values():
+            region = getattr(item.row, "region", None)
             if region is not None and not arrival.covers(region):
                 raise RowRefused(f"repair of {replica.topic}: region")
         buckets = {part.bucket for part in parts}
@@ -227,17 +224,19 @@ class Prover:
                 arrival.stream,
                 arrival.seq,
                 arrival.watermark,
-                [item[1] for item in batch],
+                [item.as_sent for item in batch],
                 arrival.regions,
                 arrival.sources,
                 repairs=True,
             )
-            await self._handlers[replica.topic]([item[0] for item in batch], again)
+            await self._handlers[replica.topic]([item.row for item in batch], again)
         await self._tell(replica, source, wrong, sent, buckets, arrival)
         unknown = [
             key
             for key, row in held.items()
-            if key not in sent and not row.is_phantom and _covered(key, row.bucket, parts)
+            if key not in sent
+            and not row.is_phantom
+            and any(part.bucket == row.bucket and repairs.covers(part, key) for part in parts)
         ]
         await copies.name_phantoms(
             replica, source, sorted(unknown), stream=arrival.stream, seq=arrival.seq,
@@ -249,7 +248,7 @@ class Prover:
         replica: Replica,
         source: str,
         wrong: Sequence[str],
-        sent: Mapping[str, _Sent],
+        sent: Mapping[str, Sent],
         buckets: set[int],
         arrival: Arrival,
     ) -> None:
@@ -271,38 +270,10 @@ def _check_source(topic: str, source: str, arrival: Arrival) -> None:
         raise RowRefused(f"{topic}: source")
 
 
-def _rows_of(part: RepairRow) -> dict[str, _Sent]:
-    """By key. Raises RowRefused unless the rows are what the part says they are."""
-    found: dict[str, _Sent] = {}
-    try:
-        for raw in part.rows:
-            body = bytes(raw)
-            row = rows.decode_row(part.topic, body)
-            name = rows.identity(part.topic, row)
-            if name is not None and name.source == part.source:
-                found[name.key] = (row, rows.as_sent(body, row), name.version)
-    except (rows.BadRow, KeyError) as bad:
-        raise RowRefused(f"repair of {part.topic}: {bad}") from None
-    if list(found) != part.keys or len(part.rows) != len(part.keys):
-        raise RowRefused(f"repair of {part.topic}: keys")
-    return found
-
-
-def _is_as_sent(held: Held | None, item: _Sent) -> bool:
+def _is_as_sent(held: Held | None, item: Sent) -> bool:
     if held is None:
         return False
-    return held.version == item[2] and held.digest == item[1].digest
-
-
-def _covered(key: str, bucket: int, parts: Sequence[RepairRow]) -> bool:
-    """Whether one of the parts speaks of this key."""
-    place = key.encode()
-    return any(
-        part.bucket == bucket
-        and place > part.after.encode()
-        and (part.upto is None or place <= part.upto.encode())
-        for part in parts
-    )
+    return held.version == item.version and held.digest == item.as_sent.digest
 
 
 def _db() -> BaseDBAsyncClient:
