@@ -143,6 +143,7 @@ def describe(folder: Path, document: str, writer: tiny_writer.Writer) -> dict[st
             },
             "root": writer.proof("fee_bill", "jc-center")["root"],
             "root_of_nothing": tiny_writer.root_of(["0" * 64] * 256),
+            "example": describe_bucket(writer, "fee_bill", "jc-center", "F000001"),
         },
     }
 
@@ -174,6 +175,25 @@ def describe_row(topic: str, row: dict[str, Any]) -> dict[str, Any]:
         "row_digest": digest.hex(),
         "leaf": tiny_writer.leaf_of(topic, source, key, version, digest).hex(),
         "bucket": tiny_writer.bucket_of(key),
+    }
+
+
+def describe_bucket(
+    writer: tiny_writer.Writer, topic: str, source: str, key: str
+) -> dict[str, Any]:
+    """From a row that is alone in its bucket to the root."""
+    version, row = writer.log[topic, source][key]
+    proof = writer.proof(topic, source)
+    bucket = tiny_writer.bucket_of(key)
+    digest = tiny_writer.row_digest(row)
+    return {
+        "key": key,
+        "version": version,
+        "row_digest": digest.hex(),
+        "leaf": tiny_writer.leaf_of(topic, source, key, version, digest).hex(),
+        "bucket": bucket,
+        "bucket_digest": proof["buckets"][bucket],
+        "root": proof["root"],
     }
 
 

@@ -6,13 +6,28 @@ import json
 import re
 import stat
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from estation.outside.gate import conformance, folders, judging, keys, rows, symbols
+from estation.outside.gate import (
+    bounds,
+    conformance,
+    folders,
+    judging,
+    jumping,
+    keys,
+    merkle,
+    proving,
+    reporting,
+    resending,
+    rows,
+    symbols,
+    upkeep,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import NEEDS_A_PERSON, Reason
 from tests.outside import gate_document, gate_vectors, tiny_writer
@@ -132,6 +147,52 @@ def test_block_coding_is_as_written() -> None:
         assert symbols.symbol_bytes(block) == by_document
 
 
+def test_writing_again_is_as_written() -> None:
+    text = section("### 3.1 Writing again")
+
+    assert f"sealed {seconds(resending.BEHIND_AFTER)} s ago" in text
+    assert f"`behind` for {seconds(resending.BEHIND_AFTER)} s" in text
+    window = resending.WINDOW_BYTES // bounds.MIB
+    assert f"the {resending.WINDOW_PACKETS} packets after its seq (at most {window} MiB" in text
+    first = resending.FIRST_PAUSE_SECONDS
+    assert f"once more after {first} s, {2 * first} s, {4 * first} s" in text
+    assert f"at most {resending.MAX_PAUSE_SECONDS} s" in text
+    assert f"every {minutes(resending.BLIND_EVERY)} minutes" in text
+    assert f"the newest {resending.BLIND_PACKETS} packets" in text
+    assert upkeep.DEFAULT.stuck_after == timedelta(hours=1)
+    assert "for an hour" in text
+
+
+def test_the_control_rows_come_when_it_is_written() -> None:
+    text = section("## 6. Control rows")
+    listed = [cells[0].strip("`") for cells in gate_document.cells(DOCUMENT, "## 6. Control rows")]
+
+    keys_of_topics = gate_document.cells(DOCUMENT, "### 5.1 Topics")
+    assert set(listed) == {topic.strip("`") for topic, _, _, key in keys_of_topics if key == "none"}
+    assert upkeep.DEFAULT.snapshot_every == timedelta(days=1)
+    assert upkeep.DEFAULT.prove_every == timedelta(hours=1)
+    assert upkeep.DEFAULT.first_proof == timedelta(minutes=1)
+    assert f"at most every {seconds(reporting.REPORT_EVERY)} s" in text
+    assert f"after {reporting.REPORT_IDLE_PACKETS} packets without content" in text
+    assert f"every {seconds(reporting.REPORT_BEHIND_EVERY)} s, with `behind`" in text
+    assert f"missing (or refused) for {minutes(jumping.JUMP_AFTER)} minutes" in text
+    assert f"asked for again for {minutes(proving.ASK_AGAIN)} minutes" in text
+
+
+def section(heading: str) -> str:
+    """Up to the next heading of the same depth."""
+    depth = heading.split(" ", 1)[0]
+    return DOCUMENT.split(f"{heading}\n", 1)[1].split(f"\n{depth} ", 1)[0]
+
+
+def seconds(span: timedelta) -> int:
+    return int(span.total_seconds())
+
+
+def minutes(span: timedelta) -> int:
+    return seconds(span) // 60
+
+
 def test_the_document_has_a_chinese_summary_on_top() -> None:
     top = DOCUMENT.split("\n---\n", 1)[0]
 
@@ -143,7 +204,7 @@ def test_the_document_has_a_chinese_summary_on_top() -> None:
 
 def test_the_worked_example_quotes_the_vectors() -> None:
     assert gate_vectors.fill_in(DOCUMENT, VECTOR) == DOCUMENT
-    assert DOCUMENT.count("```text vector=") == 5
+    assert DOCUMENT.count("```text vector=") == 6
 
 
 def test_the_vectors_are_those_of_the_documents_examples(tmp_path: Path) -> None:
@@ -206,9 +267,9 @@ def test_rows_have_the_described_identity_and_digest() -> None:
         assert named == (vector["source"], vector["key"], vector["version"])
         assert rows.digest(text).hex() == vector["row_digest"]
         assert rows.digest(tiny_writer.canonical(json.loads(text))).hex() == vector["row_digest"]
-        leaf = conformance.leaf_of(topic, named, rows.digest(text))
+        leaf = merkle.leaf_of(topic, named, rows.digest(text))
         assert leaf.hex() == vector["leaf"]
-        assert conformance.bucket_of(named.key) == vector["bucket"]
+        assert merkle.bucket_of(named.key) == vector["bucket"]
 
 
 def test_a_refused_refund_is_named_after_its_order() -> None:
@@ -222,10 +283,13 @@ def test_a_refused_refund_is_named_after_its_order() -> None:
 
 def test_the_merkle_root_is_as_described() -> None:
     vector = VECTOR["merkle"]
-    buckets = [bytes.fromhex(vector["buckets"].get(str(n), "0" * 64)) for n in range(256)]
+    buckets = [vector["buckets"].get(str(n), merkle.EMPTY) for n in range(merkle.BUCKETS)]
+    example = vector["example"]
+    leaf = bytes.fromhex(example["leaf"])
 
-    assert conformance.root_of(buckets).hex() == vector["root"]
-    assert conformance.root_of([bytes(32)] * 256).hex() == vector["root_of_nothing"]
+    assert merkle.root_of(buckets) == vector["root"] == example["root"]
+    assert merkle.Tree().root == vector["root_of_nothing"]
+    assert hashlib.sha256(leaf).hexdigest() == example["bucket_digest"] == buckets[60]
 
 
 def test_the_vectors_conform() -> None:
