@@ -15,6 +15,7 @@ from tortoise import Tortoise
 from estation import settings as settings_module
 from estation.inner import database as inner_database
 from estation.outside.gate import keys, overview, peering, peers, receiving, snapshots, upkeep
+from estation.outside.gate.errors import KeyNotAcceptable
 from estation.outside.gate.peering import Deed, NewPeer
 from estation.outside.gate.peers import OURS, Peer
 from estation.outside.gate.snapshots import Why
@@ -259,6 +260,9 @@ def retire_key(
 def rotate_key(
     name: Name,
     in_hours: Annotated[float, typer.Option(help="When it begins to seal.")] = 24,
+    algorithm: Annotated[
+        keys.Algorithm, typer.Option(help="sm2-sm3 needs the extra `sm` on both sides.")
+    ] = "ed25519",
     by: By = "",
     reason: Reason = "定期更换密钥",
     side: Side = "online",
@@ -275,6 +279,7 @@ def rotate_key(
             valid_from=now + timedelta(hours=max(0.0, in_hours)),
             deed=_deed(by, reason),
             now=now,
+            algorithm=algorithm,
         )
 
     made = _on(side, rotate)
@@ -432,7 +437,7 @@ def _read(file: Path) -> bytes:
         console.print(f"无法读取 {file}：{problem.strerror}")
         raise typer.Exit(2) from None
     except ValueError:
-        console.print(f"{file} 不是 PEM 格式的 Ed25519 公钥。")
+        console.print(KeyNotAcceptable.message)
         raise typer.Exit(2) from None
     return content
 

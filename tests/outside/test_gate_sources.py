@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -392,6 +393,52 @@ async def test_our_new_key_is_known_before_it_seals_and_the_old_one_counts_after
     assert file.stat().st_mode & 0o077 == 0
     ours = {key.key_id: key for key in (await peers.peer_named(COUNTY)).keys if key.file}
     assert ours[old].valid_until == begins + peering.OVERLAP
+
+
+async def test_our_new_key_may_be_of_another_algorithm(gate: Gate) -> None:
+    pytest.importorskip("gmssl_pyx", reason="the extra `sm` is not installed")
+    county = await gate.add_county()
+    await gate.pack(county)
+    gate.later(hours=1)
+    made = await peering.rotate_key(
+        COUNTY, secrets_dir=gate.secrets, valid_from=gate.now, deed=DEED, now=gate.now,
+        algorithm="sm2-sm3",
+    )  # fmt: skip
+
+    await gate.pack(await peers.peer_named(COUNTY))
+
+    heads = [packets.read_head(path.read_bytes()) for path in sorted(county.outgoing.iterdir())]
+    assert [head.seal.algorithm for head in heads] == ["ed25519", "sm2-sm3"]
+    assert heads[1].manifest.previous == heads[0].digest
+    packets.check_seal(heads[1], keys.load_peer_key(made.public_file.read_bytes()))
+
+
+async def test_a_county_may_seal_by_sm2(gate: Gate) -> None:
+    pytest.importorskip("gmssl_pyx", reason="the extra `sm` is not installed")
+    private, public = keys.make_key("sm2-sm3")
+    county = await gate.add_county()
+    await peering.add_key(COUNTY, public, valid_from=gate.now, deed=DEED, now=gate.now)
+    county = await peers.peer_named(COUNTY)
+    await gate.arrive(county, "fee_bill", county_bill(1), private=private)
+
+    report = await gate.receive(county)
+
+    assert (report.applied, report.quarantined) == ([1], [])
+
+
+async def test_a_key_this_installation_cannot_make_is_refused(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    county = await gate.add_county()
+    monkeypatch.setitem(sys.modules, "gmssl_pyx", None)
+
+    with pytest.raises(KeyNotAcceptable):
+        await peering.rotate_key(
+            COUNTY, secrets_dir=gate.secrets, valid_from=gate.now, deed=DEED, now=gate.now,
+            algorithm="sm2-sm3",
+        )  # fmt: skip
+
+    assert (await peers.peer_named(COUNTY)).keys == county.keys
 
 
 async def test_the_last_key_of_a_peer_is_not_retired(gate: Gate) -> None:

@@ -72,10 +72,10 @@ class PeerTaken(Refused):
 
 
 class KeyNotAcceptable(InvalidInput):
-    """Not a public key that can seal packets."""
+    """Not a public key that can seal packets, or not on this installation."""
 
     code = "gate_key_not_acceptable"
-    message = "公钥文件无法识别，应为 PEM 格式的 Ed25519 公钥。"
+    message = "公钥文件无法识别，应为 PEM 格式的 Ed25519 或国密 SM2 公钥（SM2 须先安装扩展 sm）。"
 
 
 class LastKey(Refused):
