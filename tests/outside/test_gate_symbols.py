@@ -1,6 +1,7 @@
 """A device that loses every fifth file loses nothing, when packets travel as symbols."""
 
 import hashlib
+import json
 import os
 import random
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from estation.outside.gate import device, folders, symbols
+from estation.outside.gate import bounds, device, folders, room, rounds, symbols
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import Reason
-from tests.outside.gate_side import STREAM, T0, Sides, names, position
+from tests.outside.gate_peers import Gate, center
+from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
 
 pytest.importorskip("raptorq", reason="the extra `raptorq` is not installed")
 
@@ -297,6 +299,46 @@ async def test_without_the_wheel_whole_files_travel_and_symbols_are_set_aside(
 
     assert sides.seen == names(1)
     assert {reason for _, reason in report.quarantined} == {Reason.foreign_name}
+
+
+async def test_on_a_full_disk_symbols_farthest_ahead_give_way(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = room.KEEP_NEXT + 3
+    files = {seq: put(sides.incoming, data_of(500), seq=seq) for seq in range(1, last + 1)}
+    free = iter([0, 0, 0])  # when looked at first, and before each of two packets' symbols
+    monkeypatch.setattr(bounds, "free_bytes", lambda _: next(free, 1))
+
+    await sides.receive(disk_reserve=1)
+
+    left = {path.name for path in sides.incoming.iterdir()}
+    (event,) = await query("select detail from gate_event where kind = 'disk_low'")
+    assert left.isdisjoint(files[last] + files[last - 1])
+    assert left.issuperset(files[last - 2])
+    assert json.loads(event["detail"])["symbols"] == len(files[last] + files[last - 1])
+
+
+async def test_packets_of_the_settings_peer_leave_as_symbols_others_whole(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    cutting = symbols.from_settings(
+        gate.settings.model_copy(update={"symbols_folder": tmp_path / "device"})
+    )
+    county = await gate.add_county()
+
+    for peer in (await center(), county):
+        await rounds.pack_for(peer, secret=gate.secret, max_rows=100, now=gate.now, cutting=cutting)
+
+    cut = {packets.parse_symbol_name(path.name) for path in (tmp_path / "device").iterdir()}
+    assert {name.stream for name in cut if name} == {BACK}
+    assert list((await center()).outgoing.iterdir()) == []
+    assert [path.name for path in county.outgoing.iterdir()] == [
+        packets.file_name(county.stream_out, 1)
+    ]
+    assert symbols.from_settings(gate.settings) is None
 
 
 def test_the_cost_of_symbols_is_bounded(
