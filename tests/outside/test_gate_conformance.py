@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from estation import cli
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
-from estation.outside.gate import conformance, judging, keys, receiving
+from estation.outside.gate import conformance, folders, judging, keys, receiving
 from tests.identity.people import VAULT
 from tests.outside import gate_document, tiny_writer
 from tests.outside.gate_side import PUBLIC as OWN_PUBLIC
@@ -499,6 +499,16 @@ def test_a_repair_that_is_not_all_of_its_part(writer: Writer, spoil: str) -> Non
 
     assert len(numbers) >= 2
     assert rules(writer) == ["bad_repair"]
+
+
+def test_a_folder_with_more_than_can_be_judged_is_no_verdict(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.write()
+    writer.write()
+    monkeypatch.setattr(folders, "MAX_LISTED", 1)
+
+    assert run("conform", writer.folder)[0] == 2
 
 
 def test_junk_in_the_folder_is_named_and_judged_beside_the_packets(writer: Writer) -> None:

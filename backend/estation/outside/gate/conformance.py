@@ -5,6 +5,7 @@ SQLite file, so that memory stays bounded however many rows there are. Needs no 
 """
 
 import hashlib
+import itertools
 import sqlite3
 import tempfile
 from collections import Counter
@@ -91,12 +92,16 @@ class Report:
 
 
 def conform(folder: Path, peer_keys: Sequence[PeerKey] = ()) -> Report:
-    """Judge every packet in `folder`. Raises NotADirectoryError. Blocking."""
+    """Judge every packet in `folder`. Raises NotADirectoryError, and ValueError for more entries
+    than are judged at once. Blocking."""
     if not folder.is_dir():
         raise NotADirectoryError(folder)
     report = Report()
     names: dict[str, dict[int, str]] = {}
-    for path in sorted(folder.iterdir())[: folders.MAX_LISTED]:
+    found_paths = sorted(itertools.islice(folder.iterdir(), folders.MAX_LISTED + 1))
+    if len(found_paths) > folders.MAX_LISTED:
+        raise ValueError(f"{folder} holds more than {folders.MAX_LISTED} entries")
+    for path in found_paths:
         parsed = packets.parse_name(path.name)
         if parsed is not None:
             names.setdefault(parsed[0], {})[parsed[1]] = path.name
