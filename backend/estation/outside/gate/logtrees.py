@@ -69,12 +69,10 @@ class Maker:
             await self.wait()
         return self._task.result() if self._task.done() else None
 
-    async def wait(self) -> bool:
-        """A little, when it is at work; whether it was."""
-        if self._task is None or self._task.done():
-            return False
-        await asyncio.wait([self._task], timeout=_MEANWHILE_SECONDS)
-        return True
+    async def wait(self) -> None:
+        """A little, when it is at work."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_MEANWHILE_SECONDS)
 
     async def stop(self) -> None:
         if self._task is not None:

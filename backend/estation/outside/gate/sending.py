@@ -124,7 +124,8 @@ async def _pack_in_bounds(
                 break
             pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
             order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
-            trees = await maker.wanted() if work.is_exact and not pause else None
+            wants_trees = work.is_exact and not pause
+            trees = await maker.wanted() if wants_trees else None
             seq = await _pack_exactly(stream, order, trees) if trees else None
             if seq is None:
                 seq = await _pack_one(stream, order)
@@ -135,8 +136,10 @@ async def _pack_in_bounds(
                 await _write_if_possible(stream, folder)
                 if seq % _TRIM_EVERY == 0:
                     await trim_sent(stream)
-            elif not await maker.wait():
+            elif trees or not wants_trees:
                 break
+            else:
+                await maker.wait()
     finally:
         await maker.stop()
     if packed or pause:
