@@ -157,6 +157,7 @@ def test_writing_again_is_as_written() -> None:
     first = resending.FIRST_PAUSE_SECONDS
     assert f"once more after {first} s, {2 * first} s, {4 * first} s" in text
     assert f"at most {resending.MAX_PAUSE_SECONDS} s" in text
+    assert f"at most {resending.ALIVE_PAUSE_SECONDS} s while files of its stream" in text
     assert f"every {minutes(resending.BLIND_EVERY)} minutes" in text
     assert f"the newest {resending.BLIND_PACKETS} packets" in text
     assert upkeep.DEFAULT.stuck_after == timedelta(hours=1)
