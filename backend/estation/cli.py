@@ -18,7 +18,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from estation import app as online_app
-from estation import gate_commands, operating, settings_check, watchdog
+from estation import gate_commands, gate_kit_commands, operating, settings_check, watchdog
 from estation import settings as settings_module
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
@@ -56,6 +56,7 @@ sandbox = typer.Typer(no_args_is_help=True, help="The sandbox for what lies outs
 main.add_typer(serve, name="serve")
 main.add_typer(gate, name="gate")
 gate_commands.add_to(gate)
+gate_kit_commands.add_to(gate)
 main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
 main.add_typer(simulate, name="simulate")

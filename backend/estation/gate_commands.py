@@ -15,6 +15,7 @@ from tortoise import Tortoise
 from estation import settings as settings_module
 from estation.inner import database as inner_database
 from estation.outside.gate import keys, overview, peering, peers, receiving, snapshots, upkeep
+from estation.outside.gate.errors import KeyNotAcceptable
 from estation.outside.gate.peering import Deed, NewPeer
 from estation.outside.gate.peers import OURS, Peer
 from estation.outside.gate.snapshots import Why
@@ -59,8 +60,9 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
         console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
         return
     table = Table(
-        "stream", "direction", "position", "watermark", "lag", "rows/min", "state", "reason",
-        "last proof", "next snapshot", "last jump",
+        "stream", "direction", "position", "watermark", "lag", "rows/min", "unconfirmed", "parked",
+        "quarantined", "state", "reason", "last proof", "last snapshot", "next snapshot",
+        "last jump",
     )  # fmt: skip
     for stream in seen.streams:
         shown = overview.as_dict(stream)
@@ -72,9 +74,13 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
             shown["watermark"] or "—",
             f"{lag:.0f} s" if lag is not None else "—",
             str(shown["rows_per_minute"]),
+            _unconfirmed(shown),
+            str(shown["parked_files"]),
+            str(shown["quarantined_files"]),
             shown["state"],
             shown["reason"] or "—",
             _proof(shown),
+            shown["last_snapshot_at"] or "—",
             shown["next_snapshot_at"] or "—",
             shown["last_jump_at"] or "—",
         )
@@ -82,12 +88,28 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
     for peer in seen.peers:
         if peer.trouble or peer.state != "active":
             console.print(f"{peer.name}: {peer.state} {peer.trouble}")
+    for one in seen.differences:
+        buckets = "、".join(map(str, one.buckets[:20])) + (" …" if len(one.buckets) > 20 else "")
+        console.print(
+            f"不一致 {one.stream} {one.topic} {one.source}：对方 {one.rows} 行，本侧 {one.our_rows}"
+            f" 行，桶 {buckets}"
+        )
+    for event in seen.events:
+        console.print(f"{event.at:%m-%d %H:%M} {event.stream} {event.kind} {event.topic}".rstrip())
     for file in seen.refused:
         console.print(f"隔离 {file.stream} #{file.seq or '—'} {file.reason}: {file.detail}")
 
 
+def _unconfirmed(shown: dict[str, Any]) -> str:
+    if shown["direction"] == "in":
+        return "—"
+    return f"{shown['unconfirmed_packets']} ({shown['unconfirmed_bytes'] / 2**20:.1f} MiB)"
+
+
 def _proof(shown: dict[str, Any]) -> str:
-    found = {True: "一致", False: "不一致", None: ""}[shown["last_proof_equal"]]
+    found = {True: "一致", False: f"不一致 {shown['differing_buckets']} 桶", None: ""}[
+        shown["last_proof_equal"]
+    ]
     return f"{shown['last_proof_at']} {found}".strip() if shown["last_proof_at"] else "—"
 
 
@@ -238,6 +260,9 @@ def retire_key(
 def rotate_key(
     name: Name,
     in_hours: Annotated[float, typer.Option(help="When it begins to seal.")] = 24,
+    algorithm: Annotated[
+        keys.Algorithm, typer.Option(help="sm2-sm3 needs the extra `sm` on both sides.")
+    ] = "ed25519",
     by: By = "",
     reason: Reason = "定期更换密钥",
     side: Side = "online",
@@ -254,6 +279,7 @@ def rotate_key(
             valid_from=now + timedelta(hours=max(0.0, in_hours)),
             deed=_deed(by, reason),
             now=now,
+            algorithm=algorithm,
         )
 
     made = _on(side, rotate)
@@ -411,7 +437,7 @@ def _read(file: Path) -> bytes:
         console.print(f"无法读取 {file}：{problem.strerror}")
         raise typer.Exit(2) from None
     except ValueError:
-        console.print(f"{file} 不是 PEM 格式的 Ed25519 公钥。")
+        console.print(KeyNotAcceptable.message)
         raise typer.Exit(2) from None
     return content
 

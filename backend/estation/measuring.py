@@ -35,7 +35,7 @@ async def facts(*, now: datetime, with_books: bool = False) -> bytes:
     try:
         await ledger_metrics.refresh(now)
         await gate_metrics.refresh(now)
-        await trust_metrics.refresh()
+        await trust_metrics.refresh(now)
         for reading in await read_signals(now=now):
             signal = reading.signal
             told = Gauge(signal.name, signal.help, signal.labels, registry=registry)

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -180,6 +180,9 @@ class Gate(Strict):
     max_unconfirmed_packets: int = 20_000  # sealed and not known to have arrived; then rows wait
     max_unconfirmed_mb: int = 4096
     disk_reserve_mb: int = 256  # left free on the gate folder's disk
+    symbols_folder: Path | None = None
+    """Where packets for this peer leave as symbols, for a device that loses files; None: whole."""
+    symbols_repair_percent: int = Field(default=50, ge=0, le=400)
 
 
 class _FromToml(BaseSettings):

@@ -19,7 +19,7 @@ from estation.fees import packets as fee_packets
 from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import peering, peers, rounds, rows, sending, upkeep
+from estation.outside.gate import peering, peers, rounds, rows, sending, symbols, upkeep
 from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.events import Finding
 from estation.outside.gate.peers import Peer
@@ -212,6 +212,7 @@ def _gate(services: Services) -> rounds.Rounds:
     """This side's end of the gate: packing what waits, applying what came, for every source."""
     settings = services.settings
     bounds = limits.from_settings(settings.gate)
+    cutting = symbols.from_settings(settings.gate)
     schedule = upkeep.schedule_of(
         snapshot_hours=settings.gate.snapshot_hours, prove_minutes=settings.gate.prove_minutes
     )
@@ -232,11 +233,12 @@ def _gate(services: Services) -> rounds.Rounds:
             max_rows=settings.gate.pack_max_rows,
             now=now,
             bounds=bounds,
+            cutting=cutting,
         )
 
     async def receive(peer: Peer, now: datetime) -> None:
         await rounds.receive_from(
-            peer, handlers=handlers, now=now, alarm=_open_gate_incident, bounds=bounds
+            peer, handlers=handlers, now=now, alarm=open_gate_incident, bounds=bounds
         )
 
     async def look_after(peer: Peer, now: datetime) -> None:
@@ -250,7 +252,7 @@ def _gate(services: Services) -> rounds.Rounds:
     )
 
 
-async def _open_gate_incident(finding: Finding, now: datetime) -> None:
+async def open_gate_incident(finding: Finding, now: datetime) -> None:
     """A copy that was not what its source sent: somebody changed it, or something was lost."""
     await open_incident(
         kind=f"gate_{finding.kind}",

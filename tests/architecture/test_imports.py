@@ -16,6 +16,7 @@ SEES_ALL = {
     "cli",
     "operating",
     "gate_commands",
+    "gate_kit_commands",
     "measuring",
     "demo",
     "bench",

@@ -21,13 +21,15 @@ import yaml
 from sanic import Sanic
 from tortoise import Tortoise
 
-from estation import measuring, services
+from estation import measuring, services, worker
 from estation import settings as settings_module
 from estation.app import create_app
 from estation.demo import places as places_module
 from estation.demo.places import Places
 from estation.local import LocalPostgres
-from estation.outside.gate import keys, peering, sending
+from estation.outside.gate import keys, merkle, peering, receiving, sending, upkeep
+from estation.outside.gate.events import Finding, raise_finding
+from estation.outside.gate.rows import ReceivedUpToRow, RowsWantedRow
 from estation.payments import api
 from estation.payments.actions import watching
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
@@ -37,6 +39,7 @@ from estation.settings import CONFIG, ROOT, Settings
 from estation.shared import connections, logs
 from estation.shared.clock import system_clock
 from estation.shared.migrating import asyncpg_dsn
+from estation.shared.transactions import in_transaction
 from tests.operations.promql import Scrape, is_firing, metric_names, scrape
 from tests.operations.runbooks import RUNBOOKS, Operator, blocks_of, breaches_now
 from tests.outside import counterparts
@@ -51,6 +54,7 @@ ALERTS: dict[str, dict[str, Any]] = {
 }
 INVARIANT_ALERTS = {incident_kind(name): name for name in INVARIANTS}
 GATE_STREAM = "jc-center-online"
+BACK_STREAM = "online-jc-center"
 
 
 def test_the_rule_files_have_the_shape_prometheus_wants() -> None:
@@ -309,6 +313,125 @@ async def _packet_arrives(world: World) -> None:
         shutil.move(packet, world.places.online_gate / "incoming" / packet.name)
 
 
+# The gate: the inside is played in the same database, by its own key and stream.
+
+
+async def _our_worker_turns(times: int = 1) -> None:
+    for _ in range(times):
+        fates = await worker.work_once(Settings.read())
+        assert set(fates.values()) == {"ok"}, fates
+
+
+async def _inside_holds(which: str = "true") -> None:
+    """What it sent: these of the bills that are here."""
+    await by_hand(
+        f"""insert into gate_sent_row
+              (stream, topic, source, key, version, digest, body, at, bucket)
+            select '{GATE_STREAM}', 'fee_bill', source, source_id, version,
+                   coalesce(row_digest, decode(repeat('00', 32), 'hex')), '{{}}', now(),
+                   {merkle.BUCKET_OF.format(key="source_id")}
+            from bill where {which} on conflict do nothing"""
+    )
+
+
+async def _a_proof_arrives(world: World) -> None:
+    await upkeep.prove(GATE_STREAM)
+    await _packet_arrives(world)
+
+
+async def _inside_lacks_a_bill(world: World) -> None:
+    """One that is alone in its bucket, so that no other row is asked for with it."""
+    alone = await rows(
+        f"""select min(source_id) as one from bill where state = 'payable'
+            group by {merkle.BUCKET_OF.format(key="source_id")} having count(*) = 1 order by 1"""
+    )
+    await _inside_holds(f"source_id <> '{alone[0]['one']}'")
+    await _a_proof_arrives(world)
+    await _our_worker_turns(2)
+
+
+async def _a_copy_differs(world: World) -> None:
+    """The inside then sends what it lacked, and another proof is on its way."""
+    await _inside_lacks_a_bill(world)
+    await _inside_holds()
+    await _a_proof_arrives(world)
+
+
+async def _a_bill_here_is_none_of_the_inside(world: World) -> None:
+    await _inside_lacks_a_bill(world)
+    key = keys.load_peer_key((world.places.secrets / "gate/online_public.pem").read_bytes())
+    await receiving.apply_incoming(
+        BACK_STREAM,
+        folder=world.places.online_gate / "outgoing",
+        peer_key=key,
+        handlers={},
+        now=system_clock(),
+        reply_stream=GATE_STREAM,
+    )
+    await _packet_arrives(world)
+    await _our_worker_turns()
+
+
+async def _nothing_was_proved_for_hours(world: World) -> None:
+    await _inside_holds()
+    await _a_proof_arrives(world)
+    await _our_worker_turns()
+    await by_hand("update gate_proof set at = now() - interval '4 hours'")
+    await _a_proof_arrives(world)
+
+
+async def _the_last_snapshot_is_old(world: World) -> None:
+    await _our_worker_turns()
+    await by_hand(
+        f"""insert into gate_snapshot
+              (id, stream, why, state, topic, source, key, is_exhausted, rows, planned_at, ended_at)
+            values ('{uuid4()}', '{BACK_STREAM}', 'schedule', 'done', '', '', '', true, 0,
+                    now() - interval '3 days', now() - interval '3 days')"""
+    )
+
+
+async def _the_disk_was_nearly_full(world: World) -> None:
+    await _our_worker_turns()
+    await by_hand(
+        "update gate_upkeep set paused_reason = 'disk_low', paused_at = now() - interval '1 hour'"
+    )
+    await by_hand("update gate_outgoing_stream set packed_at = now() - interval '1 hour'")
+
+
+async def _little_room_is_left(world: World) -> None:
+    await _our_worker_turns()
+    await by_hand(f"update gate_peer set disk_free = {100 * 1024 * 1024}")
+
+
+async def _the_inside_was_silent(world: World) -> None:
+    """Two packets with content, two hours ago and large; only now its word is on its way."""
+    for bucket in (1, 2):
+        wanted = RowsWantedRow(
+            stream=GATE_STREAM, topic="fee_bill", source="jc-center", buckets=[bucket]
+        )
+        await sending.put_rows(BACK_STREAM, "rows_wanted", [wanted], now=system_clock())
+        await _our_worker_turns()
+    await by_hand("update gate_outgoing_packet set created_at = now() - interval '2 hours'")
+    (last,) = await rows(
+        f"""update gate_outgoing_packet p set bytes_upto = bytes_upto + {2 * 1024**3}
+            from gate_outgoing_stream s
+            where s.stream = '{BACK_STREAM}' and p.stream = s.stream and p.seq = s.last_seq
+            returning p.seq, p.digest"""
+    )
+    word = ReceivedUpToRow(stream=BACK_STREAM, at=system_clock(), **last)
+    await sending.put_rows(GATE_STREAM, "received_up_to", [word], now=system_clock())
+    await _packet_arrives(world)
+
+
+def _finding(kind: str) -> Fault:
+    async def plant(world: World) -> None:
+        found = Finding(kind, GATE_STREAM, 7, "fee_bill", "jc-center", 1, ["F000001"])
+        async with in_transaction():
+            await raise_finding(found, worker.open_gate_incident, now=system_clock())
+
+    return Fault(plant)
+
+
 # Traffic: notices at the door of the real program.
 
 
@@ -415,6 +538,17 @@ FAULTS: dict[str, Fault] = {
     "the_gate_lags": _as_invariant("the_copy_from_inside_is_fresh"),
     "the_gate_stands_still": _as_invariant("no_incoming_stream_stands_still"),
     "a_gate_peer_fails": Fault(_the_disk_was_full),
+    "a_gate_disk_fills": Fault(_little_room_is_left),
+    "packing_is_paused": Fault(_the_disk_was_nearly_full),
+    "a_peer_confirms_nothing": Fault(_the_inside_was_silent),
+    "unconfirmed_packets_pile_up": Fault(_the_inside_was_silent),
+    "a_copy_differs": Fault(_a_copy_differs),
+    "a_proof_is_late": Fault(_nothing_was_proved_for_hours),
+    "a_snapshot_is_late": Fault(_the_last_snapshot_is_old),
+    "a_copy_was_repaired": _finding("repaired"),
+    "a_copy_cannot_be_healed": _finding("unhealed"),
+    "rows_are_unknown_to_their_source": Fault(_a_bill_here_is_none_of_the_inside),
+    "a_snapshot_replaced_lost_packets": _finding("jumped"),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
     "the_books_are_not_sealed": Fault(_nobody_seals),
     "invariants_are_not_looked_at": Fault(_rounds_stand_still),

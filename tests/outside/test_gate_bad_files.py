@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import os
+import socket
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import zstandard
 from msgspec import Struct
 
-from estation.outside.gate import folders, keys, positions, receiving, status
+from estation.outside.gate import folders, keys, positions, proving, receiving, status
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import Reason, RowRefused
 from estation.outside.gate.receiving import Arrival
@@ -85,6 +87,13 @@ def zstd(text: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(text)
 
 
+def wide_window(text: bytes) -> bytes:
+    """A frame that asks its reader for 128 MiB."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=27)
+    packing = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return packing.compress(text) + packing.flush()
+
+
 GOOD = packet([a_line()])
 HEAD, _, BODY = GOOD.partition(b"\n")
 GIANT = packets.line("fee_bill", b'{"x":"' + b"x" * packets.MAX_LINE_BYTES + b'"}')
@@ -153,6 +162,20 @@ BAD = {
     ),
     "last line without end": Bad(sealed(zstd(b"{}"), lines_length=2), Reason.bad_body),
     "body not UTF-8": Bad(sealed(zstd(NOT_UTF8), lines_length=len(NOT_UTF8)), Reason.bad_encoding),
+    "body in UTF-16": Bad(
+        sealed(zstd(a_line().decode().encode("utf-16") + b"\n"), lines_length=10**6),
+        Reason.bad_body,
+    ),
+    "byte order mark": Bad(packet([b"\xef\xbb\xbf" + a_line()]), Reason.bad_row),
+    "half a surrogate pair": Bad(
+        packet([a_line(title="@").replace(b'"@"', b'"\\ud800"')]), Reason.bad_row
+    ),
+    "window beyond what we allow": Bad(
+        sealed(wide_window(a_line() + b"\n"), lines_length=len(a_line()) + 1), Reason.bad_body
+    ),
+    "deep JSON in an unknown field": Bad(
+        packet([a_line(x="@").replace(b'"@"', b"[" * 200_000 + b"]" * 200_000)]), Reason.bad_row
+    ),
     "giant row": Bad(packet([GIANT]), Reason.row_too_long),
     "line is no JSON": Bad(packet([b"{row}"]), Reason.bad_row),
     "line is a list": Bad(packet([b"[1,2]"]), Reason.bad_row),
@@ -296,6 +319,68 @@ async def test_links_and_folders_are_never_followed(sides: Sides, tmp_path: Path
     assert await position() == (0, "")
 
 
+async def test_sockets_devices_and_full_folders_are_set_aside(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "QUARANTINE_MAX_FILES", 1)
+    sides.incoming.mkdir(parents=True)
+    sides.incoming_file(1).mkdir()
+    (sides.incoming_file(1) / "inside").write_bytes(b"x")
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(sides.incoming)  # the address of a socket is short
+        server.bind(sides.incoming_file(2).name)
+    expected = 2
+    if os.geteuid() == 0:
+        os.mknod(sides.incoming_file(3), 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+        expected = 3
+
+    report = await sides.receive()
+
+    assert [reason for _, reason in report.quarantined] == [Reason.not_a_file] * expected
+    assert list(sides.incoming.iterdir()) == []
+    assert len(list(sides.quarantine.iterdir())) == 1
+
+
+async def test_a_flood_of_junk_hides_no_packet_and_is_gone_soon(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "MAX_LISTED", 1500)
+    monkeypatch.setattr(receiving, "FLOOD", 300)
+    sides.incoming.mkdir(parents=True)
+    for number in range(2000):
+        (sides.incoming / f"{number:08x}").touch()
+    for number in range(200):
+        (sides.incoming / f"dir-{number}").mkdir()
+        (sides.incoming / f"county-online-{number:010d}.gate").touch()
+    await sides.send(1, 2)
+    await sides.send(3)
+
+    reports = [await sides.receive()]
+    hidden_none = list(sides.seen)
+    for _ in range(12):
+        reports.append(await sides.receive())
+
+    floods = await query("select detail from gate_incoming_file where reason = 'flood'")
+    assert reports[0].applied == [1, 2]
+    assert hidden_none == names(1, 2, 3)
+    assert list(sides.incoming.iterdir()) == []
+    assert 1 <= len(floods) <= 3
+    assert len(list(sides.quarantine.iterdir())) <= folders.QUARANTINE_MAX_FILES
+    assert await position() == (2, "")
+
+
+async def test_a_handful_of_junk_is_kept_as_evidence(sides: Sides) -> None:
+    sides.incoming.mkdir(parents=True)
+    for number in range(120):
+        (sides.incoming / f"{number}").write_bytes(b"%d" % number)
+
+    for _ in range(3):
+        await sides.receive()
+
+    kept = await query("select count(*) as n from gate_incoming_file where reason = 'foreign_name'")
+    assert kept[0]["n"] == len(list(sides.quarantine.iterdir())) == 120
+
+
 async def test_another_packet_for_an_applied_position_is_a_fork(sides: Sides) -> None:
     """Two senders with one key, or a sender restored from an old backup."""
     await sides.send(1)
@@ -324,6 +409,62 @@ async def test_a_packet_that_continues_another_history_is_a_fork(sides: Sides) -
     assert report.quarantined == [(sides.incoming_file(2).name, Reason.fork)]
     assert sides.seen == names(1)
     assert await position() == (1, "fork")
+
+
+async def test_a_stopped_stream_says_exactly_why_and_nothing_behind_the_fork_is_lost(
+    sides: Sides,
+) -> None:
+    await sides.send(1)
+    await sides.receive()
+    sides.incoming_file(1).write_bytes(packet([a_line(source_id="forged")]))
+    await sides.receive()
+    for number in (2, 3):
+        await sides.send(number)
+        await sides.receive()
+
+    (shown,) = [one for one in await status.stream_status() if one.direction == "in"]
+
+    assert (shown.state, shown.reason) == (
+        "stopped",
+        "fork: seq 1 was applied with another content",
+    )
+    assert (shown.stopped_at, shown.parked_files, shown.quarantined_files) == (sides.now, 1, 1)
+    assert sides.incoming_file(2).exists()
+    assert sides.incoming_file(3).exists()
+    assert sides.seen == names(1)
+
+
+async def test_a_replayed_old_stream_changes_nothing_and_stops_nothing(sides: Sides) -> None:
+    for number in range(1, 6):
+        await sides.send(number)
+    kept = {path.name: path.read_bytes() for path in sides.incoming.iterdir()}
+    await sides.receive()
+    for _ in range(2):
+        for name, content in kept.items():
+            (sides.incoming / name).write_bytes(content)
+        replayed = await sides.receive()
+    await sides.send(6)
+    await sides.receive()
+
+    assert (replayed.applied, replayed.duplicates, replayed.quarantined) == ([], 5, [])
+    assert sides.seen == names(*range(1, 7))
+    assert await position() == (6, "")
+    assert list(sides.incoming.iterdir()) == []
+
+
+async def test_a_sender_that_begins_anew_at_one_is_a_fork(sides: Sides) -> None:
+    """Restored from nothing, under the same key: what it sends is not what was applied as 1."""
+    for number in (1, 2):
+        await sides.send(number)
+    await sides.receive()
+    old = packet([a_line(source_id="F000099")], seq=1)
+    sides.incoming_file(1).write_bytes(old)
+    sides.incoming_file(2).write_bytes(packet([a_line()], seq=2, previous="1" * 64))
+
+    await sides.receive()
+
+    assert sides.seen == names(1, 2)
+    assert await position() == (2, "fork")
 
 
 async def test_a_fork_stays_said_whatever_comes_after_it(sides: Sides) -> None:
@@ -437,6 +578,7 @@ async def test_without_the_position_check_a_repeat_would_be_applied_twice(
         sides.incoming,
         keys.load_peer_key(PUBLIC),
         {"fee_bill": sides.remember},
+        proving.Prover({}, None, None, T0),
         T0,
     )
 

@@ -158,6 +158,11 @@ def replaced_then_dead(source, target):
     original(source, target)
     die()
 
+def half_written(folder, name, parts):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f".{name}.part").write_bytes(b"".join(parts)[:40])
+    die()
+
 async def handler(rows, arrival):
     await sending.put_rows("applied", "fee_bill", rows, now=system_clock())
     if point == "in the handler":
@@ -169,6 +174,14 @@ async def main():
         sending._record = die
     elif point == "after the commit":
         folders.write_atomically = die
+    elif point == "in the middle of the file":
+        folders.write_atomically = half_written
+    elif point == "after the rename, before the folder is synced":
+        folders.sync_folder = die
+    elif point == "after reading":
+        receiving._Importer._still_next = die
+    elif point == "after the rows, before the position":
+        receiving.positions.record_applied = die
     elif point == "before the rename":
         os.replace = die
     elif point == "after the rename":
@@ -192,6 +205,10 @@ asyncio.run(main())
 POINTS = [
     "before the commit",
     "after the commit",
+    "in the middle of the file",
+    "after the rename, before the folder is synced",
+    "after reading",
+    "after the rows, before the position",
     "before the rename",
     "after the rename",
     "in the handler",

@@ -3,9 +3,11 @@
 import errno
 import itertools
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from estation.outside.gate import bounds, folders, resending, sending, status
@@ -257,6 +259,56 @@ async def test_two_sides_at_their_bounds_still_tell_each_other_what_came(link: L
     assert left == [{"topic": "fee_bill"}]
 
 
+async def test_clocks_that_were_a_year_ahead_hold_nothing_up_once_they_are_right(
+    link: Link,
+) -> None:
+    year = 365 * 24 * 3600
+    await link.put(1)
+    await link.exchange()
+    await link.look_after()
+    link.later(year)
+    await link.put(2)
+    for _ in range(3):
+        await link.look_after()
+        await link.exchange()
+        link.later(3 * 3600)
+    await link.look_after()
+    await link.put(3)
+    await link.pack()
+    link.outgoing_file((await out()).seq).unlink()
+    await link.pack(heartbeat=True)
+    link.carry()
+    await link.arrive()
+    wrong = (await out()).next_snapshot_at
+    link.later(-year)
+
+    for _ in range(12):
+        await link.look_after()
+        await link.pack()
+        link.carry()
+        await link.arrive()
+        await link.answer()
+        link.later(15)
+    standing = await out()
+    link.later(3600)
+    await link.look_after()
+    await link.exchange()
+
+    assert wrong is not None
+    assert wrong > link.now
+    assert list(await link.copied()) == names(1, 2, 3)
+    assert await events("jumped") == []
+    assert standing.last_at is not None
+    assert standing.last_at <= link.now
+    assert standing.watermark is not None
+    assert standing.watermark <= link.now
+    assert standing.next_snapshot_at is not None
+    assert standing.next_snapshot_at <= link.now + timedelta(days=1)
+    newest = (await query("select at, is_equal from gate_proof order by seq desc limit 1"))[0]
+    assert newest["is_equal"]
+    assert newest["at"] <= link.now
+
+
 class Disk:
     """Free bytes as the test says, and no writing when there are none."""
 
@@ -341,6 +393,57 @@ async def test_a_receiver_short_of_space_gives_up_what_can_be_had_again_and_appl
     assert len(kept) == 10
     assert kept[0] == link.incoming_file(4).name
     assert (await events("disk_low"))[0]["first_seq"] == 14
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink"])
+async def test_a_full_disk_at_the_receiver_is_raised_and_over_by_itself(
+    link: Link, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await link.put(1)
+    await link.pack()
+    good = link.outgoing_file(1).read_bytes()
+    link.carry()
+    link.incoming_file(1).write_bytes(good[:-1] if call == "rename" else good)
+    target = folders.os if call == "rename" else Path
+    with monkeypatch.context() as patch:
+        patch.setattr(target, call, full)
+        with pytest.raises(OSError, match="No space"):
+            await link.arrive()
+    between = await position()
+
+    if call == "rename":
+        await link.arrive()
+        link.incoming_file(1).write_bytes(good)
+    await link.put(2)
+    await link.pack()
+    link.carry()
+    await link.arrive()
+
+    assert between == ((0, "truncated") if call == "rename" else (1, ""))
+    assert list(await link.copied()) == names(1, 2)
+    assert link.handed_over == 2
+    assert await position() == (2, "")
+    kept = list(link.quarantine.iterdir()) if link.quarantine.exists() else []
+    assert [path.read_bytes() for path in kept] == ([good[:-1]] if call == "rename" else [])
+
+
+async def test_a_database_without_space_is_tried_again_and_loses_nothing(link: Link) -> None:
+    async def full(rows: Any, arrival: Any) -> None:
+        raise asyncpg.DiskFullError("could not extend file")
+
+    await link.send(1)
+    await link.receive(full)
+    stopped = await position()
+    link.later(3)
+
+    await link.arrive()
+
+    assert stopped == (0, "handler_failed")
+    assert list(await link.copied()) == names(1)
+    assert await position() == (1, "")
 
 
 async def test_what_was_given_up_for_space_comes_again(

@@ -1,15 +1,21 @@
 """Both sides are proved equal; what is not the same is found, healed or named."""
 
+import asyncio
 import hashlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
-from estation.outside.gate import merkle, rows, sending, upkeep
+from estation.outside.gate import logtrees, merkle, proving, rows, sending, upkeep
 from estation.outside.gate.merkle import Tree
 from tests.outside.gate_link import Link, events, make_link, proofs
-from tests.outside.gate_side import STREAM, bill, names, position, query
+from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
+
+BACKEND = Path(__file__).resolve().parents[2] / "backend"
 
 
 @pytest.fixture
@@ -107,6 +113,130 @@ async def test_rows_that_wait_behind_the_proof_do_not_disturb_it(link: Link) -> 
 
     assert await proofs() == [("fee_bill", True, [])]
     assert len(await link.copied()) == 24
+
+
+def slowly(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, begun: asyncio.Event, go_on: asyncio.Event
+) -> None:
+    """This way of making trees takes as long as the test wants."""
+    original: Callable[..., Any] = getattr(merkle, name)
+
+    async def slow(*values: Any, **named: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await original(*values, **named)
+
+    monkeypatch.setattr(merkle, name, slow)
+
+
+async def soon(sql: str) -> None:
+    """Until the query finds something."""
+    async with asyncio.timeout(20):
+        while not await query(sql):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def test_what_comes_while_a_large_proof_is_compared_is_applied_and_does_not_disturb_it(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    slowly(monkeypatch, "tree_of_replica", begun=begun, go_on=go_on)
+    await link.put(*range(1, 20))
+    await upkeep.prove(STREAM)
+    await link.pack()
+    link.carry()
+    comparing = asyncio.create_task(link.arrive())
+    await begun.wait()
+    proved_at = (await position())[0]
+    again = bill(3, version=2, title="更正")
+    await sending.put_rows(STREAM, "fee_bill", [again, bill(20)], now=link.now)
+    await link.pack()
+    link.carry()
+
+    await soon("select 1 from copied_bill where source_id = 'F000020'")
+    before = await proofs()
+    go_on.set()
+    await comparing
+
+    assert before == []
+    assert await proofs() == [("fee_bill", True, [])]
+    assert (await query("select seq, our_rows from gate_proof")) == [
+        {"seq": proved_at, "our_rows": 19}
+    ]
+    assert (await position())[0] == proved_at + 1
+
+
+async def test_what_is_sent_while_a_large_tree_is_made_leaves_and_is_proved_with_the_rest(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    await link.put(*range(1, 20))
+    await link.exchange()
+    slowly(monkeypatch, "buckets_of_log", begun=begun, go_on=go_on)
+    await link.put(20)
+    await upkeep.prove(STREAM)
+    packing = asyncio.create_task(link.pack())
+    await begun.wait()
+    await soon("select 1 from gate_outgoing_packet where seq = 2")
+    again = bill(3, version=2, title="更正")
+    await sending.put_rows(STREAM, "fee_bill", [again, bill(21)], now=link.now)
+    await soon("select 1 from gate_outgoing_packet where seq = 3")
+
+    go_on.set()
+    packed = await packing
+    link.carry()
+    await link.arrive()
+
+    assert packed == [2, 3, 4]
+    assert await proofs() == [("fee_bill", True, [])]
+    assert (await query("select seq, our_rows from gate_proof")) == [{"seq": 4, "our_rows": 21}]
+
+
+async def test_trees_of_a_log_that_changed_too_much_are_made_anew(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(*range(1, 20))
+    await link.exchange()
+    made = await logtrees.make(STREAM)
+    changed = bill(3, version=2, title="更正")
+    await sending.put_rows(STREAM, "fee_bill", [changed, *map(bill, range(30, 40))], now=link.now)
+    wanted = await merkle.trees_of_log(await _db(), STREAM)
+
+    few = await made.refresh(await _db(), STREAM)
+    by_bucket = made.trees
+    made.trees = {}
+    monkeypatch.setattr(logtrees, "MAX_CHANGED", 5)
+    many = await made.refresh(await _db(), STREAM)
+
+    assert by_bucket == made.trees == wanted
+    assert few < merkle.BUCKETS
+    assert many == merkle.BUCKETS
+
+
+async def test_a_proof_that_another_importer_overtook_is_left_to_the_next(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(1)
+    await upkeep.prove(STREAM)
+    await link.pack()
+    await link.put(2)
+    await link.pack()
+    link.carry()
+    original = proving.Prover.compare
+
+    async def overtaken(prover: proving.Prover, seq: int) -> None:
+        if seq == 1:
+            await link.arrive()
+        await original(prover, seq)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(proving.Prover, "compare", overtaken)
+        await link.arrive()
+    missed = await proofs()
+    await prove(link)
+
+    assert missed == []
+    assert await proofs() == [("fee_bill", True, [])]
 
 
 @pytest.mark.parametrize(
@@ -282,3 +412,90 @@ async def _db() -> object:
     from tortoise import Tortoise
 
     return Tortoise.get_connection("default")
+
+
+PROGRAM = """
+import asyncio, os, pathlib, signal, sys
+from tortoise import Tortoise
+from estation import settings
+from estation.outside.gate import copies, exact, proving, sending
+from estation.shared.clock import system_clock
+from tests.outside import gate_side
+
+url, root, point = sys.argv[1:4]
+gate_side.PRIVATE, gate_side.PUBLIC = (pem.encode() for pem in sys.argv[4:])
+from tests.outside import gate_link
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    await Tortoise.init(config=settings.database(url), _enable_global_fallback=True)
+    link = gate_link.Link(pathlib.Path(root), now=system_clock())
+    gate_link.replicas.register(
+        gate_link.Replica("fee_bill", "copied_bill", withdraw=link.withdraw))
+    if point == "while the proof's packet is sealed":
+        sending._seal = die
+    elif point == "while both are compared":
+        proving.merkle.tree_of_replica = die
+    elif point == "when the difference is known":
+        proving.Prover._compare = die
+    elif point == "while the answer is written":
+        exact._parts = die
+    elif point == "before rows are repaired":
+        proving.Prover._repair = die
+    elif point == "amid the repaired rows":
+        proving.Prover._tell = die
+    elif point == "while strangers are named":
+        copies.name_phantoms = die
+    await sending.upkeep.prove(gate_link.STREAM)
+    await link.exchange(3)
+    await Tortoise.close_connections()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "while the proof's packet is sealed",
+        "while both are compared",
+        "when the difference is known",
+        "while the answer is written",
+        "before rows are repaired",
+        "amid the repaired rows",
+        "while strangers are named",
+    ],
+)
+async def test_kill_9_while_proving_or_repairing_leaves_it_to_the_next_proof(
+    link: Link, database: str, point: str
+) -> None:
+    await link.put(*range(1, 10))
+    await link.exchange()
+    before = await link.copied()
+    await query("update copied_bill set total_fen = 1, row_digest = null"
+                " where source_id = 'F000007' returning source_id")  # fmt: skip
+    await query("insert into copied_bill select source, 'F999999', version, region, data_as_of,"
+                " row_digest, total_fen, state from copied_bill where source_id = 'F000001'"
+                " returning source_id")  # fmt: skip
+
+    killed = await _run(database, link, point)
+    await query("update gate_proof set at = at - interval '1 hour' returning id")
+    finished = await _run(database, link, "nowhere")
+
+    assert (killed, finished) == (-9, 0)
+    assert await link.copied() == before
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+    assert (await position())[1] == ""
+    for kind in ("repaired", "phantom"):
+        assert len(await events(kind)) == 1
+
+
+async def _run(database: str, link: Link, point: str) -> int:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, database, str(link.root), point,
+        PRIVATE.decode(), PUBLIC.decode(),
+        env={"PYTHONPATH": f"{BACKEND}:{BACKEND.parent}"},
+    )  # fmt: skip
+    return await asyncio.wait_for(process.wait(), 60)

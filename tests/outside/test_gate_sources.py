@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +17,9 @@ from msgspec import Struct, structs
 from estation import worker
 from estation.fees import packets as fee_packets
 from estation.outside.gate import format as packets
-from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending
+from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending, upkeep
 from estation.outside.gate.age import CopyAge, LateSource, copy_age
+from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
     LastKey,
@@ -393,6 +395,52 @@ async def test_our_new_key_is_known_before_it_seals_and_the_old_one_counts_after
     assert ours[old].valid_until == begins + peering.OVERLAP
 
 
+async def test_our_new_key_may_be_of_another_algorithm(gate: Gate) -> None:
+    pytest.importorskip("gmssl_pyx", reason="the extra `sm` is not installed")
+    county = await gate.add_county()
+    await gate.pack(county)
+    gate.later(hours=1)
+    made = await peering.rotate_key(
+        COUNTY, secrets_dir=gate.secrets, valid_from=gate.now, deed=DEED, now=gate.now,
+        algorithm="sm2-sm3",
+    )  # fmt: skip
+
+    await gate.pack(await peers.peer_named(COUNTY))
+
+    heads = [packets.read_head(path.read_bytes()) for path in sorted(county.outgoing.iterdir())]
+    assert [head.seal.algorithm for head in heads] == ["ed25519", "sm2-sm3"]
+    assert heads[1].manifest.previous == heads[0].digest
+    packets.check_seal(heads[1], keys.load_peer_key(made.public_file.read_bytes()))
+
+
+async def test_a_county_may_seal_by_sm2(gate: Gate) -> None:
+    pytest.importorskip("gmssl_pyx", reason="the extra `sm` is not installed")
+    private, public = keys.make_key("sm2-sm3")
+    county = await gate.add_county()
+    await peering.add_key(COUNTY, public, valid_from=gate.now, deed=DEED, now=gate.now)
+    county = await peers.peer_named(COUNTY)
+    await gate.arrive(county, "fee_bill", county_bill(1), private=private)
+
+    report = await gate.receive(county)
+
+    assert (report.applied, report.quarantined) == ([1], [])
+
+
+async def test_a_key_this_installation_cannot_make_is_refused(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    county = await gate.add_county()
+    monkeypatch.setitem(sys.modules, "gmssl_pyx", None)
+
+    with pytest.raises(KeyNotAcceptable):
+        await peering.rotate_key(
+            COUNTY, secrets_dir=gate.secrets, valid_from=gate.now, deed=DEED, now=gate.now,
+            algorithm="sm2-sm3",
+        )  # fmt: skip
+
+    assert (await peers.peer_named(COUNTY)).keys == county.keys
+
+
 async def test_the_last_key_of_a_peer_is_not_retired(gate: Gate) -> None:
     county = await gate.add_county()
 
@@ -630,6 +678,107 @@ async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Ga
 
     (destination,) = (await center()).destinations
     assert (destination.written_seq, destination.passed_over) == (4, 2)
+
+
+async def look_after(gate: Gate) -> list[int]:
+    return await rounds.look_after(
+        await center(),
+        schedule=upkeep.DEFAULT,
+        bounds=Bounds(disk_reserve=0),
+        now=gate.now,
+    )
+
+
+async def a_bill_is_lost_everywhere(gate: Gate, *folders: Path) -> None:
+    """Its file left every folder of the centre's stream, and nobody confirms it."""
+    await sending.put_rows(BACK, "fee_bill", [bill(1)], now=gate.now)
+    await gate.pack(await center())
+    for folder in (*folders, (await center()).outgoing):
+        for file in folder.iterdir():
+            file.unlink()
+    gate.later(seconds=30)
+
+
+async def test_lost_packets_are_written_again_to_every_destination(gate: Gate) -> None:
+    spare, broken = gate.root / "spare", gate.root / "broken"
+    for folder in (broken, spare):
+        await peering.add_destination("jc-center", folder, deed=DEED, now=gate.now)
+    await a_bill_is_lost_everywhere(gate, spare, broken)
+    broken.rmdir()
+    broken.write_text("a file where a folder should be")
+
+    written = await look_after(gate)
+
+    assert written == [1]
+    assert list(_contents(spare)) == [packets.file_name(BACK, 1)]
+    assert _contents(spare) == _contents((await center()).outgoing)
+    failing = {one.folder: one.failure for one in (await center()).destinations}
+    assert failing == {broken: "File exists", spare: ""}
+
+
+async def test_destinations_get_lost_packets_also_while_the_first_folder_fails(
+    gate: Gate,
+) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    await a_bill_is_lost_everywhere(gate, spare)
+    outgoing = (await center()).outgoing
+    outgoing.rmdir()
+    outgoing.write_text("a file where a folder should be")
+
+    with pytest.raises(FileExistsError):
+        await look_after(gate)
+
+    assert list(_contents(spare)) == [packets.file_name(BACK, 1)]
+
+
+async def test_destinations_get_the_newest_packets_blindly_too_up_to_where_they_stand(
+    gate: Gate,
+) -> None:
+    spare = gate.root / "spare"
+    await look_after(gate)
+    await a_bill_is_lost_everywhere(gate)
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    await sending.put_rows(BACK, "fee_bill", [bill(2)], now=gate.now)
+    await gate.pack(await center())
+    await query("update gate_upkeep set peer_seq = 2, blind_at = $1 returning stream", gate.now)
+    (spare / packets.file_name(BACK, 2)).unlink()
+    await query("update gate_destination set written_seq = 1 returning id")
+    gate.later(minutes=30)
+    await look_after(gate)
+    standing_at_one = list(_contents(spare))
+    await query("update gate_destination set written_seq = 2 returning id")
+    gate.later(minutes=30)
+    await look_after(gate)
+
+    assert standing_at_one == [packets.file_name(BACK, 1)]
+    assert sorted(_contents(spare)) == [packets.file_name(BACK, seq) for seq in (1, 2)]
+
+
+@pytest.mark.parametrize(("parked", "longest"), [(1, 60), (0, 600)])
+async def test_pauses_stay_short_while_files_of_the_peer_do_come(
+    gate: Gate, parked: int, longest: int
+) -> None:
+    """On a bad line its word is held up behind a gap as our packets are."""
+    await a_bill_is_lost_everywhere(gate)
+    await query(
+        """insert into gate_incoming_stream (stream, last_seq, last_digest, stopped_reason,
+             stopped_detail, failures, parked_files, duplicates, content_seq, reported_seq)
+           values ($1, 0, '', 'gap', '', 0, $2, 0, 0, 0) returning stream""",
+        STREAM,
+        parked,
+    )
+    pauses = []
+    for _ in range(8):
+        await look_after(gate)
+        for file in (await center()).outgoing.iterdir():
+            file.unlink()
+        (row,) = await query("select resend_pause_seconds from gate_upkeep where stream = $1", BACK)
+        pauses.append(row["resend_pause_seconds"])
+        gate.later(seconds=pauses[-1])
+
+    assert pauses[:2] == [20, 40]
+    assert max(pauses) == longest
 
 
 # How old the copy is

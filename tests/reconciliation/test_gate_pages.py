@@ -1,6 +1,6 @@
 """What staff see of the gate, and what operators may do there: with a reason, and its trace."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from estation import measuring
 from estation.outside.gate import overview, peers
 from estation.outside.gate.errors import Reason
+from estation.outside.gate.events import Finding, raise_finding
 from tests.outside.gate_peers import COUNTY, Gate, center, county_bill
 from tests.outside.gate_side import BACK, STREAM, bill, query
 from tests.reconciliation.conftest import Desk
@@ -53,6 +54,37 @@ async def test_staff_see_streams_refused_files_and_sources(
     assert desk.text.count('class="sparkline"') == len(await overview.stream_views(NOW))
 
 
+async def test_staff_see_what_was_proved_and_healed_and_what_is_not_confirmed(
+    desk: Desk, gate: Gate
+) -> None:
+    await query(
+        """insert into gate_proof (id, stream, seq, topic, source, rows, root, our_rows, our_root,
+                                   is_equal, buckets, at)
+           values (gen_random_uuid(), $1, 1, 'fee_bill', 'jc-center', 812, $2, 811, $3, false,
+                   '[3, 200]', $4) returning id""",
+        STREAM, "0" * 64, "1" * 64, NOW,
+    )  # fmt: skip
+    found = Finding("jumped", STREAM, 9, count=7, detail={"skipped": {"first": 2, "last": 8}})
+    await raise_finding(found, None, now=NOW)
+    await query(
+        "update gate_upkeep set paused_reason = 'unconfirmed', paused_at = $1,"
+        " snapshot_at = $1 where stream = $2 returning stream", NOW, BACK,
+    )  # fmt: skip
+    await desk.login("operator")
+
+    assert await desk.get("/staff/gate") == 200
+
+    for words in (
+        "证明不一致", "不一致 2 桶", "812", "3、200", "快照补齐缺包", "#2–8", "暂停打包",
+        "对方太久没有确认", "下次快照",
+    ):  # fmt: skip
+        assert words in desk.text
+    view = {one["stream"]: one for one in map(overview.as_dict, await overview.stream_views(NOW))}
+    assert (view[STREAM]["last_proof_equal"], view[STREAM]["differing_buckets"]) == (False, 2)
+    assert view[STREAM]["last_jump_at"] == NOW.astimezone(UTC).isoformat()
+    assert (view[BACK]["paused_reason"], view[BACK]["state"]) == ("unconfirmed", "waiting")
+
+
 async def test_a_stranger_sees_nothing_of_the_gate(desk: Desk) -> None:
     assert await desk.get("/staff/gate") == 303
     assert await desk.post(f"/staff/gate/{COUNTY}/release", seq="1", reason="x") == 303
@@ -69,6 +101,18 @@ async def test_an_operator_puts_a_refused_packet_back_and_says_why(desk: Desk, g
     await desk.get("/staff/gate?done=released")
     assert "对方已补登公钥" in desk.text
     assert "某operator（operator）" in desk.text
+
+
+async def test_a_refused_file_whose_packet_came_right_later_asks_for_nothing(
+    desk: Desk, gate: Gate
+) -> None:
+    await query("update gate_incoming_stream set last_seq = 1 returning stream")
+    await desk.login("operator")
+
+    await desk.get("/staff/gate")
+
+    assert "已补齐" in desk.text
+    assert "放回重验" not in desk.text
 
 
 @pytest.mark.parametrize("who", ["clerk", "checker"])

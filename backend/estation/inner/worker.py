@@ -14,7 +14,7 @@ from tortoise import Tortoise
 
 from estation.inner import database, packets
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import peering, peers, rounds, upkeep
+from estation.outside.gate import peering, peers, rounds, symbols, upkeep
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
@@ -41,6 +41,7 @@ class GateSide:
     def __init__(self, settings: InnerSettings) -> None:
         self._settings = settings
         self._bounds = limits.from_settings(settings.gate)
+        self._cutting = symbols.from_settings(settings.gate)
 
     async def prepare(self, now: datetime) -> None:
         """The peer is in the table. What comes from it concerns this centre's own rows only."""
@@ -59,6 +60,7 @@ class GateSide:
             secret=self._settings.secret,
             max_rows=self._settings.gate.pack_max_rows,
             bounds=self._bounds,
+            cutting=self._cutting,
             now=now,
         )
 

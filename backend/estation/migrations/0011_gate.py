@@ -261,12 +261,12 @@ class Migration(migrations.Migration):
         ops.AddField(
             model_name='OutgoingPacket',
             name='bytes_upto',
-            field=fields.BigIntField(default=0),
+            field=fields.BigIntField(default=0, db_default=0),
         ),
         ops.AddField(
             model_name='OutgoingPacket',
             name='contents_upto',
-            field=fields.BigIntField(default=0),
+            field=fields.BigIntField(default=0, db_default=0),
         ),
         ops.AddField(
             model_name='ParkedRow',

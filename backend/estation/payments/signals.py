@@ -118,6 +118,15 @@ SIGNALS: Sequence[Signal] = (
            from gate_incoming_stream""",
     ),
     Signal(
+        "estation_gate_findings_open",
+        "Open incidents about what the gate healed, could not heal, or does not know",
+        ("kind",),
+        """select k.kind, count(i.id) as value, $1::timestamptz
+           from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'))
+             k(kind)
+           left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
+    ),
+    Signal(
         "estation_gate_waiting_seconds",
         "Age of the oldest row that waits to be packed for the inside",
         ("stream",),

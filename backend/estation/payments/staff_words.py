@@ -34,6 +34,22 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "refund_differs": ("对账：退款不符", "渠道账单中我方退款的金额、商户号或结果与总账不同。"),
     "refund_not_in_ledger": ("对账：渠道有退款", "渠道账单出现退款，我方总账没有退款记录。"),
     "bill_changed_after_payment": ("缴清后账单有变", "账单缴清之后登记中心又修订或撤回了它。"),
+    "gate_repaired": (
+        "光闸：副本曾被改动",
+        "这里的数据与来源发出的不同，已按来源自动改回。请查明是谁改的。",
+    ),
+    "gate_unhealed": (
+        "光闸：副本无法改回",
+        "这里的数据与来源发出的不同，自动改回没有成功（例如账单已经缴清）。",
+    ),
+    "gate_phantom": (
+        "光闸：来源不认识的数据",
+        "这里有来源从未发出的数据。已停用但没有删除，请与来源核对。",
+    ),
+    "gate_jumped": (
+        "光闸：以快照补齐缺包",
+        "有数据包永久丢失，已由完整快照补齐。请查看传输设备。",
+    ),
     "message_not_delivered": ("消息未能送达", "一条消息多次发送失败，已停止重试。"),
     **{
         incident_kind(name): (f"自检：{meaning.title}", f"自检不成立：{meaning.words}")

@@ -41,6 +41,15 @@ REASONS = {
     "other_digest": "对方收到的内容与我方不同",
     "ahead_of_us": "对方的位置比我方靠前",
 }
+PAUSES = {"disk_low": "磁盘将满", "unconfirmed": "对方太久没有确认"}
+EVENTS = {
+    "repaired": "副本改回",
+    "unhealed": "改回未成",
+    "phantom": "来源不认识",
+    "jumped": "快照补齐缺包",
+    "jump_refused": "快照不完整，未用",
+    "disk_low": "磁盘将满，让出空间",
+}
 DEEDS = {
     "add_source": "接入来源",
     "set_active": "恢复",
@@ -109,7 +118,10 @@ async def _show(
         status=status,
         seen=seen,
         streams=sorted(seen.streams, key=lambda one: one.status.healthy and not one.is_late),
+        positions={one.status.stream: one.status.seq for one in seen.streams},
         reasons=REASONS,
+        pauses=PAUSES,
+        event_words=EVENTS,
         deed_words=DEEDS,
         needs_a_person=NEEDS_A_PERSON,
         may_act=request.ctx.viewer.role == OPERATOR,

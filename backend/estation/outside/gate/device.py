@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from estation.outside.gate.folders import sync_folder
-from estation.outside.gate.format import parse_name
+from estation.outside.gate.format import parse_name, parse_symbol_name
 
 log = structlog.get_logger()
 
@@ -125,7 +125,7 @@ async def carry_forever(
 
 
 def move_once(from_folder: Path, to_folder: Path, *, limit: int = MAX_MOVES) -> int:
-    """Move finished packets, oldest position first, at most `limit`; how many.
+    """Move finished packets and symbols, oldest position first, at most `limit`; how many.
 
     A file of the same name on the other side is replaced: it is a repeat. Blocking.
     """
@@ -151,14 +151,15 @@ async def move_forever(from_folder: Path, to_folder: Path, *, seconds: float) ->
 
 
 def _finished(folder: Path, limit: int) -> list[str]:
-    """Packets' names, oldest position first."""
+    """Packets' and symbols' names, oldest position first."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return sorted(
             entry.name
             for entry in entries
-            if parse_name(entry.name) and entry.is_file(follow_symlinks=False)
+            if (parse_name(entry.name) or parse_symbol_name(entry.name))
+            and entry.is_file(follow_symlinks=False)
         )[:limit]
 
 

@@ -11,6 +11,7 @@ class Reason(StrEnum):
     foreign_name = "foreign_name"  # not a packet's file name
     foreign_stream = "foreign_stream"  # a packet of another stream
     not_a_file = "not_a_file"  # folder, link, pipe …
+    flood = "flood"  # more junk at once than is worth keeping
     too_large = "too_large"
     bad_manifest = "bad_manifest"  # unreadable, not canonical, or a field is wrong
     unsupported_version = "unsupported_version"
@@ -71,10 +72,10 @@ class PeerTaken(Refused):
 
 
 class KeyNotAcceptable(InvalidInput):
-    """Not a public key that can seal packets."""
+    """Not a public key that can seal packets, or not on this installation."""
 
     code = "gate_key_not_acceptable"
-    message = "公钥文件无法识别，应为 PEM 格式的 Ed25519 公钥。"
+    message = "公钥文件无法识别，应为 PEM 格式的 Ed25519 或国密 SM2 公钥（SM2 须先安装扩展 sm）。"
 
 
 class LastKey(Refused):

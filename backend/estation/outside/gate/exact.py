@@ -12,7 +12,8 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
-from estation.outside.gate import merkle, rows, snapshots
+from estation.outside.gate import rows, snapshots
+from estation.outside.gate.logtrees import LogTrees, Trees
 from estation.outside.gate.merkle import Tree
 from estation.outside.gate.rows import ProofRow, RepairRow
 
@@ -23,13 +24,20 @@ _MAX_PROOF_BYTES = 32 * 1024
 _MAX_REPAIR_BYTES = packets.MAX_LINE_BYTES // 2
 _MAX_REPAIR_ROWS = 10_000
 
-Trees = dict[tuple[str, str], Tree]
-
 
 async def lines(
-    tx: BaseDBAsyncClient, stream: str, seq: int, *, max_bytes: int, now: datetime
+    tx: BaseDBAsyncClient,
+    stream: str,
+    seq: int,
+    log_trees: LogTrees,
+    *,
+    max_bytes: int,
+    now: datetime,
 ) -> list[bytes]:
-    """What is due of this stream, about `max_bytes` of it; the rest comes with a later packet."""
+    """What is due of this stream, about `max_bytes` of it; the rest comes with a later packet.
+
+    `log_trees` may be older: what is missing in them is added.
+    """
     state = await tx.execute_query_dict(
         """select proof_is_due, log_is_complete,
                   exists (select from gate_snapshot n where n.stream = $1
@@ -41,10 +49,11 @@ async def lines(
     made, healed = await _repairs(tx, stream, complete, max_bytes=max_bytes, now=now)
     trees: Trees = {}
     if state[0]["proof_is_due"] or state[0]["snapshot_ends"]:
-        trees = await merkle.trees_of_log(tx, stream)
-    else:
-        for topic, source in healed:
-            trees |= await merkle.trees_of_log(tx, stream, topic=topic, source=source)
+        await log_trees.refresh(tx, stream)
+        trees = log_trees.trees
+    elif healed:
+        await log_trees.refresh(tx, stream)
+        trees = {key: log_trees.trees[key] for key in healed if key in log_trees.trees}
     if state[0]["snapshot_ends"]:
         made.append(await snapshots.end(tx, stream, seq, trees, complete=complete, now=now))
     made += [_proof(topic, source, tree, complete) for (topic, source), tree in trees.items()]
@@ -146,21 +155,20 @@ async def _parts(
     return parts, at, after
 
 
-_WANTED = f"""
+_WANTED = """
 select bucket, key, body, count = place as is_last from (
     select *, sum(octet_length(body) + 4 * length(key)) over w - octet_length(body) as size_before,
            row_number() over w as place
     from (
-        select bucket, key, body::text as body, count(*) over () as count from (
-            select {merkle.BUCKET_OF.format(key="key")} as bucket, key, body from gate_sent_row
-            where stream = $1 and topic = $2 and source = $3
-        ) as log
-        where bucket = any($4::int[]) and (bucket, key) > ($5, $6) order by bucket, key limit $7
+        select bucket, key, body::text as body, count(*) over () as count from gate_sent_row
+        where stream = $1 and topic = $2 and source = $3
+          and bucket = any($4::smallint[]) and (bucket, key) > ($5, $6)
+        order by bucket, key limit $7
     ) as next_rows
     window w as (order by bucket, key)
 ) as sized
 where size_before < $8 order by bucket, key
-"""  # noqa: S608 - an expression of our own
+"""
 # The first one always fits: no row is longer than half a line.
 
 

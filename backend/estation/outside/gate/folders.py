@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,10 @@ class Listing:
     """What lies in `incoming/`: packets of the stream by seq, and whatever else is there."""
 
     packets: dict[int, str] = field(default_factory=dict)
+    symbols: list[str] = field(default_factory=list)
     strays: list[tuple[str, Reason]] = field(default_factory=list)
+    is_cut: bool = False
+    """Whether there is more in the folder than was looked at."""
 
 
 def write_atomically(folder: Path, name: str, parts: Sequence[bytes]) -> None:
@@ -65,6 +69,7 @@ def list_incoming(folder: Path, stream: str) -> Listing:
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
             if number >= MAX_LISTED:
+                listing.is_cut = True
                 break
             if packets.is_being_written(entry.name):
                 continue
@@ -72,12 +77,45 @@ def list_incoming(folder: Path, stream: str) -> Listing:
             if not entry.is_file(follow_symlinks=False):
                 listing.strays.append((entry.name, Reason.not_a_file))
             elif name is None:
-                listing.strays.append((entry.name, Reason.foreign_name))
+                _list_other(listing, entry.name, stream)
             elif name[0] != stream:
                 listing.strays.append((entry.name, Reason.foreign_stream))
             else:
                 listing.packets[name[1]] = entry.name
     return listing
+
+
+def _list_other(listing: Listing, name: str, stream: str) -> None:
+    symbol = packets.parse_symbol_name(name)
+    if symbol is None:
+        listing.strays.append((name, Reason.foreign_name))
+    elif symbol.stream != stream:
+        listing.strays.append((name, Reason.foreign_stream))
+    else:
+        listing.symbols.append(name)
+
+
+def add_next(listing: Listing, folder: Path, stream: str, first: int, count: int) -> None:
+    """Ask for the packets from `first` on by their names, where junk hid them from the listing."""
+    for seq in range(first, first + count):
+        name = packets.file_name(stream, seq)
+        if os.path.lexists(folder / name):
+            listing.packets[seq] = name
+
+
+def clear(folder: Path, names: Iterable[str]) -> int:
+    """Remove entries of `incoming/` for good; how many. Links are removed, not followed."""
+    removed = 0
+    for name in names:
+        path = folder / name
+        try:
+            os.unlink(path)
+        except IsADirectoryError:
+            shutil.rmtree(path, ignore_errors=True)
+        except FileNotFoundError:
+            continue
+        removed += 1
+    return removed
 
 
 def read_bounded(path: Path, limit: int = packets.MAX_FILE_BYTES) -> bytes:
@@ -189,4 +227,7 @@ def _trim_quarantine(aside: Path) -> None:
         total += info.st_size
         if number >= QUARANTINE_MAX_FILES or total > QUARANTINE_MAX_BYTES:
             with contextlib.suppress(OSError):
-                os.rmdir(path) if stat.S_ISDIR(info.st_mode) else os.unlink(path)
+                if stat.S_ISDIR(info.st_mode):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import zstandard
@@ -43,8 +43,25 @@ _MAX_WINDOW = 8 * 1024 * 1024
 _LEVEL = 3
 
 _NAME = re.compile(r"(?P<stream>[a-z0-9][a-z0-9-]{0,62})-(?P<seq>[0-9]{10})\.gate", re.ASCII)
-_UNFINISHED = re.compile(r"\." + _NAME.pattern + r"\.[A-Za-z0-9]{1,16}", re.ASCII)
+_SYMBOL = re.compile(
+    r"(?P<stream>[a-z0-9][a-z0-9-]{0,62})-(?P<seq>[0-9]{10})"
+    r"\.(?P<block>[0-9]{3})\.(?P<esi>[0-9]{8})\.rq",
+    re.ASCII,
+)
+_UNFINISHED = re.compile(
+    r"\.[a-z0-9][a-z0-9-]{0,62}-[0-9]{10}(?:\.gate|\.[0-9]{3}\.[0-9]{8}\.rq)\.[A-Za-z0-9]{1,16}",
+    re.ASCII,
+)
 _STREAM = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
+
+
+class SymbolName(NamedTuple):
+    """What the file name of a symbol (`symbols`) says."""
+
+    stream: str
+    seq: int
+    block: int
+    esi: int
 
 
 class Seal(Struct, frozen=True, kw_only=True):
@@ -112,8 +129,20 @@ def parse_name(name: str) -> tuple[str, int] | None:
     return (match["stream"], int(match["seq"])) if match else None
 
 
+def symbol_name(name: SymbolName) -> str:
+    return f"{name.stream}-{name.seq:010d}.{name.block:03d}.{name.esi:08d}.rq"
+
+
+def parse_symbol_name(name: str) -> SymbolName | None:
+    """Of a symbol's file name, or None for any other name."""
+    match = _SYMBOL.fullmatch(name)
+    if match is None:
+        return None
+    return SymbolName(match["stream"], int(match["seq"]), int(match["block"]), int(match["esi"]))
+
+
 def is_being_written(name: str) -> bool:
-    """The hidden name of a packet not yet complete, ours or that of a copying tool (rsync)."""
+    """The hidden name of an incomplete packet or symbol, ours or a copying tool's (rsync)."""
     return _UNFINISHED.fullmatch(name) is not None
 
 

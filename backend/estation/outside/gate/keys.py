@@ -1,14 +1,22 @@
-"""Seals: who signed a packet. Ed25519 today; SM2 needs only two more classes of this shape."""
+"""Seals: who signed a packet, by Ed25519 or by SM2 with SM3 (`sm_seals`).
+
+Which of them says the key: a stream may change from one to the other with its key.
+"""
 
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from estation.outside.gate.sm_seals import Sm2Peer, Sm2Seal
+from estation.shared import sm2
+
+Algorithm = Literal["ed25519", "sm2-sm3"]
 
 
 class SealKey(Protocol):
@@ -90,23 +98,32 @@ class KeyRing:
 
 
 def load_seal_key(pem: bytes) -> SealKey:
-    """From a PKCS #8 PEM without password. Raises ValueError for any other key."""
+    """From a PKCS #8 PEM without password. Raises ValueError for any other key, and for an SM2
+    key where SM2 is not installed."""
+    if sm2.is_sm2(pem):
+        return Sm2Seal(sm2.read_private(pem))
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("a gate signing key must be Ed25519")
+        raise ValueError("a gate signing key must be Ed25519 or SM2")
     return Ed25519Seal(key)
 
 
 def load_peer_key(pem: bytes) -> PeerKey:
-    """From a SubjectPublicKeyInfo PEM. Raises ValueError for any other key."""
+    """From a SubjectPublicKeyInfo PEM. Raises ValueError for any other key, and for an SM2 key
+    where SM2 is not installed."""
+    if sm2.is_sm2(pem):
+        return Sm2Peer(sm2.read_public(pem))
     key = serialization.load_pem_public_key(pem)
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("a gate peer key must be Ed25519")
+        raise ValueError("a gate peer key must be Ed25519 or SM2")
     return Ed25519Peer(key)
 
 
-def make_key() -> tuple[bytes, bytes]:
-    """A new pair as PEM: (private, public)."""
+def make_key(algorithm: Algorithm = "ed25519") -> tuple[bytes, bytes]:
+    """A new pair as PEM: (private, public). Raises SmMissing where SM2 is not installed."""
+    if algorithm == "sm2-sm3":
+        pair = sm2.generate()
+        return sm2.private_pem(pair), sm2.public_pem(pair.point)
     key = Ed25519PrivateKey.generate()
     return (
         key.private_bytes(
@@ -118,7 +135,7 @@ def make_key() -> tuple[bytes, bytes]:
     )
 
 
-def make_pair(*, private: Path, public: Path) -> None:
+def make_pair(*, private: Path, public: Path, algorithm: Algorithm = "ed25519") -> None:
     """Write a pair of PEM files, the private one readable by its owner only.
 
     A private key that is already there is kept and its public half written again.
@@ -126,12 +143,9 @@ def make_pair(*, private: Path, public: Path) -> None:
     private.parent.mkdir(parents=True, exist_ok=True)
     public.parent.mkdir(parents=True, exist_ok=True)
     if private.exists():
-        key = serialization.load_pem_private_key(private.read_bytes(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError(f"{private} is not an Ed25519 key")
-        public.write_bytes(_public_pem(key.public_key()))
+        public.write_bytes(public_half(private.read_bytes()))
         return
-    private_pem, public_pem = make_key()
+    private_pem, public_pem = make_key(algorithm)
     descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(private_pem)
@@ -140,9 +154,11 @@ def make_pair(*, private: Path, public: Path) -> None:
 
 def public_half(pem: bytes) -> bytes:
     """The public PEM of a private one. Raises ValueError for a key that cannot seal."""
+    if sm2.is_sm2(pem):
+        return sm2.public_pem(sm2.read_private(pem).point)
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError("a gate signing key must be Ed25519")
+        raise ValueError("a gate signing key must be Ed25519 or SM2")
     return _public_pem(key.public_key())
 
 

@@ -10,13 +10,14 @@ memory stays bounded however many rows there are.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate.replicas import Replica
+from estation.outside.gate.rows import Identity
 
 BUCKETS = 256
 EMPTY = "0" * 64
@@ -28,7 +29,7 @@ _BUCKETS = """
 select topic, source, bucket, count(*) as rows,
        encode(sha256(string_agg(leaf, '' order by key collate "C")), 'hex') as digest
 from (
-    select topic, source, key, {bucket} as bucket,
+    select topic, source, key, bucket,
            sha256(convert_to(topic, 'UTF8') || '\\x00' || convert_to(source, 'UTF8') || '\\x00'
                   || convert_to(key, 'UTF8') || '\\x00' || int8send(version)
                   || coalesce(digest, {nothing})) as leaf
@@ -39,9 +40,9 @@ group by topic, source, bucket
 # A row without digest counts as another one, so that it is found and healed.
 
 _LOG = """
-select topic, source, key, version, digest from gate_sent_row where stream = $1
+select topic, source, key, version, digest, bucket from gate_sent_row where stream = $1
 """
-_STAGED = "select topic, source, key, version, digest from gate_newest"
+_STAGED = f"select *, {BUCKET_OF.format(key='key')} as bucket from gate_newest"  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Tree:
 
     rows: int = 0
     buckets: list[str] = field(default_factory=lambda: [EMPTY] * BUCKETS)
+    counts: list[int] = field(default_factory=lambda: [0] * BUCKETS)
 
     @property
     def root(self) -> str:
@@ -59,6 +61,17 @@ class Tree:
         """The buckets that are not the same."""
         pairs = zip(self.buckets, theirs, strict=True)
         return [number for number, (mine, their) in enumerate(pairs) if mine != their]
+
+    def replace(self, fresh: "Tree", numbers: Iterable[int]) -> None:
+        """These buckets are now those of another tree."""
+        for number in numbers:
+            self.put(number, fresh.buckets[number], fresh.counts[number])
+
+    def put(self, number: int, digest: str, count: int) -> None:
+        """What is in one bucket now."""
+        self.rows += count - self.counts[number]
+        self.buckets[number] = digest
+        self.counts[number] = count
 
 
 def root_of(buckets: Sequence[str]) -> str:
@@ -72,13 +85,32 @@ def root_of(buckets: Sequence[str]) -> str:
     return level[0].hex()
 
 
-async def trees_of_log(
-    db: BaseDBAsyncClient, stream: str, *, topic: str | None = None, source: str | None = None
-) -> dict[tuple[str, str], Tree]:
-    """What was sent, by (topic, source): all of it, or of one topic and source."""
-    if topic is None:
-        return await _trees(db, _LOG, [stream])
-    return await _trees(db, _LOG + " and topic = $2 and source = $3", [stream, topic, source])
+def bucket_of(key: str) -> int:
+    return hashlib.sha256(key.encode()).digest()[0]
+
+
+def leaf_of(topic: str, name: Identity, row_digest: bytes) -> bytes:
+    """As PostgreSQL makes it, for whoever has no database."""
+    names = (topic, name.source, name.key)
+    named = b"".join(one.encode() + b"\0" for one in names)
+    return hashlib.sha256(named + name.version.to_bytes(8, "big") + row_digest).digest()
+
+
+async def trees_of_log(db: BaseDBAsyncClient, stream: str) -> dict[tuple[str, str], Tree]:
+    """What was sent, by (topic, source)."""
+    return await _trees(db, _LOG, [stream])
+
+
+async def buckets_of_log(
+    db: BaseDBAsyncClient, stream: str, topic: str, source: str, buckets: Sequence[int]
+) -> Tree:
+    """What was sent of one topic and source, in these buckets only."""
+    found = await _trees(
+        db,
+        _LOG + " and topic = $2 and source = $3 and bucket = any($4::smallint[])",
+        [stream, topic, source, list(buckets)],
+    )
+    return found.get((topic, source), Tree())
 
 
 async def trees_of_stage(db: BaseDBAsyncClient) -> dict[tuple[str, str], Tree]:
@@ -99,9 +131,9 @@ def rows_of(replica: Replica) -> str:
     """
     narrowed = f"and ({replica.where})" if replica.where else ""
     return f"""
-        select $1::text as topic, source, key, version, digest from (
+        select $1::text as topic, source, key, version, digest, bucket from (
             select source, {replica.key} as key, ({replica.version})::bigint as version,
-                   row_digest as digest
+                   row_digest as digest, {BUCKET_OF.format(key=replica.key)} as bucket
             from {replica.table} where source = $2::text {narrowed}
         ) as held
         where not exists (select from gate_phantom p
@@ -112,12 +144,9 @@ def rows_of(replica: Replica) -> str:
 async def _trees(
     db: BaseDBAsyncClient, rows: str, values: list[Any]
 ) -> dict[tuple[str, str], Tree]:
-    found = await db.execute_query_dict(
-        _BUCKETS.format(rows=rows, bucket=BUCKET_OF.format(key="key"), nothing=_NOTHING), values
-    )
+    found = await db.execute_query_dict(_BUCKETS.format(rows=rows, nothing=_NOTHING), values)
     trees: dict[tuple[str, str], Tree] = {}
     for row in found:
         tree = trees.setdefault((row["topic"], row["source"]), Tree())
-        tree.rows += row["rows"]
-        tree.buckets[row["bucket"]] = row["digest"]
+        tree.put(row["bucket"], row["digest"], row["rows"])
     return trees

@@ -56,8 +56,8 @@ class OutgoingPacket(Model):
     manifest = fields.BinaryField()
     body = fields.BinaryField()
     created_at: datetime = fields.DatetimeField()
-    bytes_upto: int = fields.BigIntField(default=0)
-    contents_upto: int = fields.BigIntField(default=0)
+    bytes_upto: int = fields.BigIntField(default=0, db_default=0)
+    contents_upto: int = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "gate_outgoing_packet"
@@ -155,6 +155,7 @@ class GatePeer(Model):
     state = fields.CharField(max_length=16)  # active, suspended
     trouble = fields.CharField(max_length=64, default="")
     trouble_at: datetime | None = fields.DatetimeField(null=True)
+    disk_free: int | None = fields.BigIntField(null=True)  # bytes, at the last look
     created_at: datetime = fields.DatetimeField()
     changed_at: datetime = fields.DatetimeField()
 
@@ -243,6 +244,7 @@ class SentRow(Model):
     digest = fields.BinaryField()
     body = fields.JSONField[dict[str, Any]]()
     at: datetime = fields.DatetimeField()
+    bucket: int = fields.SmallIntField(default=0, db_default=0)  # merkle.bucket_of(key)
 
     class Meta:
         table = "gate_sent_row"

@@ -46,6 +46,34 @@ class RefusedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """A topic of a source that was not the same here at its last proof."""
+
+    stream: str
+    topic: str
+    source: str
+    rows: int
+    our_rows: int
+    buckets: list[int]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """What happened to a stream by itself. `rows` and `topic` when it concerns rows, the packets
+    `first_seq`..`last_seq` when it concerns packets."""
+
+    stream: str
+    kind: str
+    topic: str
+    rows: int | None
+    first_seq: int | None
+    last_seq: int | None
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class DeedView:
     peer: str
     what: str
@@ -61,6 +89,8 @@ class Overview:
     streams: list[StreamView]
     refused: list[RefusedFile]
     refused_count: int
+    differences: list[Difference]
+    events: list[EventView]
     deeds: list[DeedView]
 
 
@@ -74,6 +104,23 @@ async def overview(now: datetime) -> Overview:
            order by received_at desc, id desc limit $1""",
         MOST_FILES,
     )
+    differences = await _rows(
+        """select stream, topic, source, rows, our_rows, at,
+                  array(select jsonb_array_elements_text(buckets)::int) as buckets
+           from (select distinct on (stream, topic, source) * from gate_proof
+                 order by stream, topic, source, at desc, seq desc) newest
+           where not is_equal order by stream, topic, source limit $1""",
+        MOST_FILES,
+    )
+    events = await _rows(
+        """select stream, kind, coalesce(detail ->> 'topic', '') as topic,
+                  (detail ->> 'rows')::bigint as rows,
+                  coalesce((detail -> 'skipped' ->> 'first')::bigint, first_seq) as first_seq,
+                  coalesce((detail -> 'skipped' ->> 'last')::bigint, last_seq) as last_seq,
+                  reason, at
+           from gate_event order by at desc, id desc limit $1""",
+        MOST_DEEDS,
+    )
     deeds = await _rows(
         "select peer, what, about, by, reason, at from gate_deed order by at desc, id limit $1",
         MOST_DEEDS,
@@ -83,6 +130,8 @@ async def overview(now: datetime) -> Overview:
         streams=streams,
         refused=[RefusedFile(**row) for row in refused],
         refused_count=sum(one.status.quarantined_files for one in streams),
+        differences=[Difference(**row) for row in differences],
+        events=[EventView(**row) for row in events],
         deeds=[DeedView(**row) for row in deeds],
     )
 

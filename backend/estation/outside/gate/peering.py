@@ -240,11 +240,16 @@ async def rotate_key(
     deed: Deed,
     now: datetime,
     overlap: timedelta = OVERLAP,
+    algorithm: keys.Algorithm = "ed25519",
 ) -> Rotation:
-    """Make a new key of ours for this peer. The former ones seal until it begins, and end
-    `overlap` after that. Raises PeerUnknown."""
+    """Make a new key of ours for this peer, if need be of another algorithm. The former ones
+    seal until it begins, and end `overlap` after that. Raises PeerUnknown, and KeyNotAcceptable
+    for SM2 where it is not installed."""
     peer = await peer_named(name)
-    private_pem, public_pem = keys.make_key()
+    try:
+        private_pem, public_pem = keys.make_key(algorithm)
+    except ValueError:
+        raise KeyNotAcceptable(field="algorithm") from None
     key_id = keys.load_peer_key(public_pem).key_id
     file = f"gate/{name}_{key_id}_key.pem"
     public_file = secrets_dir / "gate" / f"{name}_{key_id}_public.pem"

@@ -60,6 +60,7 @@ class Peer:
     state: str
     trouble: str
     trouble_at: datetime | None
+    disk_free: int | None
     sources: tuple[str, ...]
     keys: tuple[Key, ...]
     destinations: tuple[Destination, ...]
@@ -161,6 +162,7 @@ def _peer(
         state=row["state"],
         trouble=row["trouble"],
         trouble_at=row["trouble_at"],
+        disk_free=row["disk_free"],
         sources=tuple(row["sources"]),
         keys=tuple(Key(**key) for key in keys),
         destinations=tuple(

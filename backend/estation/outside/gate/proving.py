@@ -1,8 +1,9 @@
 """What a receiver does with proofs and repairs, at exactly their place in the stream."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeAlias
 
 import msgspec
 import structlog
@@ -10,15 +11,17 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import copies, merkle, replicas, rows, sending
+from estation.outside.gate import copies, merkle, repairs, replicas, sending
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.copies import Held
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.merkle import Tree
+from estation.outside.gate.repairs import Sent
 from estation.outside.gate.replicas import Replica
-from estation.outside.gate.rows import AsSent, ProofRow, RepairRow, RowsWantedRow
+from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow
 from estation.shared import ids
+from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
@@ -26,10 +29,7 @@ ASK_AGAIN = timedelta(minutes=50)
 """What a repair did not change is not asked for again before this."""
 KEEP_PROOFS = timedelta(days=90)
 _HAND_OVER = 2000
-
-
-_Sent: TypeAlias = tuple[Struct, AsSent, int]
-"""A row of a repair, its JSON, its version."""
+_MEANWHILE_SECONDS = 0.25
 
 
 class Prover:
@@ -46,12 +46,15 @@ class Prover:
         self._reply_stream = reply_stream
         self._alarm = alarm
         self._now = now
+        self._noted: list[tuple[Replica, ProofRow, Arrival]] = []
+        self._comparing: asyncio.Task[None] | None = None
 
     async def prove(self, proofs: Sequence[Struct], arrival: Arrival) -> None:
-        """Compare what is here; what is not the same is asked for in the opposite stream.
+        """Note what is to be compared once this packet is applied (`compare`).
 
         Raises RowRefused for a proof about somebody else's rows, or one that contradicts itself.
         """
+        self._noted = []
         for proof in proofs:
             if not isinstance(proof, ProofRow):
                 continue
@@ -62,7 +65,43 @@ class Prover:
             if replica is None:
                 log.info("gate_proof_of_no_copy", stream=arrival.stream, topic=proof.topic)
                 continue
-            await self._compare(replica, proof, arrival)
+            self._noted.append((replica, proof, arrival))
+
+    async def compare(self, seq: int) -> None:
+        """Begin to compare what the packet `seq`, just committed, said with what is here.
+
+        Returns as soon as that can no longer change under it: a snapshot of the database at
+        exactly this position holds still while the next packets are applied. When another
+        importer was faster, the next proof has to do.
+        """
+        noted, self._noted = self._noted, []
+        if not noted or noted[0][2].seq != seq:
+            return
+        while await self.is_comparing():
+            pass
+        holds_still = asyncio.Event()
+        self._comparing = asyncio.create_task(self._compare_all(noted, holds_still))
+        waiter = asyncio.create_task(holds_still.wait())
+        await asyncio.wait([self._comparing, waiter], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+
+    async def is_comparing(self) -> bool:
+        """Waits a little while it is. Raises what kept it from comparing."""
+        if self._comparing is None:
+            return False
+        await asyncio.wait([self._comparing], timeout=_MEANWHILE_SECONDS)
+        if not self._comparing.done():
+            return True
+        task, self._comparing = self._comparing, None
+        task.result()
+        return False
+
+    async def stop(self) -> None:
+        """Nothing is compared any more."""
+        if self._comparing is not None:
+            self._comparing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._comparing
 
     async def answer(self, wanted: Sequence[Struct], arrival: Arrival) -> None:
         """The peer holds buckets of ours otherwise: their rows leave with the next packets."""
@@ -104,8 +143,28 @@ class Prover:
             if replica is not None and topic in self._handlers:
                 await self._repair(replica, source, given, arrival)
 
-    async def _compare(self, replica: Replica, proof: ProofRow, arrival: Arrival) -> None:
-        ours = await merkle.tree_of_replica(_db(), replica, proof.source)
+    async def _compare_all(
+        self, noted: Sequence[tuple[Replica, ProofRow, Arrival]], holds_still: asyncio.Event
+    ) -> None:
+        arrival = noted[0][2]
+        trees = []
+        async with in_transaction() as tx:
+            await tx.execute_query("set transaction isolation level repeatable read")
+            position = await tx.execute_query_dict(
+                "select last_seq from gate_incoming_stream where stream = $1", [arrival.stream]
+            )
+            holds_still.set()
+            if position[0]["last_seq"] != arrival.seq:
+                log.info("gate_proof_overtaken", stream=arrival.stream, seq=arrival.seq)
+                return
+            for replica, proof, _ in noted:
+                trees.append(await merkle.tree_of_replica(tx, replica, proof.source))
+        async with in_transaction():
+            for (_, proof, _), ours in zip(noted, trees, strict=True):
+                await self._compare(proof, ours, arrival)
+
+    async def _compare(self, proof: ProofRow, ours: Tree, arrival: Arrival) -> None:
+        """What is not the same is asked for in the opposite stream."""
         differing = ours.differing(proof.buckets)
         asks = bool(differing) and not await self._was_asked(proof, ours)
         await _db().execute_query(
@@ -141,17 +200,18 @@ class Prover:
         """The same difference was asked for lately: the answer did not change it."""
         found = await _db().execute_query_dict(
             """select exists (select from gate_proof where topic = $1 and source = $2
-               and root = $3 and our_root = $4 and not is_equal and at > $5) as found""",
-            [proof.topic, proof.source, proof.root, ours.root, self._now - ASK_AGAIN],
+               and root = $3 and our_root = $4 and not is_equal and at > $5 and at <= $6)
+               as found""",
+            [proof.topic, proof.source, proof.root, ours.root, self._now - ASK_AGAIN, self._now],
         )
         return bool(found[0]["found"])
 
     async def _repair(
         self, replica: Replica, source: str, parts: Sequence[RepairRow], arrival: Arrival
     ) -> None:
-        sent = {key: item for part in parts for key, item in _rows_of(part).items()}
-        for row, _, _ in sent.values():
-            region = getattr(row, "region", None)
+        sent = {key: item for part in parts for key, item in repairs.read(part).items()}
+        for item in sent.values():
+            region = getattr(item.row, "region", None)
             if region is not None and not arrival.covers(region):
                 raise RowRefused(f"repair of {replica.topic}: region")
         buckets = {part.bucket for part in parts}
@@ -164,17 +224,19 @@ class Prover:
                 arrival.stream,
                 arrival.seq,
                 arrival.watermark,
-                [item[1] for item in batch],
+                [item.as_sent for item in batch],
                 arrival.regions,
                 arrival.sources,
                 repairs=True,
             )
-            await self._handlers[replica.topic]([item[0] for item in batch], again)
+            await self._handlers[replica.topic]([item.row for item in batch], again)
         await self._tell(replica, source, wrong, sent, buckets, arrival)
         unknown = [
             key
             for key, row in held.items()
-            if key not in sent and not row.is_phantom and _covered(key, row.bucket, parts)
+            if key not in sent
+            and not row.is_phantom
+            and any(part.bucket == row.bucket and repairs.covers(part, key) for part in parts)
         ]
         await copies.name_phantoms(
             replica, source, sorted(unknown), stream=arrival.stream, seq=arrival.seq,
@@ -186,7 +248,7 @@ class Prover:
         replica: Replica,
         source: str,
         wrong: Sequence[str],
-        sent: Mapping[str, _Sent],
+        sent: Mapping[str, Sent],
         buckets: set[int],
         arrival: Arrival,
     ) -> None:
@@ -208,38 +270,10 @@ def _check_source(topic: str, source: str, arrival: Arrival) -> None:
         raise RowRefused(f"{topic}: source")
 
 
-def _rows_of(part: RepairRow) -> dict[str, _Sent]:
-    """By key. Raises RowRefused unless the rows are what the part says they are."""
-    found: dict[str, _Sent] = {}
-    try:
-        for raw in part.rows:
-            body = bytes(raw)
-            row = rows.decode_row(part.topic, body)
-            name = rows.identity(part.topic, row)
-            if name is not None and name.source == part.source:
-                found[name.key] = (row, rows.as_sent(body, row), name.version)
-    except (rows.BadRow, KeyError) as bad:
-        raise RowRefused(f"repair of {part.topic}: {bad}") from None
-    if list(found) != part.keys or len(part.rows) != len(part.keys):
-        raise RowRefused(f"repair of {part.topic}: keys")
-    return found
-
-
-def _is_as_sent(held: Held | None, item: _Sent) -> bool:
+def _is_as_sent(held: Held | None, item: Sent) -> bool:
     if held is None:
         return False
-    return held.version == item[2] and held.digest == item[1].digest
-
-
-def _covered(key: str, bucket: int, parts: Sequence[RepairRow]) -> bool:
-    """Whether one of the parts speaks of this key."""
-    place = key.encode()
-    return any(
-        part.bucket == bucket
-        and place > part.after.encode()
-        and (part.upto is None or place <= part.upto.encode())
-        for part in parts
-    )
+    return held.version == item.version and held.digest == item.as_sent.digest
 
 
 def _db() -> BaseDBAsyncClient:

@@ -18,11 +18,21 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import bounds, folders, jumping, positions, reporting, room, rows
+from estation.outside.gate import (
+    bounds,
+    folders,
+    jumping,
+    positions,
+    reporting,
+    room,
+    rows,
+    symbols,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused
 from estation.outside.gate.events import Alarm
+from estation.outside.gate.folders import Listing
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
@@ -35,6 +45,8 @@ from estation.shared.transactions import in_transaction
 log = structlog.get_logger()
 
 MAX_FILES_PER_CALL = 50
+FLOOD = 1000
+"""So much junk at once is no mistake any more that somebody might want to look at."""
 
 __all__ = [
     "Arrival",
@@ -85,18 +97,60 @@ async def apply_incoming(
     that were healed, are none of the sender's, or were lost. Safe to run twice at once and to
     kill.
 
-    A stream that stood still for `jump_after` goes on behind the newest complete snapshot.
+    A stream that stood still for `jump_after` goes on behind the newest complete snapshot. While
+    a large proof is compared, what comes meanwhile is applied too.
     """
-    own = _with_own(handlers, Prover(handlers, reply_stream, alarm, now))
-    importer = _Importer(stream, folder, peer_key, own, now, scope, alarm)
-    listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
-    await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
-    await importer.set_strays_aside(listing.strays[:max_files])
-    await importer.apply(listing.packets, max_files)
-    await importer.jump(listing.packets, jump_after)
-    if reply_stream is not None:
-        await reporting.report_back(stream, reply_stream, now=now)
+    prover = Prover(handlers, reply_stream, alarm, now)
+    own = _with_own(handlers, prover)
+    importer = _Importer(stream, folder, peer_key, own, prover, now, scope, alarm)
+    try:
+        is_at_work = True
+        while is_at_work:
+            listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
+            await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
+            if listing.symbols:
+                listing = await _assemble(stream, folder, listing, now)
+            if listing.is_cut:
+                await _look_past_junk(stream, folder, listing, max_files)
+            await importer.set_strays_aside(listing.strays[:max_files])
+            await importer.end_flood(listing.strays[max_files:])
+            await importer.apply(listing.packets, max_files)
+            await importer.jump(listing.packets, jump_after)
+            if reply_stream is not None:
+                await reporting.report_back(stream, reply_stream, now=now)
+            # A large proof takes seconds; what comes meanwhile does not wait for it.
+            is_at_work = await prover.is_comparing()
+    finally:
+        await prover.stop()
     return importer.report
+
+
+async def _look_past_junk(stream: str, folder: Path, listing: Listing, max_files: int) -> None:
+    """However much lies in the folder: the packets that are next are found by their names."""
+    position = await positions.position_of(_db(), stream)
+    first = position.last_seq + 1
+    await asyncio.to_thread(folders.add_next, listing, folder, stream, first, max_files)
+
+
+async def _assemble(stream: str, folder: Path, listing: Listing, now: datetime) -> Listing:
+    """The folder's packets with those whose symbols are enough by now."""
+    if not symbols.is_installed():
+        log.error("gate_symbols_unreadable", stream=stream, files=len(listing.symbols))
+        strays = [(name, Reason.foreign_name) for name in listing.symbols]
+        return Listing(listing.packets, [], [*listing.strays, *strays])
+    position = await positions.position_of(_db(), stream)
+    assembled = await asyncio.to_thread(
+        symbols.assemble,
+        folder,
+        listing.symbols,
+        applied=position.last_seq,
+        whole=listing.packets,
+        now=now,
+    )
+    if not assembled.packets:
+        return listing
+    log.info("gate_assembled", stream=stream, seqs=assembled.packets)
+    return await asyncio.to_thread(folders.list_incoming, folder, stream)
 
 
 async def watermark_of(stream: str) -> datetime | None:
@@ -179,6 +233,7 @@ class _Importer:
         folder: Path,
         peer_key: PeerKey | KeyRing,
         handlers: dict[str, Handler],
+        prover: Prover,
         now: datetime,
         scope: Scope | None = None,
         alarm: Alarm | None = None,
@@ -187,6 +242,7 @@ class _Importer:
         self._folder = folder
         self._peer_key = peer_key
         self._handlers = handlers
+        self._prover = prover
         self._now = now
         self._scope = scope
         self._alarm = alarm
@@ -203,6 +259,22 @@ class _Importer:
         """Things that are no packets of this stream stop nothing; they only must not stay."""
         for name, reason in strays:
             await self._quarantine(_db(), name, None, BadPacket(reason), stops=False)
+
+    async def end_flood(self, strays: Sequence[tuple[str, Reason]]) -> None:
+        """Junk far beyond what is worth keeping as evidence goes at once, counted in one record.
+
+        Not so packets of other streams: they only went the wrong way.
+        """
+        junk = [name for name, reason in strays if reason is not Reason.foreign_stream]
+        if len(junk) < FLOOD:
+            return
+        removed = await asyncio.to_thread(folders.clear, self._folder, junk)
+        detail = f"{removed} entries removed"
+        await positions.record_quarantined(
+            _db(), self._stream, seq=None, file_name="", digest="", reason=Reason.flood,
+            detail=detail, kept_as="", file_id=ids.row_id(self._now), now=self._now,
+        )  # fmt: skip
+        log.error("gate_flooded", stream=self._stream, detail=detail)
 
     async def apply(self, found: dict[int, str], max_files: int) -> None:
         db = _db()
@@ -223,7 +295,8 @@ class _Importer:
 
     def _may_go_on(self, position: Position) -> bool:
         return not position.needs_a_person and (
-            position.retry_at is None or position.retry_at <= self._now
+            position.retry_at is None
+            or not self._now < position.retry_at <= self._now + positions.MAX_RETRY
         )
 
     async def _note_what_waits(self, found: dict[int, str], budget: int) -> None:
@@ -274,7 +347,7 @@ class _Importer:
         return (
             position.last_seq + 1 not in found
             and position.stopped_at is not None
-            and position.stopped_at + after <= self._now
+            and not self._now - after < position.stopped_at <= self._now
             and any(seq > position.last_seq + 1 for seq in found)
         )
 
@@ -295,6 +368,7 @@ class _Importer:
             if not await self._still_next(tx, position):
                 return
             await jump.apply(tx, position)
+        await self._prover.compare(run.last)
         for seq in range(run.first, run.last + 1):
             await asyncio.to_thread(folders.remove, self._folder / found[seq])
             self.report.applied.append(seq)
@@ -341,6 +415,7 @@ class _Importer:
         except _HandlerFailed as failure:
             await self._stop_and_retry(position, failure)
             return False
+        await self._prover.compare(seq)
         await asyncio.to_thread(folders.remove, path)
         self._count(content)
         return True

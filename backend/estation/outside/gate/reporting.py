@@ -26,16 +26,17 @@ async def report_back(stream: str, reply_stream: str, *, now: datetime) -> bool:
 
     Only after packets with content (reports and heartbeats are none, or the two sides would
     answer each other for ever) and at most once per REPORT_EVERY. Also when we stand still
-    before packets that are here already, which says what to write again.
+    before packets that are here already, which says what to write again. A moment in the future
+    was written by a clock that was wrong: it holds nothing up.
     """
     async with in_transaction() as tx:
         found = await tx.execute_query_dict(
             """update gate_incoming_stream set reported_seq = last_seq, reported_at = $2
                where stream = $1 and (
                  ((content_seq > reported_seq or last_seq >= reported_seq + $4)
-                   and (reported_at is null or reported_at <= $3))
-                 or (parked_files > 0 and stopped_at <= $5
-                   and (reported_at is null or reported_at <= $5)))
+                   and (reported_at is null or reported_at <= $3 or reported_at > $2))
+                 or (parked_files > 0 and (stopped_at <= $5 or stopped_at > $2)
+                   and (reported_at is null or reported_at <= $5 or reported_at > $2)))
                returning last_seq, last_digest, parked_files > 0 as behind""",
             [
                 stream,

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from estation.outside.gate import bounds, events, folders
+from estation.outside.gate import format as packets
 from estation.outside.gate.folders import Listing
 
 log = structlog.get_logger()
@@ -23,7 +24,8 @@ KEEP_NEXT = 10
 async def make_room(
     stream: str, folder: Path, listing: Listing, *, disk_reserve: int, now: datetime
 ) -> None:
-    """While the disk is nearly full: old quarantined files go, then packets farthest ahead.
+    """While the disk is nearly full: old quarantined files go, then symbols and packets farthest
+    ahead.
 
     Nothing is lost by either: refused files are recorded, and packets we have not applied are
     unconfirmed, so that the sender writes them again. What went is taken from `listing` and kept
@@ -32,9 +34,12 @@ async def make_room(
     if await asyncio.to_thread(bounds.free_bytes, folder) >= disk_reserve:
         return
     evidence = await asyncio.to_thread(folders.drop_quarantined, folder, disk_reserve)
+    pieces = await asyncio.to_thread(_drop_symbols, folder, listing, disk_reserve)
     ahead = await asyncio.to_thread(_drop_ahead, folder, listing, disk_reserve)
-    log.error("gate_disk_low", stream=stream, quarantined=evidence, ahead=len(ahead))
-    if evidence or ahead:
+    log.error(
+        "gate_disk_low", stream=stream, quarantined=evidence, symbols=pieces, ahead=len(ahead)
+    )
+    if evidence or pieces or ahead:
         await events.record(
             stream,
             "disk_low",
@@ -42,8 +47,30 @@ async def make_room(
             first_seq=min(ahead, default=None),
             last_seq=max(ahead, default=None),
             reason="disk_low",
-            detail={"quarantined_files": evidence, "packets_ahead": len(ahead)},
+            detail={
+                "quarantined_files": evidence,
+                "symbols": pieces,
+                "packets_ahead": len(ahead),
+            },
         )
+
+
+def _drop_symbols(folder: Path, listing: Listing, disk_reserve: int) -> int:
+    """Those of the next packets stay."""
+    names: dict[int, list[str]] = {}
+    for name in listing.symbols:
+        parsed = packets.parse_symbol_name(name)
+        if parsed is not None:
+            names.setdefault(parsed.seq, []).append(name)
+    dropped: set[str] = set()
+    for seq in sorted(names, reverse=True)[:-KEEP_NEXT]:
+        if bounds.free_bytes(folder) >= disk_reserve:
+            break
+        for name in names[seq]:
+            folders.remove(folder / name)
+        dropped.update(names[seq])
+    listing.symbols[:] = [name for name in listing.symbols if name not in dropped]
+    return len(dropped)
 
 
 def _drop_ahead(folder: Path, listing: Listing, disk_reserve: int) -> list[int]:

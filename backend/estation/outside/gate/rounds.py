@@ -16,12 +16,13 @@ import structlog
 from tortoise import Tortoise
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import destinations, keys, receiving, sending, upkeep
+from estation.outside.gate import destinations, keys, receiving, sending, symbols, upkeep
 from estation.outside.gate import peers as peers_module
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
 from estation.shared.looping import pause_seconds
 
@@ -35,6 +36,7 @@ TURN_SECONDS = 900.0
 PATIENCE_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
 THREADS = 64
+_ROOM_STEP = 16 * limits.MIB
 
 Secret = Callable[[str], bytes]
 Work = Callable[[Peer, datetime], Awaitable[object]]
@@ -52,8 +54,11 @@ async def pack_for(
     max_rows: int,
     now: datetime,
     bounds: Bounds = limits.DEFAULT,
+    cutting: Cutting | None = None,
 ) -> list[int]:
     """Pack what waits for the peer and write it to its folder and further destinations.
+
+    With `cutting` the files in its folder go on to the device as symbols.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
     """
@@ -75,6 +80,13 @@ async def pack_for(
             )
     if failure is not None:
         raise failure
+    if cutting is not None and cutting.of == peer.folder:
+        await asyncio.to_thread(
+            symbols.cut_folder,
+            peer.outgoing,
+            cutting.folder,
+            repair_percent=cutting.repair_percent,
+        )
     return packed
 
 
@@ -101,9 +113,16 @@ async def receive_from(
 
 
 async def look_after(peer: Peer, *, schedule: Schedule, bounds: Bounds, now: datetime) -> list[int]:
-    """Write lost packets again, plan proofs and snapshots that are due."""
+    """Write lost packets again, plan proofs and snapshots that are due, note the room left."""
+    await _note_room(peer, await asyncio.to_thread(limits.free_bytes, peer.folder))
+    further = [one.folder for one in peer.destinations if await _answers(one.folder)]
     return await upkeep.look_after(
-        peer.stream_out, folder=peer.outgoing, now=now, schedule=schedule, bounds=bounds
+        peer.stream_out,
+        folder=peer.outgoing,
+        now=now,
+        schedule=schedule,
+        bounds=bounds,
+        further=further,
     )
 
 
@@ -256,6 +275,15 @@ async def _answers(folder: Path) -> bool:
     del _asked[folder]
     asking.exception()  # an OSError is met again, and kept, when the folder is written
     return True
+
+
+async def _note_room(peer: Peer, free: int) -> None:
+    """Only when it is news: this runs every two seconds."""
+    if peer.disk_free is not None and abs(peer.disk_free - free) < _ROOM_STEP:
+        return
+    await Tortoise.get_connection("default").execute_query(
+        "update gate_peer set disk_free = $2 where name = $1", [peer.name, free]
+    )
 
 
 def _touch(folder: Path) -> None:

@@ -18,10 +18,11 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import exact, folders, rows, sentlog, snapshots, upkeep
+from estation.outside.gate import exact, folders, logtrees, rows, sentlog, snapshots, upkeep
 from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.keys import SealKey
+from estation.outside.gate.logtrees import LogTrees
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -114,21 +115,33 @@ async def _pack_in_bounds(
     await _write_if_possible(stream, folder)
     packed: list[int] = []
     pause: Pause | None = None
-    while len(packed) < MAX_PACKETS_PER_CALL:
-        work = await _work(stream, due(packed))
-        if not work.is_any:
-            break
-        pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
-        order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
-        seq = await _pack_exactly(stream, order) if work.is_exact and not pause else None
-        if seq is None:
-            seq = await _pack_one(stream, order)
-        if seq is None:
-            break
-        packed.append(seq)
-        await _write_if_possible(stream, folder)
-        if seq % _TRIM_EVERY == 0:
-            await trim_sent(stream)
+    maker = logtrees.Maker(stream)
+    left = MAX_PACKETS_PER_CALL
+    try:
+        while left > 0:
+            work = await _work(stream, due(packed), now)
+            if not work.is_any:
+                break
+            pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
+            order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
+            wants_trees = work.is_exact and not pause
+            trees = await maker.wanted() if wants_trees else None
+            seq = await _pack_exactly(stream, order, trees) if trees else None
+            if seq is None:
+                seq = await _pack_one(stream, order)
+            if seq is not None:
+                packed.append(seq)
+                # What waits leaves while trees are made, and takes no place from their packet.
+                left -= not maker.is_at_work
+                await _write_if_possible(stream, folder)
+                if seq % _TRIM_EVERY == 0:
+                    await trim_sent(stream)
+            elif trees or not wants_trees:
+                break
+            else:
+                await maker.wait()
+    finally:
+        await maker.stop()
     if packed or pause:
         await limits.note_pause(stream, pause, now=now)
     return packed
@@ -196,12 +209,12 @@ class _Work:
     is_exact: bool
 
 
-async def _work(stream: str, due: datetime) -> _Work:
+async def _work(stream: str, due: datetime, now: datetime) -> _Work:
     """Looks without locking, so that an idle worker costs one small query."""
     found = await _db().execute_query_dict(
         """select exists (select from gate_outgoing_row where stream = $1 and packed_seq is null)
              or not exists (select from gate_outgoing_stream
-                            where stream = $1 and packed_at > $2)
+                            where stream = $1 and packed_at > $2 and packed_at <= $3)
              or exists (select from gate_snapshot
                         where stream = $1 and state in ('planned', 'running')) as some,
            exists (select from gate_upkeep u where stream = $1 and backfill_id is null and (
@@ -209,7 +222,7 @@ async def _work(stream: str, due: datetime) -> _Work:
              or exists (select from gate_repair r where r.stream = $1 and r.done_at is null)
              or exists (select from gate_snapshot n where n.stream = $1
                         and n.state = 'running' and n.is_exhausted))) as exact""",
-        [stream, due],
+        [stream, due, now],
     )
     return _Work(found[0]["some"] or found[0]["exact"], found[0]["exact"])
 
@@ -251,12 +264,12 @@ async def _pack_one(stream: str, order: _Order) -> int | None:
                 max_bytes=PACK_BYTES - sum(map(len, waiting.lines)),
                 now=order.now,
             )
-        if not waiting.lines and not more and _is_recent(head, order.due):
+        if not waiting.lines and not more and _is_recent(head, order):
             return None
         return await _seal(tx, stream, head, in_flight, waiting, more, order)
 
 
-async def _pack_exactly(stream: str, order: _Order) -> int | None:
+async def _pack_exactly(stream: str, order: _Order, trees: LogTrees) -> int | None:
     """A packet after which the peer holds exactly what the log says, proofs and repairs in it.
 
     Everything is read in one snapshot of the database, and all that waits in it is packed. None
@@ -273,7 +286,7 @@ async def _pack_exactly(stream: str, order: _Order) -> int | None:
                 if waiting.next_created_at is not None or room < exact.MIN_ROOM:
                     return None
                 more = await exact.lines(
-                    tx, stream, head["last_seq"] + 1, max_bytes=room, now=order.now
+                    tx, stream, head["last_seq"] + 1, trees, max_bytes=room, now=order.now
                 )
                 if not more and not waiting.lines:
                     return None
@@ -291,8 +304,9 @@ def _could_not_serialise(failure: BaseException) -> bool:
     }
 
 
-def _is_recent(head: dict[str, Any], due: datetime) -> bool:
-    return head["packed_at"] is not None and head["packed_at"] > due
+def _is_recent(head: dict[str, Any], order: _Order) -> bool:
+    """A packet of the future was made when the clock was wrong."""
+    return head["packed_at"] is not None and order.due < head["packed_at"] <= order.now
 
 
 async def _seal(
@@ -364,10 +378,14 @@ async def _take_waiting(
     """By id, as many as fit. One transaction's rows keep their order; so do changes of one
     thing, because whoever changes it holds its row lock until the commit."""
     found = await tx.execute_query_dict(
-        """select id, topic, body::text as body, created_at from gate_outgoing_row
-           where stream = $1 and packed_seq is null and (not $3 or topic = any($4::text[]))
-           order by id limit $2""",
-        [stream, max_rows + 1, only_talk, list(TALK)],
+        """select id, topic, body, created_at from (
+             select *, sum(octet_length(body)) over (order by id) - octet_length(body) as before
+             from (select id, topic, body::text as body, created_at from gate_outgoing_row
+                   where stream = $1 and packed_seq is null
+                     and (not $4 or topic = any($5::text[]))
+                   order by id limit $2) as next_rows
+           ) as sized where before <= $3 order by id""",
+        [stream, max_rows + 1, PACK_BYTES, only_talk, list(TALK)],
     )
     left = await _oldest_left(tx, stream) if only_talk else None
     row_ids: list[int] = []

@@ -12,20 +12,25 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import rows
+from estation.outside.gate import merkle, rows
 from estation.shared.transactions import in_transaction
 
 _BACKFILL_ROWS = 2000
 
-_KEEP = """
-insert into gate_sent_row as s (stream, topic, source, key, version, digest, body, at)
-select distinct on (topic, source, key) $1, topic, source, key, version, digest, body::jsonb, at
+_KEEP = (
+    """
+insert into gate_sent_row as s (stream, topic, source, key, version, digest, body, at, bucket)
+select distinct on (topic, source, key) $1, topic, source, key, version, digest, body::jsonb, at,
+       """
+    + merkle.BUCKET_OF.format(key="key")
+    + """
 from {given}
 order by topic, source, key, version desc, place desc
 on conflict (stream, topic, source, key) do update set
     version = excluded.version, digest = excluded.digest, body = excluded.body, at = excluded.at
 where s.version <= excluded.version
 """
+)
 # In the order of the keys, so that two writers never wait for each other in a circle.
 
 _PUT = """

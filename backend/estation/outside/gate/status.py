@@ -33,8 +33,10 @@ class StreamStatus:
     paused_at: datetime | None = None
     unconfirmed_packets: int = 0  # with content
     unconfirmed_bytes: int = 0
+    unconfirmed_since: datetime | None = None  # the oldest of them was made
     last_proof_at: datetime | None = None  # sent; received
     last_proof_equal: bool | None = None  # of every topic and source, at their last proof
+    differing_buckets: int = 0  # at those proofs
     next_proof_at: datetime | None = None
     last_snapshot_at: datetime | None = None
     next_snapshot_at: datetime | None = None
@@ -117,7 +119,13 @@ async def stream_status() -> list[StreamStatus]:
                   coalesce(newest.contents_upto - oldest.contents_upto + (oldest.rows > 0)::int, 0)
                     as unconfirmed_packets,
                   coalesce(newest.bytes_upto - oldest.bytes_upto + octet_length(oldest.body), 0)
-                    as unconfirmed_bytes
+                    as unconfirmed_bytes,
+                  (select p.created_at from gate_outgoing_packet p
+                   where p.stream = s.stream and p.seq > s.peer_received_seq
+                     and p.contents_upto > coalesce(
+                       (select known.contents_upto from gate_outgoing_packet known
+                        where known.stream = s.stream and known.seq = s.peer_received_seq), 0)
+                   order by p.seq limit 1) as unconfirmed_since
            from gate_outgoing_stream s
            left join gate_upkeep u on u.stream = s.stream
            left join gate_outgoing_packet newest
@@ -138,14 +146,18 @@ async def stream_status() -> list[StreamStatus]:
                   (select count(*) from gate_incoming_file f
                    where f.stream = s.stream and f.state = 'quarantined') as quarantined_files,
                   (select max(at) from gate_proof p where p.stream = s.stream) as last_proof_at,
-                  (select bool_and(is_equal) from (
-                     select distinct on (topic, source) is_equal from gate_proof p
-                     where p.stream = s.stream order by topic, source, at desc, seq desc) newest)
-                    as last_proof_equal,
+                  newest.is_equal as last_proof_equal,
+                  coalesce(newest.buckets, 0) as differing_buckets,
                   (select max(at) from gate_event e
                    where e.stream = s.stream and e.kind = 'jumped') as last_jump_at,
                   (select count(*) from gate_phantom p where p.stream = s.stream) as phantoms
-           from gate_incoming_stream s order by s.stream"""
+           from gate_incoming_stream s
+           left join lateral (
+             select bool_and(is_equal) as is_equal, sum(jsonb_array_length(buckets)) as buckets
+             from (select distinct on (topic, source) is_equal, buckets from gate_proof p
+                   where p.stream = s.stream order by topic, source, at desc, seq desc) of_copy
+           ) newest on true
+           order by s.stream"""
     )
     return [
         *(StreamStatus(direction="out", **row) for row in outgoing),

@@ -1,7 +1,10 @@
 """What Prometheus is told of how far the gate can be trusted: pauses, proofs, losses."""
 
+from datetime import datetime
+
 from prometheus_client import Gauge
 
+from estation.outside.gate.peers import peers
 from estation.outside.gate.status import StreamStatus, stream_status
 
 PAUSED = Gauge(
@@ -20,24 +23,62 @@ LAST_JUMP = Gauge(
     "When a snapshot last took the place of lost packets, in Unix time",
     ["stream"],
 )
-ALL = (PAUSED, UNCONFIRMED_BYTES, PROOF_EQUAL, PHANTOMS, LAST_JUMP)
+UNCONFIRMED_SECONDS = Gauge(
+    "estation_gate_unconfirmed_seconds",
+    "Age of the oldest packet with content that is not known to have arrived; 0: none",
+    ["stream"],
+)
+LAST_PROOF = Gauge(
+    "estation_gate_last_proof_seconds",
+    "When the copies of a stream were last compared, in Unix time",
+    ["stream"],
+)
+LAST_SNAPSHOT = Gauge(
+    "estation_gate_last_snapshot_seconds",
+    "When a stream's last complete snapshot left, in Unix time",
+    ["stream"],
+)
+DISK_FREE = Gauge(
+    "estation_gate_disk_free_bytes", "Room on the disk of a peer's folder, at the last look",
+    ["peer"],
+)  # fmt: skip
+ALL = (
+    PAUSED,
+    UNCONFIRMED_BYTES,
+    UNCONFIRMED_SECONDS,
+    PROOF_EQUAL,
+    LAST_PROOF,
+    LAST_SNAPSHOT,
+    PHANTOMS,
+    LAST_JUMP,
+    DISK_FREE,
+)
 
 
-async def refresh() -> None:
+async def refresh(now: datetime) -> None:
     """Before each scrape. When the database cannot say, nothing is said rather than old news."""
     for gauge in ALL:
         gauge.clear()
     for status in await stream_status():
-        _tell(status)
+        _tell(status, now)
+    for peer in await peers(only_active=True):
+        if peer.disk_free is not None:
+            DISK_FREE.labels(peer.name).set(peer.disk_free)
 
 
-def _tell(status: StreamStatus) -> None:
+def _tell(status: StreamStatus, now: datetime) -> None:
     if status.direction == "out":
         PAUSED.labels(status.stream, status.paused_reason).set(1 if status.paused_reason else 0)
         UNCONFIRMED_BYTES.labels(status.stream).set(status.unconfirmed_bytes)
+        since = status.unconfirmed_since or now
+        UNCONFIRMED_SECONDS.labels(status.stream).set(max(0.0, (now - since).total_seconds()))
+        if status.last_snapshot_at is not None:
+            LAST_SNAPSHOT.labels(status.stream).set(status.last_snapshot_at.timestamp())
         return
     PHANTOMS.labels(status.stream).set(status.phantoms)
     if status.last_proof_equal is not None:
         PROOF_EQUAL.labels(status.stream).set(int(status.last_proof_equal))
+    if status.last_proof_at is not None:
+        LAST_PROOF.labels(status.stream).set(status.last_proof_at.timestamp())
     if status.last_jump_at is not None:
         LAST_JUMP.labels(status.stream).set(status.last_jump_at.timestamp())

@@ -4,6 +4,7 @@ Lost files are written again, a snapshot and a proof leave each period, and when
 where our kept packets cannot help it any more, a snapshot is planned at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,17 +57,21 @@ async def look_after(
     now: datetime,
     schedule: Schedule = DEFAULT,
     bounds: Bounds = limits.DEFAULT,
+    further: Sequence[Path] = (),
 ) -> list[int]:
     """Plan and write again whatever is due; the seqs written again. Safe to run twice at once.
 
-    Bounded: some thousand rows of backfill, one window of packets. What is planned leaves with
+    `further`: other folders of the stream that answer. Bounded: some thousand rows of backfill,
+    one window of packets per folder. What is planned leaves with
     the next `sending.pack_waiting`.
     """
     await ensure(_db(), stream)
     await sentlog.backfill(stream)
     await _plan_by_clock(stream, now, schedule)
     await _plan_for_stuck_peer(stream, now, schedule)
-    return await resending.resend_due(stream, folder=folder, bounds=bounds, now=now)
+    return await resending.resend_due(
+        stream, folder=folder, bounds=bounds, now=now, further=further
+    )
 
 
 async def prove(stream: str) -> None:
@@ -78,18 +83,23 @@ async def prove(stream: str) -> None:
 
 
 async def _plan_by_clock(stream: str, now: datetime, schedule: Schedule) -> None:
-    # The first time only sets the clock: a stream that has sent nothing needs neither.
+    # The first time only sets the clock: a stream that has sent nothing needs neither. So does
+    # a moment beyond a whole period: it was set when the clock was wrong.
     found = await _db().execute_query_dict(
         """update gate_upkeep u
            set snapshot_at = case when u.snapshot_at <= $2 or u.snapshot_at is null
+                   or u.snapshot_at > $2::timestamptz + $3::interval
                  then $2::timestamptz + $3::interval else u.snapshot_at end,
                prove_at = case when u.prove_at is null then $2::timestamptz + $5::interval
-                 when u.prove_at <= $2 then $2::timestamptz + $4::interval else u.prove_at end,
+                 when u.prove_at <= $2 or u.prove_at > $2::timestamptz + $4::interval
+                 then $2::timestamptz + $4::interval else u.prove_at end,
                proof_is_due = u.proof_is_due or coalesce(u.prove_at <= $2, false)
            from (select stream, coalesce(snapshot_at <= $2, false) as due from gate_upkeep
                  where stream = $1 for update) before
            where u.stream = before.stream
-             and (least(u.snapshot_at, u.prove_at) <= $2 or u.snapshot_at is null)
+             and (least(u.snapshot_at, u.prove_at) <= $2 or u.snapshot_at is null
+                  or u.snapshot_at > $2::timestamptz + $3::interval
+                  or u.prove_at > $2::timestamptz + $4::interval)
            returning before.due as snapshot_is_due""",
         [
             stream,

@@ -1,0 +1,201 @@
+"""Large files that cross as rows, part by part, put together again on the other side.
+
+Any topic may carry them: its handler gives each part to a `Spool` inside the packet's
+transaction. Parts may come again, in any order and after a crash: taking one twice is taking it
+once. Names from outside never become paths. Blocking.
+
+    <folder>/<file id>/about.json    what the first part said of the file
+    <folder>/<file id>/000017.part   a part, while others are missing
+    <folder>/<file id>/whole         the file, its digest checked
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from estation.outside.gate import folders
+
+log = structlog.get_logger()
+
+PART_BYTES = 360 * 1024
+"""In base64 still below the half line that `sending.put_rows` allows a row."""
+MAX_PART_BYTES = 512 * 1024
+MAX_PARTS = 10_000
+_FILE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
+
+
+class BadPart(Exception):
+    """The part, or the file it completes, can never be right. Holds no name and no content."""
+
+
+class SpoolFull(Exception):
+    """No room for another file now; later there may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part `number` (from 1) of `count` of a file of `size` bytes, whose SHA-256 is `digest`."""
+
+    file_id: str
+    number: int
+    count: int
+    size: int
+    digest: str
+    data: bytes
+
+
+class _About(Struct, frozen=True):
+    count: int
+    size: int
+    digest: str
+    begun_at: datetime
+
+
+def part_bytes(size: int, count: int) -> int:
+    """How long every part but the last is: the file, cut into `count` as evenly as can be."""
+    return -(-size // count)
+
+
+def cut(
+    file: BinaryIO, size: int, *, at_most: int = PART_BYTES
+) -> Iterator[tuple[int, int, bytes]]:
+    """(number, count, bytes) of every part, read one at a time; an empty file has an empty one."""
+    count = max(1, -(-size // at_most))
+    length = part_bytes(size, count)
+    for number in range(1, count + 1):
+        yield number, count, file.read(length)
+
+
+class Spool:
+    """Files on their way. `max_bytes`: of all files begun, by the sizes they announce.
+
+    A file that is not whole after `keep` is given up, and so is a whole one nobody fetched.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_file_bytes: int = 256 * 1024 * 1024,
+        max_bytes: int = 2 * 1024 * 1024 * 1024,
+        max_files: int = 1000,
+        keep: timedelta = timedelta(days=7),
+    ) -> None:
+        self._folder = folder
+        self._max_file_bytes = max_file_bytes
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._keep = keep
+
+    def take(self, part: Part, *, now: datetime) -> Path | None:
+        """Keep a part; the whole file's path when none is missing any more.
+
+        Raises BadPart, SpoolFull, OSError.
+        """
+        self._check(part)
+        place = self._folder / part.file_id
+        about = self._about(place) or self._begin(place, part, now)
+        if (about.count, about.size, about.digest) != (part.count, part.size, part.digest):
+            raise BadPart("not of the file that was begun under this id")
+        whole = place / "whole"
+        if whole.exists():
+            return whole
+        folders.write_atomically(place, _part_name(part.number), [part.data])
+        if self.missing(part.file_id):
+            return None
+        self._join(place, about)
+        return whole
+
+    def missing(self, file_id: str) -> list[int]:
+        """Numbers of the parts that have not come; none when the file is whole or unknown."""
+        place = self._folder / file_id
+        about = self._about(place) if _FILE_ID.fullmatch(file_id) else None
+        if about is None or (place / "whole").exists():
+            return []
+        here = set(os.listdir(place))
+        return [n for n in range(1, about.count + 1) if _part_name(n) not in here]
+
+    def forget(self, file_id: str) -> None:
+        """The file was fetched, or is no longer wanted."""
+        if _FILE_ID.fullmatch(file_id):
+            shutil.rmtree(self._folder / file_id, ignore_errors=True)
+
+    def collect(self, *, now: datetime) -> int:
+        """Give up what has been here too long; how many files."""
+        given_up = 0
+        for place, about in self._begun():
+            if about is None or about.begun_at + self._keep <= now:
+                log.error("gate_file_given_up", file_id=place.name, whole=_is_whole(place))
+                self.forget(place.name)
+                given_up += 1
+        return given_up
+
+    def _check(self, part: Part) -> None:
+        if not _FILE_ID.fullmatch(part.file_id):
+            raise BadPart("file id")
+        if not 0 <= part.size <= self._max_file_bytes:
+            raise BadPart("size")
+        if not 1 <= part.number <= part.count <= min(MAX_PARTS, max(1, part.size)):
+            raise BadPart("number")
+        length = part_bytes(part.size, part.count)
+        rest = part.size - length * (part.number - 1)
+        if length > MAX_PART_BYTES or len(part.data) != min(length, max(rest, 0)):
+            raise BadPart("length")
+
+    def _begin(self, place: Path, part: Part, now: datetime) -> _About:
+        begun = list(self._begun())
+        taken = sum(about.size for _, about in begun if about is not None)
+        if len(begun) >= self._max_files or taken + part.size > self._max_bytes:
+            raise SpoolFull
+        about = _About(part.count, part.size, part.digest, now)
+        folders.write_atomically(place, "about.json", [msgspec.json.encode(about)])
+        folders.sync_folder(self._folder)
+        return about
+
+    def _begun(self) -> Iterator[tuple[Path, _About | None]]:
+        if self._folder.is_dir():
+            for name in sorted(os.listdir(self._folder)):
+                yield self._folder / name, self._about(self._folder / name)
+
+    def _about(self, place: Path) -> _About | None:
+        """None before the first part, and for what a crash left of it."""
+        try:
+            return msgspec.json.decode((place / "about.json").read_bytes(), type=_About)
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            return None
+
+    def _join(self, place: Path, about: _About) -> None:
+        digest = hashlib.sha256()
+        temporary = place / ".whole.part"
+        with temporary.open("wb") as file:
+            for number in range(1, about.count + 1):
+                data = (place / _part_name(number)).read_bytes()
+                digest.update(data)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != about.digest:
+            self.forget(place.name)
+            raise BadPart("the parts are not the file that was announced")
+        os.replace(temporary, place / "whole")
+        folders.sync_folder(place)
+        for number in range(1, about.count + 1):
+            folders.remove(place / _part_name(number))
+
+
+def _part_name(number: int) -> str:
+    return f"{number:06d}.part"
+
+
+def _is_whole(place: Path) -> bool:
+    return (place / "whole").exists()

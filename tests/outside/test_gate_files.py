@@ -1,0 +1,278 @@
+"""A later topic needs nothing but a schema and a handler: large files, part by part."""
+
+import base64
+import hashlib
+import io
+import os
+import random
+import tracemalloc
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from msgspec import Meta, Struct
+
+from estation.outside.gate import keys, receiving, rows, sending, spool
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.receiving import Arrival
+from estation.outside.gate.rows import Digest, Name, Source
+from estation.outside.gate.spool import BadPart, Part, Spool, SpoolFull
+from tests.outside.gate_side import PUBLIC, STREAM, T0, Sides, position, query
+
+MIB = 1024 * 1024
+
+
+class FileChunkRow(Struct, frozen=True, kw_only=True):
+    """Topic `file_chunk`: one part of a material file. `data` is base64."""
+
+    source: Source
+    file_id: Name
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    part: Annotated[int, Meta(ge=1, le=spool.MAX_PARTS)]
+    parts: Annotated[int, Meta(ge=1, le=spool.MAX_PARTS)]
+    size: Annotated[int, Meta(ge=0, le=256 * MIB)]
+    digest: Digest
+    data: Annotated[str, Meta(max_length=512 * 1024)]
+
+
+@pytest.fixture
+def sides(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sides:
+    monkeypatch.setitem(rows.TOPICS, "file_chunk", FileChunkRow)
+    return Sides(tmp_path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)  # noqa: S311
+
+
+def parts_of(data: bytes, file_id: str = "M-1", *, at_most: int = spool.PART_BYTES) -> list[Part]:
+    digest = hashlib.sha256(data).hexdigest()
+    return [
+        Part(file_id, number, count, len(data), digest, piece)
+        for number, count, piece in spool.cut(io.BytesIO(data), len(data), at_most=at_most)
+    ]
+
+
+def handler_of(files: Spool, done: list[Path]) -> receiving.Handler:
+    """All that the topic needs on this side."""
+
+    async def take(found: Sequence[Struct], arrival: Arrival) -> None:
+        for row in found:
+            assert isinstance(row, FileChunkRow)
+            data = base64.b64decode(row.data)
+            part = Part(row.file_id, row.part, row.parts, row.size, row.digest, data)
+            try:
+                whole = files.take(part, now=arrival.watermark)
+            except BadPart as bad:
+                raise RowRefused(f"file {row.file_id}: {bad}") from None
+            if whole is not None:
+                done.append(whole)
+
+    return take
+
+
+async def put_file(data: bytes, file_id: str = "M-1") -> None:
+    """Ten parts at a time: nobody holds the whole file in memory."""
+    digest = hashlib.sha256(data).hexdigest()
+    waiting: list[FileChunkRow] = []
+    for number, count, piece in spool.cut(io.BytesIO(data), len(data)):
+        waiting.append(
+            FileChunkRow(
+                source="jc-center",
+                file_id=file_id,
+                name="../../etc/购房合同.pdf",
+                part=number,
+                parts=count,
+                size=len(data),
+                digest=digest,
+                data=base64.b64encode(piece).decode(),
+            )
+        )
+        if len(waiting) == 10 or number == count:
+            await sending.put_rows(STREAM, "file_chunk", waiting, now=T0)
+            waiting = []
+
+
+async def receive(sides: Sides, files: Spool, done: list[Path]) -> list[int]:
+    applied: list[int] = []
+    while True:
+        report = await receiving.apply_incoming(
+            STREAM,
+            folder=sides.incoming,
+            peer_key=keys.load_peer_key(PUBLIC),
+            handlers={"file_chunk": handler_of(files, done)},
+            now=T0,
+        )
+        applied += report.applied
+        if not report.applied:
+            return applied
+
+
+async def test_fifty_megabytes_cross_in_ordinary_packets(sides: Sides, files: Spool) -> None:
+    data = content(50 * MIB)
+    done: list[Path] = []
+    await put_file(data)
+
+    packed = await sides.pack()
+    sides.carry()
+    applied = await receive(sides, files, done)
+
+    assert len(packed) >= 4
+    assert applied == packed
+    assert [path.read_bytes() == data for path in done] == [True]
+    assert list(sides.incoming.iterdir()) == []
+    assert await position() == (packed[-1], "")
+
+
+async def test_a_packets_rows_are_read_no_further_than_they_fit(sides: Sides) -> None:
+    """Long rows: so many of them as a packet may have would be gigabytes."""
+    await put_file(content(30 * MIB))
+    tracemalloc.start()
+
+    await sides.pack()
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * sending.PACK_BYTES
+
+
+async def test_parts_wait_unread_where_nobody_handles_the_topic(sides: Sides) -> None:
+    await put_file(content(1000))
+    await sides.pack()
+    sides.carry()
+
+    await sides.receive()
+
+    assert [row["topic"] for row in await query("select topic from gate_parked_row")] == [
+        "file_chunk"
+    ]
+
+
+async def test_a_part_that_cannot_be_right_is_a_bad_row(sides: Sides, files: Spool) -> None:
+    await put_file(content(1000))
+    await put_file(content(1000, seed=2))
+    await sides.pack()
+    sides.carry()
+    done: list[Path] = []
+
+    await receive(sides, files, done)
+
+    assert await position() == (0, "bad_row")
+
+
+def test_parts_come_in_any_order_twice_and_after_a_crash(tmp_path: Path) -> None:
+    data = content(5 * MIB)
+    parts = parts_of(data)
+    random.Random(1).shuffle(parts)  # noqa: S311
+
+    for part in parts[:-1] + parts[:3]:
+        assert Spool(tmp_path).take(part, now=T0) is None
+    missing = Spool(tmp_path).missing("M-1")
+    whole = Spool(tmp_path).take(parts[-1], now=T0)
+    again = Spool(tmp_path).take(parts[0], now=T0)
+
+    assert missing == [parts[-1].number]
+    assert whole is not None
+    assert whole.read_bytes() == data
+    assert again == whole
+    assert sorted(os.listdir(whole.parent)) == ["about.json", "whole"]
+
+
+@pytest.mark.parametrize("size", [0, 1, spool.PART_BYTES, spool.PART_BYTES + 1])
+def test_files_of_every_size(files: Spool, size: int) -> None:
+    data = content(size)
+
+    taken = [files.take(part, now=T0) for part in parts_of(data)]
+
+    assert taken[-1] is not None
+    assert taken[-1].read_bytes() == data
+
+
+@pytest.mark.parametrize("file_id", ["", "..", "../x", "/etc", "a/b", "a\x00b", "x" * 65, "号"])
+def test_a_file_id_is_never_a_path(files: Spool, tmp_path: Path, file_id: str) -> None:
+    with pytest.raises(BadPart):
+        files.take(parts_of(b"x", file_id)[0], now=T0)
+
+    files.forget(file_id)
+    assert files.missing(file_id) == []
+    assert not (tmp_path / "spool").exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part("M-1", 0, 1, 1, "0" * 64, b"x"),
+        Part("M-1", 2, 1, 1, "0" * 64, b"x"),
+        Part("M-1", 1, 10**9, 1, "0" * 64, b"x"),
+        Part("M-1", 1, 1, -1, "0" * 64, b""),
+        Part("M-1", 1, 1, 10**12, "0" * 64, b"x"),
+        Part("M-1", 1, 1, 2, "0" * 64, b"x"),
+        Part("M-1", 1, 1, 1, "0" * 64, b"xx"),
+        Part("M-1", 1, 1, MIB, "0" * 64, b"x" * MIB),
+    ],
+)
+def test_impossible_parts_leave_nothing_behind(files: Spool, tmp_path: Path, part: Part) -> None:
+    with pytest.raises(BadPart):
+        files.take(part, now=T0)
+
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_file_that_is_not_what_was_announced_is_dropped(files: Spool, tmp_path: Path) -> None:
+    part = Part("M-1", 1, 1, 3, "0" * 64, b"abc")
+
+    with pytest.raises(BadPart, match="announced"):
+        files.take(part, now=T0)
+
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_an_id_names_one_file(files: Spool) -> None:
+    first, other = parts_of(content(10)), parts_of(content(10, seed=2))
+    whole = files.take(first[0], now=T0)
+
+    with pytest.raises(BadPart, match="id"):
+        files.take(other[0], now=T0)
+
+    assert whole is not None
+    assert whole.read_bytes() == first[0].data
+
+
+def test_the_spool_is_bounded_and_gives_up_what_stays_too_long(tmp_path: Path) -> None:
+    files = Spool(tmp_path, max_bytes=2 * MIB, max_files=3, keep=timedelta(days=1))
+    begun = parts_of(content(MIB), "M-1")[0]
+    files.take(begun, now=T0)
+
+    for number in (2, 3):
+        with pytest.raises(SpoolFull):
+            files.take(parts_of(content(MIB + 1), f"M-{number}")[0], now=T0)
+    early = files.collect(now=T0 + timedelta(hours=23))
+    late = files.collect(now=T0 + timedelta(hours=24))
+    files.take(parts_of(content(MIB + 1), "M-2")[0], now=T0)
+
+    assert (early, late) == (0, 1)
+    assert os.listdir(tmp_path) == ["M-2"]
+
+
+def test_so_many_files_and_no_more(tmp_path: Path) -> None:
+    files = Spool(tmp_path, max_files=2)
+    for number in (1, 2):
+        files.take(parts_of(b"x", f"M-{number}")[0], now=T0)
+
+    with pytest.raises(SpoolFull):
+        files.take(parts_of(b"x", "M-3")[0], now=T0)
+
+
+def test_what_a_crash_left_of_a_beginning_is_collected(tmp_path: Path) -> None:
+    (tmp_path / "M-1").mkdir()
+    (tmp_path / "M-1" / ".about.json.part").write_bytes(b"{")
+
+    assert Spool(tmp_path).collect(now=T0) == 1
+    assert os.listdir(tmp_path) == []

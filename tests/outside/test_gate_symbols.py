@@ -1,0 +1,366 @@
+"""A device that loses every fifth file loses nothing, when packets travel as symbols."""
+
+import hashlib
+import json
+import os
+import random
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from estation.outside.gate import bounds, device, folders, room, rounds, symbols
+from estation.outside.gate import format as packets
+from estation.outside.gate.errors import Reason
+from tests.outside.gate_peers import Gate, center
+from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
+
+pytest.importorskip("raptorq", reason="the extra `raptorq` is not installed")
+
+
+@pytest.fixture
+def sides(database: str, tmp_path: Path) -> Sides:
+    return Sides(tmp_path)
+
+
+def data_of(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)  # noqa: S311
+
+
+def put(folder: Path, data: bytes, *, seq: int = 1, percent: int = 50) -> list[str]:
+    """All symbols of a packet file in `folder`; their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for block in symbols.cut(data, stream=STREAM, seq=seq, repair_percent=percent):
+        for file in block:
+            header, _ = symbols.read_symbol(file)
+            name = packets.symbol_name(
+                packets.SymbolName(header.stream, header.seq, header.block, header.esi)
+            )
+            (folder / name).write_bytes(file)
+            os.utime(folder / name, (T0.timestamp(), T0.timestamp()))
+            written.append(name)
+    return written
+
+
+def assembled(folder: Path, *, applied: int = 0, hours: float = 0) -> symbols.Assembled:
+    listing = folders.list_incoming(folder, STREAM)
+    return symbols.assemble(
+        folder,
+        listing.symbols,
+        applied=applied,
+        whole=listing.packets,
+        now=T0 + timedelta(hours=hours),
+    )
+
+
+def lose(folder: Path, share: float, seed: int) -> int:
+    """Remove this share of the symbols; how many."""
+    found = sorted(path for path in folder.iterdir() if path.suffix == ".rq")
+    lost = random.Random(seed).sample(found, round(len(found) * share))  # noqa: S311
+    for path in lost:
+        path.unlink()
+    return len(lost)
+
+
+@pytest.mark.parametrize("size", [1, 700, 1024, 5000, 300_000, symbols.BLOCK_BYTES + 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fifth_may_be_lost(tmp_path: Path, size: int, seed: int) -> None:
+    data = data_of(size)
+    put(tmp_path, data)
+    lose(tmp_path, 0.2, seed)
+
+    done = assembled(tmp_path)
+
+    assert done.packets == [1]
+    assert [path.name for path in tmp_path.iterdir()] == [packets.file_name(STREAM, 1)]
+    assert (tmp_path / packets.file_name(STREAM, 1)).read_bytes() == data
+
+
+def test_too_few_symbols_wait_and_are_enough_with_the_next(tmp_path: Path) -> None:
+    data = data_of(100_000)
+    all_of_it = put(tmp_path, data)
+    needed = -(-len(data) // symbols.symbol_bytes(len(data)))
+    kept = {name: (tmp_path / name).read_bytes() for name in all_of_it[8:]}
+    for name in all_of_it[: len(all_of_it) - needed + 1]:
+        (tmp_path / name).unlink()
+
+    before = assembled(tmp_path)
+    for name in list(kept)[:3]:
+        (tmp_path / name).write_bytes(kept[name])
+        os.utime(tmp_path / name, (T0.timestamp(), T0.timestamp()))
+    after = assembled(tmp_path)
+
+    assert (before.packets, before.dropped) == ([], 0)
+    assert after.packets == [1]
+
+
+def _flip(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def _other_oti(data: bytes) -> bytes:
+    return data.replace(b'"oti":"00', b'"oti":"01')
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip,
+        _other_oti,
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: b"",
+        lambda data: b"x" * 100_000,
+        lambda data: b"[" * 500 + b"\n",
+        lambda data: data.replace(b'"block":0', b'"block":200'),
+        lambda data: data.replace(b'"esi":', b'"esi":1'),
+        lambda data: data.replace(b'"size":', b'"size":9'),
+    ],
+    ids=["bit", "oti", "short", "long", "empty", "giant", "deep", "block", "esi", "size"],
+)
+def test_garbage_among_the_symbols_harms_nothing(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    data = data_of(20_000)
+    for name in put(tmp_path, data)[:6]:
+        (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+
+    done = assembled(tmp_path)
+
+    assert done.packets == [1]
+    assert done.dropped == 6
+    assert (tmp_path / packets.file_name(STREAM, 1)).read_bytes() == data
+
+
+def test_links_and_pipes_under_a_symbols_name_are_strays(tmp_path: Path) -> None:
+    name = packets.symbol_name(packets.SymbolName(STREAM, 1, 0, 0))
+    other = packets.symbol_name(packets.SymbolName(STREAM, 1, 0, 1))
+    (tmp_path / name).symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / other)
+
+    listing = folders.list_incoming(tmp_path, STREAM)
+
+    assert listing.symbols == []
+    assert {reason for _, reason in listing.strays} == {Reason.not_a_file}
+
+
+def test_symbols_that_only_look_right_are_all_dropped_and_sent_again(tmp_path: Path) -> None:
+    """Somebody who can write files, but has no key: the packet's digest tells."""
+    data, other = data_of(20_000), data_of(20_000, seed=2)
+    ours = put(tmp_path / "ours", data)
+    put(tmp_path / "theirs", other)
+    right = packets.canonical({"digest": hashlib.sha256(data).hexdigest()})[11:-2]
+    wrong = packets.canonical({"digest": hashlib.sha256(other).hexdigest()})[11:-2]
+    (tmp_path / "in").mkdir()
+    for name in ours:
+        forged = (tmp_path / "theirs" / name).read_bytes().replace(wrong, right)
+        (tmp_path / "in" / name).write_bytes(forged)
+        os.utime(tmp_path / "in" / name, (T0.timestamp(), T0.timestamp()))
+
+    forged_done = assembled(tmp_path / "in")
+    left = list((tmp_path / "in").iterdir())
+    put(tmp_path / "in", data)
+    healed = assembled(tmp_path / "in")
+
+    assert (forged_done.packets, left) == ([], [])
+    assert healed.packets == [1]
+
+
+def test_two_packets_under_one_seq_do_not_mix(tmp_path: Path) -> None:
+    data = data_of(20_000)
+    mine = put(tmp_path, data)
+    put(tmp_path / "other", data_of(20_000, seed=2))
+    for name in mine[:5]:
+        (tmp_path / name).write_bytes((tmp_path / "other" / name).read_bytes())
+
+    done = assembled(tmp_path)
+
+    assert done.packets == [1]
+    assert (tmp_path / packets.file_name(STREAM, 1)).read_bytes() == data
+
+
+def test_late_old_and_needless_symbols_are_dropped(tmp_path: Path) -> None:
+    for seq in (1, 2, 3):
+        put(tmp_path, data_of(3000), seq=seq)
+    lose(tmp_path, 0.9, 1)
+    (tmp_path / packets.file_name(STREAM, 2)).write_bytes(b"the whole packet came, too")
+    count = len(folders.list_incoming(tmp_path, STREAM).symbols)
+
+    first = assembled(tmp_path, applied=1)
+    later = assembled(tmp_path, applied=1, hours=25)
+
+    assert first.dropped + later.dropped == count
+    assert [path.name for path in tmp_path.iterdir()] == [packets.file_name(STREAM, 2)]
+
+
+def test_no_more_symbols_are_kept_than_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    for seq in (1, 2, 3):
+        for name in put(tmp_path, data_of(8000), seq=seq)[:6]:
+            (tmp_path / name).unlink()
+        lose_of = sorted(tmp_path.glob(f"*{seq:010d}*"))[6:]
+        for path in lose_of:
+            path.unlink()
+
+    done = assembled(tmp_path)
+
+    assert done.dropped == 12
+    left = folders.list_incoming(tmp_path, STREAM).symbols
+    assert {packets.parse_symbol_name(name).seq for name in left} == {1}
+
+
+async def test_a_stream_crosses_a_device_that_loses_every_fifth_file(
+    sides: Sides, tmp_path: Path
+) -> None:
+    between = tmp_path / "between"
+    for number in range(1, 21):
+        await sides.put(number)
+        await sides.pack()
+    while symbols.cut_folder(sides.outgoing, between):
+        pass
+    lost = lose(between, 0.2, 7)
+    whole = list(sides.outgoing.iterdir())
+    device.move_once(between, sides.incoming, limit=10_000)
+
+    while (await sides.receive()).applied:
+        pass
+
+    assert lost > 20
+    assert whole == []
+    assert sides.seen == names(*range(1, 21))
+    assert await position() == (20, "")
+
+
+async def test_whole_files_and_symbols_may_come_mixed(sides: Sides, tmp_path: Path) -> None:
+    await sides.send(1)
+    await sides.put(2)
+    await sides.pack()
+    symbols.cut_folder(sides.outgoing, sides.incoming)
+    await sides.send(3)
+
+    await sides.receive()
+
+    assert sides.seen == names(1, 2, 3)
+    assert list(sides.incoming.iterdir()) == []
+
+
+def test_packets_are_written_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outgoing = tmp_path / "outgoing"
+    outgoing.mkdir()
+    for seq in (1, 2, 3):
+        (outgoing / packets.file_name(STREAM, seq)).write_bytes(data_of(3000, seq))
+    order: list[str] = []
+    replace = os.replace
+
+    def noting(source: Path, target: Path) -> None:
+        order.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    symbols.cut_folder(outgoing, tmp_path / "device")
+
+    seqs = [packets.parse_symbol_name(name).seq for name in order]
+    assert seqs[:9] == [1, 2, 3] * 3
+
+
+def test_a_device_that_stands_still_gets_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_WAITING", 12)
+    outgoing = tmp_path / "outgoing"
+    outgoing.mkdir()
+    for seq in range(1, 20):
+        (outgoing / packets.file_name(STREAM, seq)).write_bytes(data_of(3000))
+
+    first = symbols.cut_folder(outgoing, tmp_path / "device")
+    second = symbols.cut_folder(outgoing, tmp_path / "device")
+
+    assert (first, second) == (symbols.MAX_TOGETHER, 0)
+    assert len(list(outgoing.iterdir())) == 19 - symbols.MAX_TOGETHER
+
+
+async def test_without_the_wheel_whole_files_travel_and_symbols_are_set_aside(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(sides.incoming, data_of(500), seq=2, percent=0)
+    monkeypatch.setitem(sys.modules, "raptorq", None)
+    await sides.put(1)
+    await sides.pack()
+
+    symbols.cut_folder(sides.outgoing, sides.incoming)
+    report = await sides.receive()
+
+    assert sides.seen == names(1)
+    assert {reason for _, reason in report.quarantined} == {Reason.foreign_name}
+
+
+async def test_on_a_full_disk_symbols_farthest_ahead_give_way(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = room.KEEP_NEXT + 3
+    files = {seq: put(sides.incoming, data_of(500), seq=seq) for seq in range(1, last + 1)}
+    free = iter([0, 0, 0])  # when looked at first, and before each of two packets' symbols
+    monkeypatch.setattr(bounds, "free_bytes", lambda _: next(free, 1))
+
+    await sides.receive(disk_reserve=1)
+
+    left = {path.name for path in sides.incoming.iterdir()}
+    (event,) = await query("select detail from gate_event where kind = 'disk_low'")
+    assert left.isdisjoint(files[last] + files[last - 1])
+    assert left.issuperset(files[last - 2])
+    assert json.loads(event["detail"])["symbols"] == len(files[last] + files[last - 1])
+
+
+async def test_packets_of_the_settings_peer_leave_as_symbols_others_whole(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    cutting = symbols.from_settings(
+        gate.settings.model_copy(update={"symbols_folder": tmp_path / "device"})
+    )
+    county = await gate.add_county()
+
+    for peer in (await center(), county):
+        await rounds.pack_for(peer, secret=gate.secret, max_rows=100, now=gate.now, cutting=cutting)
+
+    cut = {packets.parse_symbol_name(path.name) for path in (tmp_path / "device").iterdir()}
+    assert {name.stream for name in cut if name} == {BACK}
+    assert list((await center()).outgoing.iterdir()) == []
+    assert [path.name for path in county.outgoing.iterdir()] == [
+        packets.file_name(county.stream_out, 1)
+    ]
+    assert symbols.from_settings(gate.settings) is None
+
+
+def test_the_cost_of_symbols_is_bounded(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """16 MiB, the largest packet we make, cut in about 1 s and assembled in about 0.5 s."""
+    data = data_of(16 * 1024 * 1024)
+    tracemalloc.start()
+    before = time.perf_counter()
+    written = put(tmp_path, data)
+    cut_seconds = time.perf_counter() - before
+    stored = sum((tmp_path / name).stat().st_size for name in written)
+    lose(tmp_path, 0.2, 3)
+    before = time.perf_counter()
+    done = assembled(tmp_path)
+    seconds = time.perf_counter() - before
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    record_property("cut_seconds", cut_seconds)
+    record_property("assemble_seconds", seconds)
+    assert done.packets == [1]
+    assert stored < 1.6 * len(data)
+    assert peak < 150 * 1024 * 1024
+    assert cut_seconds + seconds < 20
