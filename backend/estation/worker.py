@@ -114,6 +114,8 @@ def jobs(services: Services) -> list[Job]:
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
+        Job("release_holds", 5, lambda now: payment_jobs.release_holds(now=now)),
+        Job("expect_forgotten", 60, lambda now: payment_jobs.expect_forgotten(now=now)),
         Job("escalate", 60, lambda now: payment_jobs.escalate_overdue(now=now)),
         # Looks more often than it works: a worker that starts finds the round due or just made.
         Job("invariants", 60, lambda now: payment_jobs.check_invariants(now=now)),

@@ -17,6 +17,9 @@ from estation.payments.api import AttemptView, BillChoice, OrderView
 from estation.services import Services
 from tests.payments.fakes import NOW, FakeChannel, alipay, wechat
 
+MONEY = "kind not in ('hold', 'hold_release')"
+"""Transfers of any kind that move money: all but the memo of what open orders are to bring."""
+
 SHARES = {"treasury": 817_524, "non_tax": 8_000}
 TOTAL = sum(SHARES.values())
 

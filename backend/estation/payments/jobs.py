@@ -69,6 +69,16 @@ async def close_due_orders(
     return {"closed": len(closed)}
 
 
+async def release_holds(*, now: datetime, limit: int = 500) -> dict[str, int]:
+    """Release in the books what orders were expected to bring that are no longer open."""
+    return {"released": await orders.release_ended(now=now, limit=limit)}
+
+
+async def expect_forgotten(*, now: datetime, limit: int = 500) -> dict[str, int]:
+    """Have the books expect what open orders bring, where they do not."""
+    return {"expected": await orders.expect_forgotten(now=now, limit=limit)}
+
+
 async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -> dict[str, int]:
     """Try again to settle notices that failed."""
     settled, failed = await inbox.redrive(now=now, limit=limit)

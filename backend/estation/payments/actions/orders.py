@@ -1,10 +1,12 @@
 """The life of an order: made, cancelled, refreshed, ended."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import structlog
 from tortoise import Tortoise
 from tortoise.exceptions import IntegrityError
 
@@ -17,6 +19,7 @@ from estation.fees.api import (
     bill_of,
     lock_bills,
 )
+from estation.ledger.api import hold_input, post_many, release_holds
 from estation.payments import queries
 from estation.payments.actions import asking
 from estation.payments.actions.asking import Ending, WatchedAttempt
@@ -36,6 +39,8 @@ from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
+
+log = structlog.get_logger()
 
 MAX_BILLS = 20
 QUERY_PAUSE = timedelta(seconds=3)
@@ -172,6 +177,29 @@ async def close_unless_live(order_ids: list[UUID], *, reason: str, now: datetime
     return [row["id"] for row in rows]
 
 
+async def release_ended(*, now: datetime, limit: int) -> int:
+    """Release in the books what orders were expected to bring that are no longer open; how many.
+
+    Not in the transaction that ends an order: a callback pays nothing for it, and the books
+    expect the money a few seconds longer. Twice, or by two workers, changes nothing.
+    """
+    return await release_holds(await queries.ended_on_hold(limit), now)
+
+
+async def expect_forgotten(*, now: datetime, limit: int) -> int:
+    """Post the holds of open orders that have none (made before there were holds, or lost by a
+    hand in the database); how many."""
+    forgotten = await queries.open_without_hold(limit)
+    holds = [
+        hold_input(order.order_no, order.id, order.region, order.shares, order.created_at)
+        for order in forgotten
+    ]
+    await post_many(holds, now=now)
+    for order in forgotten:
+        log.warning("order_was_not_expected", order_no=order.order_no)
+    return len(forgotten)
+
+
 async def live_attempt(order_id: UUID) -> WatchedAttempt | None:
     """The order's one attempt that may be paid now."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
@@ -232,6 +260,9 @@ async def _insert(
         for bill in locked
     )
     await PayOrderSplit.bulk_create(_splits(order, locked, settings, now))
+    # The books expect this money while the order is open.
+    shares = sum((Counter(bill.payee_split) for bill in locked), Counter[str]())
+    await post_many([hold_input(order.order_no, order_id, order.region, shares, now)], now=now)
 
 
 def _splits(
