@@ -255,6 +255,53 @@ async def test_nobody_asks_about_an_attempt_that_another_is_asking_about(
     assert city.wechat.verbs(number) == ["open", "query"]
 
 
+async def test_a_page_does_not_ask_what_the_janitor_is_asking(database: str, city: City) -> None:
+    _, order, number = await city.opened()
+    hanging = Hanging(city.wechat, "query")
+    first = asyncio.create_task(jobs.query_silent_attempts(city.services, now=later(seconds=10)))
+    async with asyncio.timeout(WAIT_SECONDS):
+        await hanging.reached.wait()
+
+    await looked_at(city, order.id, later(seconds=99))
+    meanwhile = city.wechat.verbs(number)
+    hanging.let_go.set()
+    await first
+    await looked_at(city, order.id, later(seconds=20))
+
+    assert meanwhile == ["open", "query"]
+    assert city.wechat.verbs(number) == ["open", "query", "query"]
+
+
+async def test_a_page_asks_when_a_killed_janitors_lease_is_over(database: str, city: City) -> None:
+    _, order, number = await city.opened()
+    await silent._claim(city.wechat.account_id, later(seconds=10), 8)
+
+    await looked_at(city, order.id, later(seconds=100))
+
+    assert city.wechat.verbs(number) == ["open", "query"]
+
+
+async def test_a_page_does_not_wait_for_a_channel_that_is_out(database: str, city: City) -> None:
+    _, order, _ = await city.opened()
+    for n in range(7):
+        await city.opened({"treasury": 100 + n})
+    city.wechat.trouble["query"] = UNKNOWN
+    await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+    before = len(city.wechat.asked)
+
+    await looked_at(city, order.id, later(seconds=14))
+    while_out = len(city.wechat.asked) - before
+    await looked_at(city, order.id, later(seconds=15))
+
+    assert (while_out, len(city.wechat.asked) - before) == (0, 1)
+
+
+async def looked_at(city: City, order_id: UUID, now: datetime) -> None:
+    await api.refresh_order(
+        person_id=city.person_id, order_id=order_id, services=city.services, now=now
+    )
+
+
 async def test_what_a_killed_worker_was_asking_is_asked_when_its_lease_is_over(
     database: str, city: City
 ) -> None:

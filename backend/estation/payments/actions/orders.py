@@ -109,14 +109,15 @@ async def refresh_order(
     """The order, after asking the channel when nobody has asked for some seconds.
 
     An order past its end, or with a bill no longer as seen, is ended: at the channel first.
-    Never fails because of a channel: then the view is simply as old as it was.
+    Never fails because of a channel: then the view is simply as old as it was. One that is out
+    is not waited for.
     """
     order = await queries.order_of(person_id, order_id)
     if order.state is not OrderState.OPEN:
         return order
     is_changed = bool(await changed_orders([order_id]))
     attempt = await live_attempt(order_id)
-    if attempt is not None and await _may_ask(attempt, now):
+    if attempt is not None and await _may_ask(attempt, services, now):
         if is_changed or attempt.must_end(now):
             await asking.end_at_its_end(attempt, services, now=now)
         else:
@@ -297,18 +298,23 @@ async def _already_open(person_id: UUID, bill_ids: Sequence[UUID]) -> OrderAlrea
     return OrderAlreadyOpen()
 
 
-async def _may_ask(attempt: WatchedAttempt, now: datetime) -> bool:
-    """Claim the right to ask the channel now; one asker per attempt and pause, all tabs counted."""
+async def _may_ask(attempt: WatchedAttempt, services: Services, now: datetime) -> bool:
+    """Claim the right to ask the channel now; one asker per attempt and pause, all tabs counted,
+    and none while the janitor is asking (its lease is not over)."""
+    if not services.outages.allowed(attempt.account_id, now=now, most=1):
+        return False
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """update pay_attempt set last_query_at = $1, queries = queries + 1, next_query_at = $2
            where id = $3 and state in ('opening', 'open') and created_at <= $4
              and (last_query_at is null or last_query_at <= $4)
+             and (next_query_at <= $1 or next_query_at is distinct from last_query_at + $5)
            returning queries""",
         [
             now,
             next_query_at(0, now=now, expires_at=attempt.order_expires_at),
             attempt.id,
             now - QUERY_PAUSE,
+            asking.LEASE,
         ],
     )
     return bool(rows)

@@ -140,7 +140,8 @@ async def _end_changed(order_ids: set[UUID], now: datetime) -> None:
 
 
 async def _claim(account_id: str, now: datetime, limit: int) -> list[_Claim]:
-    """Lease due attempts of one account, the longest due first."""
+    """Lease due attempts of one account, the longest due first. A lease is known by its next time
+    being LEASE after its last question."""
     async with in_transaction() as db:
         rows = await db.execute_query_dict(_CLAIM, [account_id, now, limit])
         if rows:
