@@ -13,6 +13,7 @@ from sanic.config import Config
 
 from estation.outside.pay_channels import PayChannel
 from estation.outside.pay_channels.building import channels_from_settings, fresh_certificates
+from estation.outside.pay_channels.outages import Outages
 from estation.outside.sms import HttpSms, SmsSender
 from estation.outside.wechat import MiniProgramPlatform, WechatPlatform
 from estation.outside.wechat.mini_login import MiniLogin
@@ -44,6 +45,7 @@ class Services:
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
     limiter: Limiter = field(default_factory=lambda: Limiter(None))
     unbelieved: FloodBound = field(default_factory=FloodBound)  # senders of forged notices
+    outages: Outages = field(default_factory=Outages)  # channels that give no answer
 
     def collecting_channel(self, channel: str) -> PayChannel:
         """The city's collecting account at this channel (收款归集户)."""

@@ -101,18 +101,21 @@ async def work_once(settings: Settings, *, clock: Clock = system_clock) -> dict[
 def jobs(services: Services) -> list[Job]:
     """The whole timetable."""
     gate = _gate(services)
+    silent, refunds = payment_jobs.silent_turns(services), payment_jobs.refund_turns(services)
     return [
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
         Job("gate_out", 0.3, gate.pack, gate.finish),
         Job("gate_in", 0.3, gate.receive, gate.finish),
         Job("gate_upkeep", 2, gate.look_after, gate.finish),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
-        Job("silent", 2, lambda now: payment_jobs.query_silent_attempts(services, now=now)),
-        Job("refunds", 1, lambda now: payment_jobs.send_refunds(services, now=now)),
+        Job("silent", 2, silent.start, silent.finish),
+        Job("refunds", 1, refunds.start, refunds.finish),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
+        Job("release_holds", 5, lambda now: payment_jobs.release_holds(now=now)),
+        Job("expect_forgotten", 60, lambda now: payment_jobs.expect_forgotten(now=now)),
         Job("escalate", 60, lambda now: payment_jobs.escalate_overdue(now=now)),
         # Looks more often than it works: a worker that starts finds the round due or just made.
         Job("invariants", 60, lambda now: payment_jobs.check_invariants(now=now)),

@@ -18,7 +18,7 @@ from tests.forgery.city import digest, open_orders
 from tests.forgery.forging import ALIPAY_DOOR, WECHAT_DOOR, Forgery, Genuine
 from tests.forgery.wire import send_all
 from tests.outside.counterparts import NOW
-from tests.payments.city import count, rows
+from tests.payments.city import MONEY, count, rows
 
 EACH = 12
 ADDRESSES = ["203.0.113.1"]
@@ -206,7 +206,7 @@ async def test_true_news_pays_once_and_its_replays_pay_nothing(online: Online) -
     assert all(400 <= answer.status < 500 for answer in strange)
     assert unchanged
     assert await count("pay_order", "state = 'paid'") == 2 * EACH
-    assert await count("ledger_transfer") == 2 * EACH
+    assert await count("ledger_transfer", MONEY) == 2 * EACH
     assert await count("bill", "state = 'paid' or paid_at is not null") == 2 * EACH
     assert await count("incident") == EACH
     assert await broken_invariants() == {}

@@ -18,6 +18,7 @@ from estation.inner import personas
 from estation.local import CannotStart
 from estation.shared.clock import beijing_day, system_clock
 from tests.journeys.conftest import ROOT, RunningCity, free_ports
+from tests.payments.city import MONEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -58,7 +59,7 @@ def transfers_of(city: RunningCity, order_id: str) -> int:
     booked = city.online(
         "select coalesce(count(distinct left(our_no, 24)) * max(times), 0) from ("
         " select our_no, count(*) as times from ledger_transfer"
-        f" where order_id = '{order_id}' group by our_no) t"
+        f" where order_id = '{order_id}' and {MONEY} group by our_no) t"
     )
     return int(booked)
 
@@ -327,7 +328,7 @@ async def test_money_for_a_bill_withdrawn_while_paying_goes_back_by_itself(
     assert await eventually("incident", incident) == "bill_withdrawn"
     assert await withdrawn(buyer, bill["bill_no"])
     kinds = f"""select distinct kind from ledger_transfer
-                where order_id = '{order_id}' and kind <> 'refund'"""
+                where order_id = '{order_id}' and kind <> 'refund' and {MONEY}"""
     assert set(city.online(kinds).split()) == {"suspense", "refund_start"}
 
     async def given_back() -> str | None:

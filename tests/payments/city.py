@@ -11,10 +11,14 @@ from tortoise import Tortoise
 from estation.fees.models import Bill, BillItem
 from estation.fees.rules import BillState
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
+from estation.outside.pay_channels.outages import Outages
 from estation.payments import api
 from estation.payments.api import AttemptView, BillChoice, OrderView
 from estation.services import Services
 from tests.payments.fakes import NOW, FakeChannel, alipay, wechat
+
+MONEY = "kind not in ('hold', 'hold_release')"
+"""Transfers of any kind that move money: all but the memo of what open orders are to bring."""
 
 SHARES = {"treasury": 817_524, "non_tax": 8_000}
 TOTAL = sum(SHARES.values())
@@ -112,6 +116,7 @@ class City:
     person_id: UUID = field(default_factory=uuid4)
     merchants: dict[str, str] = field(default_factory=dict)
     others: list[FakeChannel] = field(default_factory=list)
+    outages: Outages = field(default_factory=Outages)
 
     @property
     def services(self) -> Services:
@@ -122,6 +127,7 @@ class City:
                 settings=make_settings(merchants=self.merchants),
                 channels={channel.account_id: channel for channel in channels},
                 clock=lambda: NOW,
+                outages=self.outages,
             ),
         )
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
+from estation.ledger.api import (
+    Leg,
+    TransferInput,
+    clearing,
+    hold_input,
+    payee_payable,
+    post_many,
+)
 from estation.outside.gate.format import NO_PREVIOUS
 from estation.outside.pay_channels import Channel, ChannelReport
 from estation.payments import api
@@ -396,6 +403,31 @@ async def _order_forgotten(world: LivedIn) -> None:
     )
 
 
+async def _hold_lost(world: LivedIn) -> None:
+    of_the_hold = (
+        f"(select id from ledger_transfer where kind = 'hold' and order_id = '{world.open_order}')"
+    )
+    await by_hand(
+        f"delete from ledger_entry where transfer_id in {of_the_hold}",
+        f"delete from ledger_transfer where id in {of_the_hold}",
+    )
+
+
+async def _hold_of_no_order(world: LivedIn) -> None:
+    await post_many(
+        [hold_input("by-hand", uuid4(), "360101", {"treasury": 5}, world.now)], now=world.now
+    )
+
+
+async def _hold_kept(world: LivedIn) -> None:
+    """A cancelled order ended long ago, and nobody released what it was expected to bring."""
+    ended = world.now - timedelta(minutes=11)
+    await by_hand(
+        f"update pay_order set closed_at = '{ended.isoformat()}'"
+        " where state = 'closed' and close_reason = 'cancelled'"
+    )
+
+
 async def _news_left_lying(world: LivedIn) -> None:
     await _unsettled_news(world)
 
@@ -508,6 +540,9 @@ PLANTS: dict[str, Plant] = {
     "attempts_are_asked_about_in_time": _questions_stand_still,
     "no_attempt_is_silent_beyond_its_time": _silent_and_nobody_told,
     "no_order_is_open_beyond_its_end": _order_forgotten,
+    "every_open_order_is_expected_in_the_books": _hold_lost,
+    "the_books_expect_what_open_orders_bring": _hold_of_no_order,
+    "no_hold_outlives_its_order": _hold_kept,
     "news_is_settled_in_time": _news_left_lying,
     "every_news_given_up_has_an_incident": _news_given_up_silently,
     "messages_leave_in_time": _message_left_lying,

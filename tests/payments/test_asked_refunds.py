@@ -38,7 +38,7 @@ from estation.payments.errors import (
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
-from tests.payments.city import SHARES, TOTAL, City, count, later, rows
+from tests.payments.city import MONEY, SHARES, TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW
 
 CLEARING = "channel_clearing:wechat_pay:1900000109"
@@ -516,7 +516,7 @@ async def test_an_order_that_cannot_be_followed_is_answered_once_with_the_reason
     (incident,) = await rows("select kind, state from incident")
     assert incident == {"kind": "refund_order_refused", "state": "open"}
     assert await count("pay_refund") == 0
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
 
 
 async def test_one_impossible_order_does_not_hold_up_the_others(database: str, city: City) -> None:

@@ -25,7 +25,17 @@ from estation.payments.combining import Route, route_of
 from estation.payments.invariants import broken_invariants
 from estation.payments.rules import Arrival, AttemptNow, BillNow, OrderNow, Part, Posting
 from estation.shared.replies import json_reply
-from tests.payments.city import COMBINING, MERCHANTS, TOTAL, City, count, later, make_bill, rows
+from tests.payments.city import (
+    COMBINING,
+    MERCHANTS,
+    MONEY,
+    TOTAL,
+    City,
+    count,
+    later,
+    make_bill,
+    rows,
+)
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 
 NUMBER = "20260803ABCDEFGHJKMNPQRS"
@@ -371,7 +381,7 @@ async def test_each_part_is_a_transfer_from_its_merchant_to_its_payee(
     assert await balance(f"channel_clearing:{COMBINING}") == 0
     assert await balance("payee_payable:treasury") == -817_524
     assert await balance("payee_payable:non_tax") == -8_000
-    transfers = await rows("select * from ledger_transfer order by our_no")
+    transfers = await rows(f"select * from ledger_transfer where {MONEY} order by our_no")
     assert [t["our_no"] for t in transfers] == [part.out_trade_no for part in news.parts]
     assert [t["idempotency_key"] for t in transfers] == [
         f"arrival:{part.account_id}:{part.channel_trade_no}" for part in news.parts
@@ -407,7 +417,7 @@ async def test_combined_news_ten_times_at_once_moves_money_once(database: str, c
     answers = await asyncio.gather(*(settle(news) for _ in range(10)))
 
     assert sorted(one.kind for (one,) in answers) == ["applied"] + ["repeated"] * 9
-    assert await count("ledger_transfer") == 2
+    assert await count("ledger_transfer", MONEY) == 2
     assert await count("outbox_message") == 1
     assert await count("incident") == 0
     assert await broken_invariants() == {}
@@ -471,7 +481,7 @@ async def test_the_missing_part_that_comes_later_is_kept_too(database: str, city
 
     assert (outcome.kind, outcome.incident) == (OutcomeKind.INCIDENT, IncidentKind.WRONG_AMOUNT)
     assert await balance("suspense:wechat_pay:1900000202") == -8_000
-    assert await count("incident") == await count("ledger_transfer") == 2
+    assert await count("incident") == await count("ledger_transfer", MONEY) == 2
     assert await broken_invariants() == {}
 
 
@@ -530,7 +540,7 @@ async def test_a_success_without_parts_never_pays_a_combined_order(
     (outcome,) = await settle(dataclasses.replace(news, parts=()))
 
     assert outcome.incident is IncidentKind.INCOMPLETE_NEWS
-    assert await count("ledger_transfer") == 0
+    assert await count("ledger_transfer", MONEY) == 0
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
     (whole,) = await settle(news)
     assert whole.kind is OutcomeKind.APPLIED

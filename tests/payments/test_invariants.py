@@ -208,7 +208,7 @@ async def test_a_settle_that_runs_meanwhile_is_no_false_alarm(
     looked = await watching.check_invariants(now=NOW)
 
     assert looked is not None
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", "kind = 'payment'") == 1
     assert [one.name for one in looked if one.breaches.total] == []
 
 

@@ -149,7 +149,12 @@ async def test_an_account_taken_out_of_the_settings_does_not_stop_the_others(
     _, order, number = await city.opened({"treasury": 100})
     services = city.services
     services = cast(
-        Services, SimpleNamespace(settings=services.settings, channels={**services.channels})
+        Services,
+        SimpleNamespace(
+            settings=services.settings,
+            channels={**services.channels},
+            outages=services.outages,
+        ),
     )
     cast(dict[str, object], services.channels).pop(city.alipay.account_id)
     city.wechat.pay(number)

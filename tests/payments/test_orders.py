@@ -20,7 +20,7 @@ from estation.payments.errors import (
 )
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput, Refused
-from tests.payments.city import TOTAL, City, count, later, make_bill, make_settings, rows
+from tests.payments.city import MONEY, TOTAL, City, count, later, make_bill, make_settings, rows
 from tests.payments.fakes import NOW, UNKNOWN
 
 
@@ -298,7 +298,7 @@ async def test_a_callback_racing_with_a_cancel_has_one_truth(database: str, city
 
     assert not [a for a in answers if isinstance(a, BaseException)]
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
     assert await broken_invariants() == {}
 
 

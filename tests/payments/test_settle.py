@@ -14,7 +14,7 @@ from estation.payments import api
 from estation.payments.actions import locking
 from estation.payments.api import OrderState, OutcomeKind, SettleItem
 from estation.payments.invariants import broken_invariants
-from tests.payments.city import TOTAL, City, count, later, make_bill, rows
+from tests.payments.city import MONEY, TOTAL, City, count, later, make_bill, rows
 from tests.payments.fakes import NOW
 
 CLEARING = "channel_clearing:wechat_pay:1900000109"
@@ -86,7 +86,7 @@ async def test_the_same_callback_ten_times_at_once_moves_money_once(
 
     kinds = sorted(answer.kind for (answer,) in answers)
     assert kinds == ["applied"] + ["repeated"] * 9
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
     assert await count("outbox_message") == 1
     assert await count("pay_notice") == 1
     assert await count("incident") == 0
@@ -101,7 +101,7 @@ async def test_the_same_callback_ten_times_in_one_batch_moves_money_once(
     outcomes = await settle(*[item] * 10)
 
     assert [o.kind for o in outcomes] == ["applied"] + ["repeated"] * 9
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
 
 
 async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
@@ -128,7 +128,7 @@ async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
     failures = [a for a in answers if isinstance(a, BaseException)]
     assert kinds == [OutcomeKind.APPLIED]
     assert len(failures) == 1, "the second believed to be the first, too, and was stopped loudly"
-    assert await count("ledger_transfer") == await count("outbox_message") == 1
+    assert await count("ledger_transfer", MONEY) == await count("outbox_message") == 1
 
 
 async def _unlocked_bills(bill_ids: list[UUID], *, with_split: bool) -> list[Bill]:
@@ -184,7 +184,7 @@ async def test_money_that_came_before_its_number_was_known_is_never_posted_twice
     (outcome,) = await settle(api.from_report(report))
 
     assert outcome.kind is OutcomeKind.INCIDENT
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
     assert await count("incident") == 1
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.CLOSED
     assert str((await Bill.get(id=bill.id)).state) == "payable"
@@ -330,7 +330,7 @@ async def test_contradicting_news_of_a_payment_moves_nothing(database: str, city
     )
 
     assert other_amount.incident == closed.incident == "contradicting_news"
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
     assert await count("incident") == 2
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
 
@@ -346,7 +346,7 @@ async def test_a_success_that_does_not_name_its_money_moves_nothing(
 
     assert outcome.incident == "incomplete_news"
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
-    assert await count("ledger_transfer") == 0
+    assert await count("ledger_transfer", MONEY) == 0
 
 
 async def test_news_of_a_refund_we_never_asked_for_has_an_owner(database: str, city: City) -> None:
@@ -358,7 +358,7 @@ async def test_news_of_a_refund_we_never_asked_for_has_an_owner(database: str, c
     (outcome,) = await settle(api.from_report(dataclasses.replace(report, refunded_fen=100)))
 
     assert outcome.incident == "unexpected_refund"
-    assert await count("ledger_transfer") == 1
+    assert await count("ledger_transfer", MONEY) == 1
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
 
 
@@ -389,7 +389,7 @@ async def test_many_orders_settle_in_one_batch(database: str, city: City) -> Non
     outcomes = await settle(*(notice_item(city, city.paid(number)) for _, _, number in opened))
 
     assert {o.kind for o in outcomes} == {OutcomeKind.APPLIED}
-    assert await count("ledger_transfer") == 12
+    assert await count("ledger_transfer", MONEY) == 12
     assert await count("bill", "state = 'paid'") == 12
     assert await broken_invariants() == {}
 
@@ -404,7 +404,7 @@ async def test_batches_in_opposite_order_do_not_wait_for_each_other_for_ever(
         asyncio.gather(*(settle(*order) for order in (items, items[::-1]) for _ in range(3))), 20
     )
 
-    assert await count("ledger_transfer") == 8
+    assert await count("ledger_transfer", MONEY) == 8
 
 
 async def test_a_poisoned_item_fails_alone(database: str, city: City) -> None:
@@ -436,7 +436,7 @@ async def test_a_batch_that_fails_leaves_nothing(
         with pytest.raises(ConnectionError):
             await settle(item)
 
-    assert await count("ledger_transfer") == await count("outbox_message") == 0
+    assert await count("ledger_transfer", MONEY) == await count("outbox_message") == 0
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.OPEN
     (outcome,) = await settle(item)
     assert outcome.kind is OutcomeKind.APPLIED

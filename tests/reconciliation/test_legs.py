@@ -1,9 +1,10 @@
 """A bill that is missing, empty or does not prove itself, and the raw files that are kept."""
 
+import asyncio
 import hashlib
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -52,6 +53,32 @@ async def test_a_leg_without_bill_blocks_the_day_and_accuses_no_receipt(
 
 
 COMBINING = "wechat_pay:1900000100"
+
+
+async def test_a_hanging_channel_keeps_no_other_channels_bill_waiting(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WeChat Pay's is asked for after Alipay's by name: here it is Alipay that hangs."""
+    services = days.services_for(quiet_day())
+    alipay, wechat = (cast(days.PaperChannel, services.channels[one]) for one in (ALIPAY, WECHAT))
+    wechat_is_there = asyncio.Event()
+    real_alipay, real_wechat = alipay.download_bill, wechat.download_bill
+
+    async def hanging(day: date) -> bytes:
+        await asyncio.wait_for(wechat_is_there.wait(), 30)
+        return await real_alipay(day)
+
+    async def prompt(day: date) -> bytes:
+        wechat_is_there.set()
+        return await real_wechat(day)
+
+    monkeypatch.setattr(alipay, "download_bill", hanging)
+    monkeypatch.setattr(wechat, "download_bill", prompt)
+
+    view = await reconcile_day(DAY, services=services, now=NOW)
+
+    assert [one["account_id"] for one in view.legs] == sorted([ALIPAY, WECHAT])
+    assert {one["state"] for one in view.legs} == {"proven"}
 
 
 @pytest.mark.parametrize(

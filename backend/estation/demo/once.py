@@ -117,11 +117,12 @@ async def _say_transfers(
     city: City, say: Say, order_id: str, total_fen: int, *, arrivals: int
 ) -> None:
     """Exactly one transfer per arrival (a combined payment has one per payee), together balanced
-    and of the whole amount."""
+    and of the whole amount. What the order was expected to bring is no money."""
     rows = await _all(
         city.online_dsn,
         "select t.id, e.account, e.debit_fen, e.credit_fen from ledger_transfer t"
         " join ledger_entry e on e.transfer_id = t.id where t.order_id = $1::uuid"
+        " and t.kind not in ('hold', 'hold_release')"
         " order by e.credit_fen, e.account",
         order_id,
     )

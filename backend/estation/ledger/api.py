@@ -22,6 +22,7 @@ from estation.ledger.errors import (
 from estation.ledger.queries import (
     CHANNEL_RECEIPTS,
     NEGATIVE_ACCOUNTS,
+    UNRELEASED_HOLDS,
     ChannelReceipt,
     HeadView,
     PayeeMovement,
@@ -65,6 +66,7 @@ __all__ = [
     "CHANNEL_RECEIPTS",
     "NEGATIVE_ACCOUNTS",
     "REFUND_BY_NUMBER",
+    "UNRELEASED_HOLDS",
     "AccountKind",
     "AlreadyReversed",
     "ArrivedMoney",

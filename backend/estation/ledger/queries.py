@@ -40,6 +40,12 @@ group by e.account having sum((e.debit_fen - e.credit_fen) * k.sign) < 0
 """  # noqa: S608  (our own constants)
 """Accounts below zero that may not be: no rows, ever."""
 
+UNRELEASED_HOLDS = """
+select h.transfer_id, h.order_id, h.order_no, h.occurred_at from ledger_open_hold h
+where (select r.id from ledger_transfer r where r.reverses_id = h.transfer_id) is null
+"""
+"""Holds that nothing has undone, as a query to join with. A new one is listed once it is sealed."""
+
 POSTED = """t.id::text as id, t.idempotency_key, t.input_hash, t.kind, t.region,
        t.order_id::text as order_id, t.our_no, t.channel_no, t.occurred_at, t.posted_at,
        t.reverses_id::text as reverses_id,
@@ -320,9 +326,8 @@ async def holds_of(order_ids: Sequence[UUID]) -> list[PostedTransfer]:
 async def unreleased_holds(limit: int) -> list[UnreleasedHold]:
     """Holds that nothing has undone, oldest first. A new one is listed once it is sealed."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        """select h.order_id, h.order_no, h.occurred_at from ledger_open_hold h
-           where (select r.id from ledger_transfer r where r.reverses_id = h.transfer_id) is null
-           order by h.occurred_at limit $1""",
+        f"""select order_id, order_no, occurred_at from ({UNRELEASED_HOLDS}) h
+            order by occurred_at limit $1""",  # noqa: S608  (our own constant)
         [limit],
     )
     return [UnreleasedHold(**row) for row in rows]

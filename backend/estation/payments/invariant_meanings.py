@@ -209,6 +209,25 @@ MEANINGS: Mapping[str, Meaning] = {
         "过了时限的订单在一刻钟内关闭，释放账单。",
         "An order past its end is closed within a quarter of an hour.",
     ),
+    "every_open_order_is_expected_in_the_books": Meaning(
+        "未结束订单未记预期收款",
+        "每个未结束的订单在总账恰有与分账一致的预期收款（备查科目，不是钱）。",
+        "The books expect of an open order what its payees are to get (memo, no money).",
+        FINANCE,
+        WARNING,
+    ),
+    "the_books_expect_what_open_orders_bring": Meaning(
+        "预期收款与未结束订单不符",
+        "每个区县账套的预期收款合计等于该区县未结束订单合计。",
+        "Per region the unreleased holds of open orders add up to these orders' amounts.",
+        FINANCE,
+        WARNING,
+    ),
+    "no_hold_outlives_its_order": _late(
+        "预期收款未释放",
+        "订单结束十分钟后，总账不再预期它的收款。",
+        "The books expect nothing of an order ten minutes after its end.",
+    ),
     "news_is_settled_in_time": _late(
         "渠道通知积压",
         "收到的渠道通知在五分钟内处理完毕。",

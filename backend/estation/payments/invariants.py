@@ -278,6 +278,50 @@ INVARIANTS: dict[str, str] = {
         and o.state = 'open' and o.expires_at < :now - interval '15 minutes'
         and not exists (select from pay_attempt a where a.order_id = o.id
                         and a.state in ('opening', 'open') and a.next_query_at is not null)""",
+    # what the books expect of open orders
+    "every_open_order_is_expected_in_the_books": """
+        select o.order_no as breach from pay_order o
+        where o.id in (select b.order_id from pay_order_bill b where b.is_open)
+        and o.state = 'open' and o.id >= :since_id and exists (
+            select from (
+                select s.payee_code, sum(s.amount_fen) as fen from pay_order_split s
+                where s.order_id = o.id group by 1) s
+            full join (
+                select substr(e.account, length('hold_payee:') + 1) as payee_code,
+                    sum(e.credit_fen) as fen
+                from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+                    and starts_with(e.account, 'hold_payee:')
+                where t.order_id = o.id and t.kind = 'hold'
+                  and not exists (select from ledger_transfer r where r.reverses_id = t.id)
+                group by 1) h on h.payee_code = s.payee_code
+            where s.fen is distinct from h.fen)""",
+    # What ended and waits a few seconds for its release is in neither sum.
+    "the_books_expect_what_open_orders_bring": """
+        select coalesce(h.region, o.region) as breach from (
+            select t.region, sum(e.debit_fen) as fen from ledger_transfer t
+            join ledger_entry e on e.transfer_id = t.id and e.transfer_id >= :since_id
+                and starts_with(e.account, 'hold_expected:')
+            where t.kind = 'hold' and t.id >= :since_id
+              and not exists (select from ledger_transfer r where r.reverses_id = t.id)
+              and not exists (select from pay_order d
+                              where d.id = t.order_id and d.state <> 'open')
+            group by t.region) h
+        full join (
+            select p.region, sum(p.amount_fen) as fen from pay_order p
+            where p.id in (select b.order_id from pay_order_bill b where b.is_open)
+              and p.state = 'open' and p.id >= :since_id
+            group by p.region) o on o.region = h.region
+        where h.fen is distinct from o.fen""",
+    # A payment's own moment may be a day before its news: the books know when it came.
+    "no_hold_outlives_its_order": """
+        select t.our_no as breach from ledger_transfer t
+        join pay_order o on o.id = t.order_id and o.state <> 'open'
+        where t.kind = 'hold' and t.id >= :since_id
+          and not exists (select from ledger_transfer r where r.reverses_id = t.id)
+          and coalesce(o.closed_at, (
+              select max(p.posted_at) from ledger_transfer p
+              where p.order_id = o.id and p.kind = 'payment'), o.paid_at)
+              < :now - interval '10 minutes'""",
     # the inbox and what leaves us
     "news_is_settled_in_time": """
         select n.id::text as breach from pay_notice n

@@ -3,75 +3,45 @@
 Each is bounded per call, idempotent, and may run in several workers at once.
 """
 
-import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
-import structlog
-
-from estation.outside.pay_channels import ChannelReport
-from estation.payments import rules
-from estation.payments.actions import asking, inbox, incidents, orders, watching
-from estation.payments.actions.asking import WatchedAttempt
-from estation.payments.actions.changes import changed_orders
+from estation.payments.actions import inbox, incidents, orders, silent, watching
 from estation.payments.actions.refunds import send
 from estation.payments.rules import CloseReason
 from estation.services import Services
 from estation.shared.transactions import in_transaction
-
-log = structlog.get_logger()
-
-AT_ONCE = 8
-"""Questions to channels in flight together."""
+from estation.shared.turns import Turns, side_by_side
 
 
 async def query_silent_attempts(
     services: Services, *, now: datetime, limit: int = 64
 ) -> dict[str, int]:
     """Ask the channels about watched attempts whose time has come; end those nobody may pay.
+    All accounts side by side, up to `limit` of each; ended when the slowest has.
 
     The pauses grow to ten minutes and go on for as long as an attempt is watched. One that
     stays without a certain answer becomes an operator's incident.
     """
-    due = await _claim_due(now, limit)
-    changed = await changed_orders([attempt.order_id for attempt in due])
-    ending = [one for one in due if one.must_end(now) or one.order_id in changed]
-    asked = [one for one in due if one not in ending]
-    gate = asyncio.Semaphore(AT_ONCE)
+    done = await side_by_side(
+        await silent.accounts_due(now),
+        lambda account_id: silent.query_account(
+            account_id, services, clock=lambda: now, limit=limit
+        ),
+    )
+    return _together(done, "asked", "answered", "ended", "not_ended")
 
-    async def ask(attempt: WatchedAttempt) -> ChannelReport | None:
-        async with gate:
-            try:
-                return await asking.query(attempt, services)
-            except Exception as failure:
-                # One attempt's trouble must not keep the others' answers from being settled.
-                log.error("ask_failed", out_trade_no=attempt.out_trade_no, exc_info=failure)
-                return None
 
-    async def end(attempt: WatchedAttempt) -> asking.Ending:
-        async with gate:
-            try:
-                return await asking.end_at_its_end(attempt, services, now=now)
-            except Exception as failure:
-                log.error("end_failed", out_trade_no=attempt.out_trade_no, exc_info=failure)
-                return asking.Ending.UNKNOWN
-
-    reports = [report for report in await asyncio.gather(*map(ask, asked)) if report]
-    await asking.settle_certain(reports, now=now)
-    endings = await asyncio.gather(*map(end, ending))
-    not_ended = [
-        attempt
-        for attempt, how in zip(ending, endings, strict=True)
-        if how not in (asking.Ending.CLOSED, asking.Ending.PAID)
-    ]
-    await asking.tell_of_silent(not_ended, now=now)
-    for order_id in sorted(changed):
-        await orders.end_order(order_id, reason=CloseReason.BILL_CHANGED, now=now)
-    return {
-        "asked": len(asked),
-        "answered": len(reports),
-        "ended": len(ending) - len(not_ended),
-        "not_ended": len(not_ended),
-    }
+def silent_turns(services: Services, *, limit: int = 64) -> Turns:
+    """`query_silent_attempts` for a worker: an account whose channel is slow is late alone."""
+    return Turns(
+        "silent",
+        silent.accounts_due,
+        lambda account_id: silent.query_account(
+            account_id, services, clock=services.clock, limit=limit
+        ),
+    )
 
 
 async def close_due_orders(
@@ -99,6 +69,16 @@ async def close_due_orders(
     return {"closed": len(closed)}
 
 
+async def release_holds(*, now: datetime, limit: int = 500) -> dict[str, int]:
+    """Release in the books what orders were expected to bring that are no longer open."""
+    return {"released": await orders.release_ended(now=now, limit=limit)}
+
+
+async def expect_forgotten(*, now: datetime, limit: int = 500) -> dict[str, int]:
+    """Have the books expect what open orders bring, where they do not."""
+    return {"expected": await orders.expect_forgotten(now=now, limit=limit)}
+
+
 async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -> dict[str, int]:
     """Try again to settle notices that failed."""
     settled, failed = await inbox.redrive(now=now, limit=limit)
@@ -106,8 +86,24 @@ async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -
 
 
 async def send_refunds(services: Services, *, now: datetime, limit: int = 32) -> dict[str, int]:
-    """Bring due refunds to their channels, or ask about them."""
-    return await send.send_refunds(services, now=now, limit=limit)
+    """Bring due refunds to their channels, or ask about them: all accounts side by side, up to
+    `limit` of each."""
+    done = await side_by_side(
+        await send.accounts_due(now),
+        lambda account_id: send.send_account(account_id, services, clock=lambda: now, limit=limit),
+    )
+    return _together(done, "asked", "answered")
+
+
+def refund_turns(services: Services, *, limit: int = 32) -> Turns:
+    """`send_refunds` for a worker: an account whose channel is slow is late alone."""
+    return Turns(
+        "refunds",
+        send.accounts_due,
+        lambda account_id: send.send_account(
+            account_id, services, clock=services.clock, limit=limit
+        ),
+    )
 
 
 async def check_invariants(*, now: datetime) -> dict[str, int]:
@@ -124,25 +120,5 @@ async def escalate_overdue(*, now: datetime) -> dict[str, int]:
     return {"escalated": await incidents.escalate_overdue(now=now)}
 
 
-async def _claim_due(now: datetime, limit: int) -> list[WatchedAttempt]:
-    """Take due attempts and set their next time at once, so that a crash repeats nothing."""
-    async with in_transaction() as db:
-        rows = await db.execute_query_dict(
-            f"""select {asking.WATCHED_COLUMNS}, a.queries
-                from pay_attempt a join pay_order o on o.id = a.order_id
-                where a.next_query_at <= $1
-                order by a.next_query_at limit $2 for update of a skip locked""",  # noqa: S608
-            [now, limit],
-        )
-        due = [asking.watched(row) for row in rows]
-        times = [
-            rules.next_query_at(row["queries"] + 1, now=now, expires_at=row["order_expires_at"])
-            for row in rows
-        ]
-        await db.execute_query_dict(
-            """update pay_attempt a set last_query_at = $1, queries = a.queries + 1,
-               next_query_at = t.at
-               from unnest($2::uuid[], $3::timestamptz[]) as t(id, at) where a.id = t.id""",
-            [now, [attempt.id for attempt in due], times],
-        )
-    return due
+def _together(counts: Sequence[Counter[str]], *names: str) -> dict[str, int]:
+    return {name: sum(count[name] for count in counts) for name in names}

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from tortoise import Tortoise
 
-from estation.ledger.api import PaymentNumbers, payments_of
+from estation.ledger.api import UNRELEASED_HOLDS, PaymentNumbers, payments_of
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import IncidentNotFound, OrderNotFound
@@ -52,6 +53,17 @@ class AttemptView:
     trade_no: str | None = None
     ticket_until: datetime | None = None
     parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnexpectedOrder:
+    """An open order the books do not expect; `shares` in fen per payee."""
+
+    id: UUID
+    order_no: str
+    region: str
+    created_at: datetime
+    shares: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +393,35 @@ def _numbers_by_payee(
         )
         for part in parts_of(paid.parts)
     }
+
+
+async def ended_on_hold(limit: int) -> list[UUID]:
+    """Orders that are not open (or not there) and whose money the books expect still; those
+    that have waited longest first."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        f"""select h.order_id from ({UNRELEASED_HOLDS}) h
+            left join pay_order o on o.id = h.order_id
+            where o.state is distinct from 'open' order by h.occurred_at limit $1""",  # noqa: S608
+        [limit],
+    )
+    return [row["order_id"] for row in rows]
+
+
+async def open_without_hold(limit: int) -> list[UnexpectedOrder]:
+    """Open orders that the books do not expect, the oldest first: there should be none."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select o.id, o.order_no, o.region, o.created_at,
+                  (select json_object_agg(s.payee_code, s.fen)::text from (
+                      select payee_code, sum(amount_fen) as fen from pay_order_split
+                      where order_id = o.id group by payee_code) s) as shares
+           from pay_order o
+           where o.id in (select b.order_id from pay_order_bill b where b.is_open)
+             and o.state = 'open' and not exists (
+                 select from ledger_transfer t where t.order_id = o.id and t.kind = 'hold')
+           order by o.id limit $1""",
+        [limit],
+    )
+    return [UnexpectedOrder(**{**row, "shares": orjson.loads(row["shares"])}) for row in rows]
 
 
 def incident_view(row: Incident) -> IncidentView:

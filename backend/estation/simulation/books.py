@@ -14,7 +14,14 @@ select (select count(*) from pay_order where state = 'open')
      + (select count(*) from pay_attempt where state in ('opening', 'open', 'abandoned'))
      + (select count(*) from pay_refund where state in ('approved', 'processing'))
      + (select count(*) from outbox_message where sent_at is null)
-     + (select count(*) from pay_notice where handled_at is null) as n
+     + (select count(*) from pay_notice where handled_at is null)
+     + (select count(*) from ledger_open_hold) as n
+"""
+
+_EXPECTED = """
+select account, (sum(debit_fen) - sum(credit_fen))::bigint as fen from ledger_entry
+where starts_with(account, 'hold_') group by account having sum(debit_fen) <> sum(credit_fen)
+order by account
 """
 
 _CLEARING = """
@@ -35,13 +42,14 @@ from ledger_transfer t where t.idempotency_key = $1
 
 
 async def is_anything_unfinished() -> bool:
-    """True while an order, attempt, refund, message or notice still has work waiting."""
+    """True while an order, attempt, refund, message, notice or hold still has work waiting."""
     (row,) = await _rows(_UNFINISHED)
     return bool(row["n"])
 
 
 async def faults(successes: Iterable[Paid]) -> list[str]:
-    """Every success must have one end, and each clearing account the channel's own balance."""
+    """Every success must have one end, and each clearing account the channel's own balance. All
+    orders have ended: nothing is expected any more."""
     successes = list(successes)
     found = [fault for paid in successes if (fault := await _fault_of(paid))]
     ours = {row["account_id"]: row["fen"] for row in await _rows(_CLEARING)}
@@ -51,6 +59,7 @@ async def faults(successes: Iterable[Paid]) -> list[str]:
     for account in sorted(ours.keys() | theirs.keys()):
         if ours.get(account, 0) != theirs[account]:
             found.append(f"{account}: ours {ours.get(account, 0)}, channel {theirs[account]}")
+    found += [f"still expected: {row['account']} {row['fen']}" for row in await _rows(_EXPECTED)]
     return found
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from estation import worker
 from estation.fees.api import BillView, bills_of
+from estation.ledger.api import seal
 from estation.outside.gate.models import GatePeer, GatePeerSource
 from estation.outside.pay_channels import Channel
 from estation.payments import jobs
@@ -129,6 +130,8 @@ class City:
             lambda: jobs.close_due_orders(services, now=now, limit=500),
             lambda: jobs.send_refunds(services, now=now, limit=500),
             lambda: worker.dispatch_outbox(services, now),
+            lambda: seal(now),
+            lambda: jobs.release_holds(now=now, limit=500),
         ]
 
     async def _survive(self, job: Callable[[], Awaitable[object]]) -> None:

@@ -24,6 +24,7 @@ from tortoise import Tortoise
 
 from estation.fees import actions as fees
 from estation.fees.api import bills_of
+from estation.ledger.api import seal
 from estation.outside.pay_channels import (
     Channel,
     RefundStatus,
@@ -265,6 +266,8 @@ class _Desk:
                 await jobs.close_due_orders(self._services, now=self._now)
                 await jobs.send_refunds(self._services, now=self._now)
                 self._channel.let_refunds_end()
+            await seal(self._now)
+            await jobs.release_holds(now=self._now)
             successes = list(self._channel.paid.values())
             faults = await books.faults(successes)
             faults += [str(broken)] if (broken := await broken_invariants()) else []

@@ -3,11 +3,13 @@
 No transaction is open while a channel thinks; what it says goes through settle.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -23,6 +25,7 @@ from estation.outside.pay_channels import (
     PayChannel,
     Scene,
 )
+from estation.outside.pay_channels.outages import NOT_CONFIGURED
 from estation.payments import rules
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
@@ -33,6 +36,12 @@ from estation.services import Services
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
+
+TALK_SECONDS: Final = 60.0
+"""The longest that one attempt or refund may be at its channel: three calls, each with a refresh
+of certificates, are less."""
+LEASE: Final = timedelta(seconds=90)
+"""So long a claim keeps others from the same row: longer than a talk, and over after a crash."""
 
 CERTAIN = frozenset({ChannelState.PAID, ChannelState.CLOSED})
 """Only these move anything of ours."""
@@ -104,14 +113,34 @@ def channel_of(account_id: str, services: Services) -> PayChannel:
     """Raises ChannelUnknown for an account taken out of the settings: its money may still come."""
     channel = services.channels.get(account_id)
     if channel is None:
-        raise ChannelUnknown("NOT_CONFIGURED", account_id)
+        raise ChannelUnknown(NOT_CONFIGURED, account_id)
     return channel
 
 
-async def query(attempt: WatchedAttempt, services: Services) -> ChannelReport | None:
+@asynccontextmanager
+async def talking_to(
+    account_id: str, services: Services, *, now: datetime
+) -> AsyncIterator[PayChannel]:
+    """The account's channel, for a few calls that end in time, whatever they do.
+
+    Raises ChannelUnknown after TALK_SECONDS, and for an account out of the settings.
+    """
+    with services.outages.listening(account_id, now=now):
+        channel = channel_of(account_id, services)
+        try:
+            async with asyncio.timeout(TALK_SECONDS):
+                yield channel
+        except TimeoutError as late:
+            raise ChannelUnknown("TIMEOUT", f"no end within {TALK_SECONDS} s") from late
+
+
+async def query(
+    attempt: WatchedAttempt, services: Services, *, now: datetime
+) -> ChannelReport | None:
     """The channel's word, or None when it gave none. Settles nothing."""
     try:
-        return await channel_of(attempt.account_id, services).query(attempt.out_trade_no)
+        async with talking_to(attempt.account_id, services, now=now) as channel:
+            return await channel.query(attempt.out_trade_no)
     except ChannelError as trouble:
         _log_trouble("query_failed", attempt, trouble)
         return None
@@ -121,7 +150,7 @@ async def query_and_settle(
     attempt: WatchedAttempt, services: Services, *, now: datetime
 ) -> ChannelState | None:
     """Ask once and act on a certain answer; None when the channel gave none."""
-    report = await query(attempt, services)
+    report = await query(attempt, services, now=now)
     if report is None:
         return None
     await settle_certain([report], now=now)
@@ -141,7 +170,8 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
     A number the channel never knew is closed here when its life and a margin are over.
     """
     try:
-        ending = await _end(attempt, channel_of(attempt.account_id, services), now)
+        async with talking_to(attempt.account_id, services, now=now) as channel:
+            ending = await _end(attempt, channel, now)
     except ChannelError as trouble:
         _log_trouble("close_failed", attempt, trouble)
         return Ending.UNKNOWN

@@ -1,10 +1,12 @@
 """The life of an order: made, cancelled, refreshed, ended."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import structlog
 from tortoise import Tortoise
 from tortoise.exceptions import IntegrityError
 
@@ -17,6 +19,7 @@ from estation.fees.api import (
     bill_of,
     lock_bills,
 )
+from estation.ledger.api import hold_input, post_many, release_holds
 from estation.payments import queries
 from estation.payments.actions import asking
 from estation.payments.actions.asking import Ending, WatchedAttempt
@@ -36,6 +39,8 @@ from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
+
+log = structlog.get_logger()
 
 MAX_BILLS = 20
 QUERY_PAUSE = timedelta(seconds=3)
@@ -104,14 +109,15 @@ async def refresh_order(
     """The order, after asking the channel when nobody has asked for some seconds.
 
     An order past its end, or with a bill no longer as seen, is ended: at the channel first.
-    Never fails because of a channel: then the view is simply as old as it was.
+    Never fails because of a channel: then the view is simply as old as it was. One that is out
+    is not waited for.
     """
     order = await queries.order_of(person_id, order_id)
     if order.state is not OrderState.OPEN:
         return order
     is_changed = bool(await changed_orders([order_id]))
     attempt = await live_attempt(order_id)
-    if attempt is not None and await _may_ask(attempt, now):
+    if attempt is not None and await _may_ask(attempt, services, now):
         if is_changed or attempt.must_end(now):
             await asking.end_at_its_end(attempt, services, now=now)
         else:
@@ -170,6 +176,29 @@ async def close_unless_live(order_ids: list[UUID], *, reason: str, now: datetime
         [now, reason, order_ids],
     )
     return [row["id"] for row in rows]
+
+
+async def release_ended(*, now: datetime, limit: int) -> int:
+    """Release in the books what orders were expected to bring that are no longer open; how many.
+
+    Not in the transaction that ends an order: a callback pays nothing for it, and the books
+    expect the money a few seconds longer. Twice, or by two workers, changes nothing.
+    """
+    return await release_holds(await queries.ended_on_hold(limit), now)
+
+
+async def expect_forgotten(*, now: datetime, limit: int) -> int:
+    """Post the holds of open orders that have none (made before there were holds, or lost by a
+    hand in the database); how many."""
+    forgotten = await queries.open_without_hold(limit)
+    holds = [
+        hold_input(order.order_no, order.id, order.region, order.shares, order.created_at)
+        for order in forgotten
+    ]
+    await post_many(holds, now=now)
+    for order in forgotten:
+        log.warning("order_was_not_expected", order_no=order.order_no)
+    return len(forgotten)
 
 
 async def live_attempt(order_id: UUID) -> WatchedAttempt | None:
@@ -232,6 +261,9 @@ async def _insert(
         for bill in locked
     )
     await PayOrderSplit.bulk_create(_splits(order, locked, settings, now))
+    # The books expect this money while the order is open.
+    shares = sum((Counter(bill.payee_split) for bill in locked), Counter[str]())
+    await post_many([hold_input(order.order_no, order_id, order.region, shares, now)], now=now)
 
 
 def _splits(
@@ -266,18 +298,23 @@ async def _already_open(person_id: UUID, bill_ids: Sequence[UUID]) -> OrderAlrea
     return OrderAlreadyOpen()
 
 
-async def _may_ask(attempt: WatchedAttempt, now: datetime) -> bool:
-    """Claim the right to ask the channel now; one asker per attempt and pause, all tabs counted."""
+async def _may_ask(attempt: WatchedAttempt, services: Services, now: datetime) -> bool:
+    """Claim the right to ask the channel now; one asker per attempt and pause, all tabs counted,
+    and none while the janitor is asking (its lease is not over)."""
+    if not services.outages.allowed(attempt.account_id, now=now, most=1):
+        return False
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """update pay_attempt set last_query_at = $1, queries = queries + 1, next_query_at = $2
            where id = $3 and state in ('opening', 'open') and created_at <= $4
              and (last_query_at is null or last_query_at <= $4)
+             and (next_query_at <= $1 or next_query_at is distinct from last_query_at + $5)
            returning queries""",
         [
             now,
             next_query_at(0, now=now, expires_at=attempt.order_expires_at),
             attempt.id,
             now - QUERY_PAUSE,
+            asking.LEASE,
         ],
     )
     return bool(rows)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -15,6 +16,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.pay_channels import (
     BillRow,
+    Channel,
     ChannelError,
     NoBill,
     ParsedBill,
@@ -25,6 +27,7 @@ from estation.services import Services
 from estation.shared import ids
 from estation.shared.fields import MAX_FEN
 from estation.shared.transactions import in_transaction
+from estation.shared.turns import side_by_side
 
 log = structlog.get_logger()
 
@@ -62,12 +65,20 @@ async def fetch_day(day: date, *, services: Services, now: datetime) -> list[Leg
     """One leg per configured merchant account that has bills, ordered by account; never raises
     for a channel. A combining account has none: its sub-orders stand in their merchants' bills.
 
-    May be repeated at will: the same bytes are the same row.
+    The channels are asked side by side, so that a hanging one does not keep the other's bills
+    waiting; one channel's accounts one after the other, for a bill may be large. May be repeated
+    at will: the same bytes are the same row.
     """
-    legs = [
-        await _fetch_leg(services.channels[account_id], day, now)
-        for account_id in sorted(services.channels)
-    ]
+    by_channel: dict[Channel, list[PayChannel]] = defaultdict(list)
+    for account_id in sorted(services.channels):
+        channel = services.channels[account_id]
+        by_channel[channel.channel].append(channel)
+    legs = await side_by_side(list(by_channel.values()), lambda of: _fetch_legs(of, day, now))
+    return sorted((leg for of_one in legs for leg in of_one), key=lambda leg: leg.account_id)
+
+
+async def _fetch_legs(accounts: Sequence[PayChannel], day: date, now: datetime) -> list[Leg]:
+    legs = [await _fetch_leg(account, day, now) for account in accounts]
     return [leg for leg in legs if leg is not None]
 
 

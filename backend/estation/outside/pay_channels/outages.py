@@ -1,0 +1,87 @@
+"""Which merchant accounts give no answer, and when each may be asked again.
+
+Kept in the program's memory: every program learns it within a few calls, and none must be told
+by another one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from estation.outside.pay_channels import ChannelError, ChannelUnknown
+
+log = structlog.get_logger()
+
+SILENCES: Final = 5
+"""Calls in a row without an answer that make an outage; one answer of any kind ends it."""
+FIRST_PAUSE: Final = timedelta(seconds=5)
+LONGEST_PAUSE: Final = timedelta(minutes=2)
+NOT_CONFIGURED: Final = "NOT_CONFIGURED"
+"""Nobody was asked: the account is not in the settings."""
+
+
+@dataclass(slots=True)
+class _Account:
+    silences: int = 0
+    pauses: int = 0
+    until: datetime | None = None  # while it is out: when it may be asked next
+
+
+class Outages:
+    """By account. A channel that is out is asked by one call at a time, 5 s doubling to 2 min
+    apart; the first answer, also a refusal, puts all as it was."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+
+    def allowed(self, account_id: str, *, now: datetime, most: int) -> int:
+        """How many calls may be made at once: `most`, one to try it, or none."""
+        account = self._accounts.get(account_id)
+        if account is None or account.until is None:
+            return most
+        return 1 if account.until <= now else 0
+
+    def until(self, account_id: str, *, now: datetime) -> datetime:
+        """When an account that is out may be asked next; `now` when it is not, or may."""
+        account = self._accounts.get(account_id)
+        return max(now, account.until) if account and account.until else now
+
+    @contextmanager
+    def listening(self, account_id: str, *, now: datetime) -> Iterator[None]:
+        """Around calls to the account's channel: remembers whether it answered."""
+        try:
+            yield
+        except ChannelUnknown as silence:
+            if silence.code != NOT_CONFIGURED:
+                self._is_silent(account_id, now)
+            raise
+        except ChannelError:
+            self._answers(account_id)
+            raise
+        else:
+            self._answers(account_id)
+
+    def _answers(self, account_id: str) -> None:
+        account = self._accounts.pop(account_id, None)
+        if account is not None and account.until is not None:
+            log.info("channel_answers_again", account_id=account_id, pauses=account.pauses)
+
+    def _is_silent(self, account_id: str, now: datetime) -> None:
+        account = self._accounts.setdefault(account_id, _Account())
+        account.silences += 1
+        # Calls that were under way together when it fell silent are one silence to its pauses.
+        if account.silences < SILENCES or (account.until is not None and now < account.until):
+            return
+        account.until = now + pause(account.pauses)
+        account.pauses += 1
+        log.warning("channel_out", account_id=account_id, pauses=account.pauses)
+
+
+def pause(pauses: int) -> timedelta:
+    """How long to leave a channel alone after so many pauses: 5 s doubling to 2 min."""
+    doubled: int = 2 ** min(pauses, 10)
+    return min(FIRST_PAUSE * doubled, LONGEST_PAUSE)

@@ -1,0 +1,84 @@
+"""Work for several parties side by side: each has its own turns, and none waits for a slow one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from estation.shared.looping import pause_seconds
+
+log = structlog.get_logger()
+P = TypeVar("P")
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 0.25
+"""A round of quick turns is over before the next one begins."""
+
+
+class TurnsFailed(Exception):
+    """The parties whose last turn failed; each was logged."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """`start` is a job: each call gives every party that `waiting` names, and that has no turn
+    under way, a turn. A party whose turn failed is left alone for a while."""
+
+    name: str
+    waiting: Callable[[datetime], Awaitable[Collection[str]]]
+    work: Callable[[str], Awaitable[object]]
+    _under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    _failures: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, datetime] = field(default_factory=dict)
+
+    async def start(self, now: datetime) -> None:
+        """Waits a moment for the turns it starts, never for those that take long."""
+        started = [
+            self._start(party, now)
+            for party in sorted(await self.waiting(now))
+            if party not in self._under_way and self._not_before.get(party, now) <= now
+        ]
+        if started:
+            await asyncio.wait(started, timeout=PATIENCE_SECONDS)
+
+    async def finish(self, seconds: float = 10) -> None:
+        """Let the turns under way end; those that do not are broken off. Raises TurnsFailed."""
+        tasks = list(self._under_way.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        if self._failures:
+            raise TurnsFailed(", ".join(sorted(self._failures)))
+
+    def _start(self, party: str, now: datetime) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._turn(party, now))
+        self._under_way[party] = task
+        task.add_done_callback(lambda _: self._under_way.pop(party, None))
+        return task
+
+    async def _turn(self, party: str, now: datetime) -> None:
+        try:
+            await self.work(party)
+        except Exception:
+            failures = self._failures[party] = self._failures.get(party, 0) + 1
+            self._not_before[party] = now + timedelta(seconds=pause_seconds(failures, 0))
+            log.exception("turn_failed", turns=self.name, party=party, failures=failures)
+        else:
+            self._failures.pop(party, None)
+            self._not_before.pop(party, None)
+
+
+async def side_by_side(parties: Collection[P], work: Callable[[P], Awaitable[T]]) -> list[T]:
+    """One turn of each, together, and wait for all. A failing one is raised when all have ended."""
+    ends = await asyncio.gather(*(work(party) for party in parties), return_exceptions=True)
+    done: list[T] = []
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+        done.append(end)
+    return done
