@@ -27,6 +27,13 @@ def test_what_is_not_plain_yuan_is_refused(text: str) -> None:
         fen_from_yuan(text)
 
 
+def test_a_refusal_repeats_no_more_than_the_beginning_of_what_was_typed() -> None:
+    with pytest.raises(NotMoney) as refused:
+        fen_from_yuan("8" * 40)
+
+    assert refused.value.details == {"text": "8" * 32}
+
+
 @given(st.integers(-(10**13), 10**13))
 def test_fen_survive_the_round_trip(fen: int) -> None:
     assert fen_from_yuan(yuan_from_fen(fen)) == fen
@@ -36,3 +43,7 @@ def test_people_see_groups_and_two_decimals() -> None:
     assert display_yuan(817524) == "8,175.24"
     assert display_yuan(-123456789) == "-1,234,567.89"
     assert display_yuan(5) == "0.05"
+
+
+def test_nothing_has_no_sign() -> None:
+    assert (yuan_from_fen(0), display_yuan(0)) == ("0.00", "0.00")
