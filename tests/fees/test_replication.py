@@ -15,7 +15,7 @@ from estation.fees import packets
 from estation.fees.actions import PaidMark, lock_bills, mark_paid
 from estation.fees.models import Bill, BillItem
 from estation.fees.queries import bill_of
-from estation.fees.rules import BillState, Change, judge
+from estation.fees.rules import BillState
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.shared.outbox import OutboxMessage
@@ -27,33 +27,6 @@ pytestmark = pytest.mark.usefixtures("database")
 
 LATER = NOW + timedelta(hours=1)
 BIG = 5_000
-
-
-@pytest.mark.parametrize(
-    ("version", "ours", "state", "change"),
-    [
-        (1, None, None, Change.NEW),
-        (7, None, None, Change.NEW),
-        (1, 1, BillState.PAYABLE, Change.REPEATED),
-        (1, 2, BillState.PAYABLE, Change.REPEATED),
-        (2, 1, BillState.PAYABLE, Change.NEWER),
-        (3, 1, BillState.WITHDRAWN, Change.NEWER),
-        (1, 1, BillState.PAID, Change.REPEATED),
-        (2, 1, BillState.PAID, Change.AFTER_PAYMENT),
-        (2, 2, BillState.PAID, Change.REPEATED),
-    ],
-)
-def test_what_a_row_means_for_the_bill_we_have(
-    version: int, ours: int | None, state: BillState | None, change: Change
-) -> None:
-    assert judge(version=version, ours=ours, state=state) is change
-
-
-def test_every_state_of_a_bill_is_judged() -> None:
-    assert {judge(version=2, ours=1, state=state) for state in BillState} == {
-        Change.NEWER,
-        Change.AFTER_PAYMENT,
-    }
 
 
 async def pay(row: Bill, version: int = 1) -> None:
