@@ -113,9 +113,20 @@ def test_a_number_we_never_gave_is_somebody_elses_doing(status: RefundStatus) ->
     assert rules.judge_refund(said(status), None) == UNEXPECTED
 
 
-def test_a_move_outside_the_table_is_a_bug() -> None:
-    with pytest.raises(IllegalMove):
-        refund(RefundState.SUCCEEDED).move(RefundState.CLOSED)
+@pytest.mark.parametrize("state", RefundState)
+@pytest.mark.parametrize("to", RefundState)
+def test_a_refund_moves_as_the_table_says_and_anything_else_is_a_bug(
+    state: RefundState, to: RefundState
+) -> None:
+    moving = refund(state)
+
+    if to in REFUND_MOVES[state]:
+        moving.move(to)
+        assert moving.state is to
+    else:
+        with pytest.raises(IllegalMove, match=f"^refund {state} -> {to}$"):
+            moving.move(to)
+        assert moving.state is state
 
 
 def test_every_state_and_cause_is_classified() -> None:
@@ -183,6 +194,7 @@ def test_any_row_of_parts_takes_exactly_what_was_there() -> None:
         ]
         left, parts = list(got), []
         while left:
+            assert len(parts) < 9, "what was taken is still there"
             rest = sum(share.amount_fen for share in left)
             amount_fen = chance.choice([1, rest, chance.randint(1, rest), chance.randint(1, rest)])
             if len(parts) > 6:
@@ -200,6 +212,13 @@ def test_any_row_of_parts_takes_exactly_what_was_there() -> None:
             key = (share.bill_id, share.payee_code)
             given[key] = given.get(key, 0) + share.amount_fen
         assert given == {(s.bill_id, s.payee_code): s.amount_fen for s in got}
+
+
+def test_what_was_taken_in_several_parts_is_all_gone() -> None:
+    got = [Share(A, "treasury", 10), Share(B, "treasury", 10), Share(A, "non_tax", 10)]
+    taken = [Share(A, "treasury", 3), Share(A, "treasury", 4), Share(B, "treasury", 10)]
+
+    assert rules.left_of(got, taken) == [Share(A, "treasury", 3), Share(A, "non_tax", 10)]
 
 
 @pytest.mark.parametrize(

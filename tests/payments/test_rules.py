@@ -56,11 +56,36 @@ def test_paid_is_the_end_and_money_reaches_it_from_everywhere_else() -> None:
         assert AttemptState.PAID in rules.ATTEMPT_MOVES[state]
 
 
-def test_a_move_outside_the_tables_is_a_bug() -> None:
-    with pytest.raises(rules.IllegalMove):
-        order(OrderState.PAID).move(OrderState.CLOSED)
-    with pytest.raises(rules.IllegalMove):
-        attempt(AttemptState.CLOSED).move(AttemptState.OPEN)
+@pytest.mark.parametrize("state", OrderState)
+@pytest.mark.parametrize("to", OrderState)
+def test_an_order_moves_as_the_table_says_and_anything_else_is_a_bug(
+    state: OrderState, to: OrderState
+) -> None:
+    moving = order(state)
+
+    if to in rules.ORDER_MOVES[state]:
+        moving.move(to)
+        assert moving.state is to
+    else:
+        with pytest.raises(rules.IllegalMove, match=f"^order {state} -> {to}$"):
+            moving.move(to)
+        assert moving.state is state
+
+
+@pytest.mark.parametrize("state", AttemptState)
+@pytest.mark.parametrize("to", AttemptState)
+def test_an_attempt_moves_as_the_table_says_and_anything_else_is_a_bug(
+    state: AttemptState, to: AttemptState
+) -> None:
+    moving = attempt(state)
+
+    if to in rules.ATTEMPT_MOVES[state]:
+        moving.move(to)
+        assert moving.state is to
+    else:
+        with pytest.raises(rules.IllegalMove, match=f"^attempt {state} -> {to}$"):
+            moving.move(to)
+        assert moving.state is state
 
 
 @pytest.mark.parametrize("state", set(AttemptState) - {AttemptState.PAID})

@@ -292,9 +292,9 @@ def take_in_order(amount_fen: int, left: Sequence[Share]) -> list[Share]:
 def covers(left: Sequence[Share], wanted: Sequence[Share]) -> bool:
     """True when each wanted share is above zero, named once, and there."""
     there = {(share.bill_id, share.payee_code): share.amount_fen for share in left}
-    keys = [(share.bill_id, share.payee_code) for share in wanted]
-    return len(set(keys)) == len(keys) and all(
-        0 < share.amount_fen <= there.get(key, 0) for key, share in zip(keys, wanted, strict=True)
+    named = {(share.bill_id, share.payee_code) for share in wanted}
+    return len(named) == len(wanted) and all(
+        0 < share.amount_fen <= there.get((share.bill_id, share.payee_code), 0) for share in wanted
     )
 
 

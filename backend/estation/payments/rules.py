@@ -251,7 +251,8 @@ class BillNow(StrEnum):
 
 
 def bill_now(*, seen_version: int, version: int, state: str) -> BillNow:
-    """`state` is the fees context's word for the locked row: payable, paid or withdrawn."""
+    """`state` is the fees context's word for the locked row. A refunded bill counts as revised:
+    only a newer version of it may be paid."""
     if state == "paid":
         return BillNow.PAID
     if state == "withdrawn":
@@ -425,8 +426,8 @@ def _only(kind: IncidentKind) -> Verdict:
 
 def is_complete(report: ChannelReport) -> bool:
     """True when a success names its money: trade number, amount above zero, moment."""
-    return bool(report.channel_trade_no and report.paid_fen and report.paid_fen > 0) and (
-        report.paid_at is not None
+    return (
+        bool(report.channel_trade_no) and (report.paid_fen or 0) > 0 and report.paid_at is not None
     )
 
 
@@ -457,7 +458,7 @@ def next_query_at(queries: int, *, now: datetime, expires_at: datetime) -> datet
     """
     doubled: int = 2 ** min(queries, 10)
     after = now + min(FIRST_QUERY * doubled, LONGEST_PAUSE)
-    return expires_at if now < expires_at < after else after
+    return min(after, expires_at) if now < expires_at else after
 
 
 def must_end(
