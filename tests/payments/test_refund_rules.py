@@ -82,6 +82,15 @@ def test_each_word_in_each_state_has_its_meaning(state: RefundState, place: int)
     assert verdict.to is None or verdict.to in REFUND_MOVES[state]
 
 
+@pytest.mark.parametrize("state", sorted(rules.IN_FLIGHT))
+def test_a_refund_that_arrives_as_expected_needs_nobody_and_reserves_nothing_anew(
+    state: RefundState,
+) -> None:
+    verdict = rules.judge_refund(said(RefundStatus.SUCCESS), refund(state))
+
+    assert (verdict.to, verdict.incident, verdict.again) == (RefundState.SUCCEEDED, None, False)
+
+
 @pytest.mark.parametrize("state", RefundState)
 def test_not_found_moves_nothing(state: RefundState) -> None:
     assert rules.judge_refund(said(RefundStatus.NOT_FOUND), refund(state)) == NOTED
@@ -175,6 +184,20 @@ def test_a_part_is_taken_payee_by_payee_the_treasury_last(
     shares = rules.take_in_order(amount_fen, left)
 
     assert [(s.payee_code, s.bill_id, s.amount_fen) for s in shares] == taken
+
+
+def test_payees_nobody_named_stand_before_the_treasury_whatever_they_are_called() -> None:
+    codes = ["treasury", "z_fund", "maintenance_fund", "a_fund", "non_tax"]
+
+    taken = rules.take_in_order(5, [Share(A, code, 1) for code in codes])
+
+    assert [share.payee_code for share in taken] == [
+        "non_tax",
+        "maintenance_fund",
+        "a_fund",
+        "z_fund",
+        "treasury",
+    ]
 
 
 @pytest.mark.parametrize("amount_fen", [0, -1, 11])

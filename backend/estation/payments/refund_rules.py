@@ -209,7 +209,6 @@ def judge_refund(report: RefundReport, refund: RefundNow | None) -> RefundVerdic
 
 _STATE_OF: Mapping[RefundStatus, RefundState] = {
     RefundStatus.PROCESSING: RefundState.PROCESSING,
-    RefundStatus.SUCCESS: RefundState.SUCCEEDED,
     RefundStatus.CLOSED: RefundState.CLOSED,
     RefundStatus.ABNORMAL: RefundState.ABNORMAL,
 }
