@@ -214,6 +214,21 @@ def test_more_given_back_than_we_asked_for_is_somebody_elses_doing(
     assert verdict == (Verdict(OutcomeKind.INCIDENT, incident) if incident else rules.REPEATED)
 
 
+@pytest.mark.parametrize(("refunded_fen", "is_ours"), [(None, True), (0, True), (1, False)])
+def test_of_money_nobody_asked_back_nothing_may_be_given_back(
+    refunded_fen: int | None, is_ours: bool
+) -> None:
+    verdict = rules.judge(
+        dataclasses.replace(PAID, refunded_fen=refunded_fen),
+        attempt=attempt(AttemptState.PAID),
+        order=order(OrderState.PAID),
+        bills=[],
+        arrival=Arrival(100),
+    )
+
+    assert (verdict == rules.REPEATED) is is_ours
+
+
 @pytest.mark.parametrize("fen", [99, 101])
 def test_another_amount_for_the_same_trade_is_a_contradiction_and_moves_nothing(fen: int) -> None:
     verdict = rules.judge(PAID, attempt=attempt(), order=order(), bills=[], arrival=Arrival(fen))
