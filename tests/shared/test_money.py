@@ -32,6 +32,7 @@ def test_a_refusal_repeats_no_more_than_the_beginning_of_what_was_typed() -> Non
         fen_from_yuan("8" * 40)
 
     assert refused.value.details == {"text": "8" * 32}
+    assert refused.value.code == "not_money"
 
 
 @given(st.integers(-(10**13), 10**13))
