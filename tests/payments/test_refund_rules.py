@@ -267,6 +267,21 @@ def test_what_is_promised_is_not_refundable_again(state: RefundState) -> None:
     assert rules.refundable_fen(100, [(state, 30)]) == (70 if gone else 100)
 
 
+@pytest.mark.parametrize("state", RefundState)
+def test_only_what_two_persons_or_a_channel_sent_off_has_left_suspense(state: RefundState) -> None:
+    gone = state not in (RefundState.ASKED, RefundState.REJECTED, RefundState.CLOSED)
+
+    assert rules.unsettled_fen(100, [(state, 30)], 0) == (70 if gone else 100)
+    assert rules.unsettled_fen(100, [(state, 30), (RefundState.SUCCEEDED, 5)], 64) == (
+        1 if gone else 31
+    )
+
+
+@pytest.mark.parametrize(("settled_fen", "left_fen"), [(99, 1), (100, 0), (101, 0)])
+def test_no_less_than_nothing_is_left_in_suspense(settled_fen: int, left_fen: int) -> None:
+    assert rules.unsettled_fen(100, [], settled_fen) == left_fen
+
+
 @pytest.mark.parametrize(
     ("channel", "age", "so_far", "why"),
     [

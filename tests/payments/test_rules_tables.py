@@ -102,6 +102,7 @@ BY_TWO_PERSONS = {
     IncidentKind.UNOWNED_SUSPENSE,
     IncidentKind.ALREADY_REFUNDED,
     IncidentKind.CONTRADICTING_NEWS,
+    IncidentKind.REFUND_CLOSED,
 }
 
 
@@ -110,8 +111,8 @@ def test_money_of_a_clear_cause_goes_back_by_itself_and_the_rest_by_two_persons(
     kind: IncidentKind,
 ) -> None:
     assert refund_rules.AUTOMATIC.get(kind) is BY_ITSELF.get(kind)
-    is_refundable = Deed.REFUND in refund_rules.legal_deeds(kind)
-    assert is_refundable is (kind in BY_ITSELF or kind in BY_TWO_PERSONS)
+    ways = {Deed.REFUND, Deed.SETTLE_OUTSIDE} & refund_rules.legal_deeds(kind)
+    assert len(ways) == (2 if kind in BY_ITSELF or kind in BY_TWO_PERSONS else 0)
 
 
 @pytest.mark.parametrize("kind", IncidentKind)
@@ -119,7 +120,7 @@ def test_only_late_money_may_be_applied_and_only_a_stuck_refund_redirected(
     kind: IncidentKind,
 ) -> None:
     late = kind in (IncidentKind.PAID_AFTER_CLOSE, IncidentKind.PAID_AFTER_EXPIRY)
-    deeds = refund_rules.legal_deeds(kind) - {Deed.REFUND}
+    deeds = refund_rules.legal_deeds(kind) - {Deed.REFUND, Deed.SETTLE_OUTSIDE}
 
     assert deeds == {Deed.TAKE, Deed.RESOLVE} | ({Deed.APPLY} if late else set()) | (
         {Deed.REDIRECT_REFUND} if kind is IncidentKind.REFUND_ABNORMAL else set()
@@ -166,12 +167,13 @@ def test_wechat_pays_refunds_of_one_trade_stand_more_than_a_minute_apart() -> No
 
 
 def test_what_still_is_so_is_opened_again_after_words() -> None:
-    """A silent channel, a refund without an end, an account without money: resolving them in
-    words changes nothing."""
+    """A silent channel, a refund without an end, an account without money, money without an
+    owner: resolving them in words changes nothing."""
     assert set(rules.OPEN_AGAIN) == {
         IncidentKind.SILENT_ATTEMPT,
         IncidentKind.REFUND_ABNORMAL,
         IncidentKind.REFUND_NOT_ENOUGH,
         IncidentKind.REFUND_UNFINISHED,
+        IncidentKind.UNOWNED_SUSPENSE,
     }
     assert timedelta(hours=24) == rules.INCIDENT_DUE
