@@ -5,6 +5,7 @@ whole hall's Wi-Fi or the mobile operator's exit that all of WeChat comes throug
 is for one person, the second for a flood. Whoever is not logged in has the second only.
 """
 
+import functools
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Final, NamedTuple
@@ -180,7 +181,12 @@ def group_of(request: OnlineRequest) -> str | None:
     """The route's group; None for the few of WITHOUT_LIMIT."""
     if request.route is None:
         return "unknown"
-    return GROUPS.get((request.method, "/" + request.route.path.strip("/")))
+    return _group(request.method, request.route.path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _group(method: str, route: str) -> str | None:
+    return GROUPS.get((method, "/" + route.strip("/")))
 
 
 def _who(viewer: Viewer) -> UUID:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from estation.shared.gather import Gatherer, Overloaded
+from estation.shared.gather import PATIENCE_SECONDS, Gatherer, Overloaded
 
 
 async def test_items_that_wait_while_a_flush_runs_share_the_next_one() -> None:
@@ -62,3 +62,73 @@ async def test_a_full_queue_refuses_at_once() -> None:
     await gatherer.stop()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+async def test_a_second_flush_starts_with_half_a_batch_and_not_for_one_item() -> None:
+    sizes: list[int] = []
+    gate = asyncio.Event()
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        await gate.wait()
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=2, limit=8)
+    gatherer.start()
+    waiting = [asyncio.create_task(gatherer.submit(0))]
+    await asyncio.sleep(0.001)
+    waiting += [asyncio.create_task(gatherer.submit(n)) for n in range(1, 4)]
+    await asyncio.sleep(0.001)
+    before_enough = list(sizes)
+    waiting.append(asyncio.create_task(gatherer.submit(4)))
+    await asyncio.sleep(0.001)
+    gate.set()
+    answers = await asyncio.gather(*waiting)
+    await gatherer.stop()
+
+    assert before_enough == [1]
+    assert sizes == [1, 4]
+    assert answers == [0, 1, 2, 3, 4]
+
+
+async def test_one_item_does_not_stay_behind_a_flush_that_is_held_up() -> None:
+    gate = asyncio.Event()
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            await gate.wait()
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=2, limit=64)
+    gatherer.start()
+    held = asyncio.create_task(gatherer.submit(0))
+    await asyncio.sleep(0.001)
+
+    answer = await asyncio.wait_for(gatherer.submit(1), 5)
+
+    assert answer == 1
+    assert not held.done()
+    gate.set()
+    assert await held == 0
+    await gatherer.stop()
+
+
+async def test_items_that_come_while_a_flush_runs_are_flushed_as_soon_as_it_ends() -> None:
+    sizes: list[int] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        await asyncio.sleep(0)
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=2, limit=64)
+    gatherer.start()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    for number in range(300):
+        await asyncio.gather(gatherer.submit(number), gatherer.submit(-number))
+    elapsed = loop.time() - begun
+    await gatherer.stop()
+
+    assert sum(sizes) == 600
+    assert elapsed < 300 * PATIENCE_SECONDS / 2

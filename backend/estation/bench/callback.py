@@ -4,6 +4,9 @@ Distinct signed and encrypted notices, real orders in PostgreSQL with synchronou
 floor is verify+decrypt with nothing stored. One server process each; then ours at half of its own
 full load, where the answer's delay is what a channel sees; then ours and the floor with two
 workers. At last a reconciliation: what was sent against what the database says.
+
+Beside the rates stands what a notice costs in processor time, in the program, in PostgreSQL and in
+the load generator: those three share the machine, and the rate is what is left of it.
 """
 
 import asyncio
@@ -19,13 +22,14 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from estation import settings as settings_module
 from estation.bench import notices, orders
+from estation.bench.processors import seconds_used
 from estation.bench.server import KINDS
 from estation.demo.places import Places, child_environment, make_data_key, make_folders
 from estation.local import LocalPostgres
@@ -79,29 +83,57 @@ def _measure(folder: Path) -> tuple[Results, tuple[int, int, int]]:
         file = folder / "notices"
         signer = notices.Signer(account, keys["platform"], keys["api_v3"], system_clock())
         notices.write_notices(file, signer, count)
-        with _servers(folder, url) as ports:
-            results = _rounds(file, ports)
-            results["calm"] = [_at_half_load(file, ports["full x1"], results["full x1"])]
+        with _servers(folder, url) as programs:
+            bench = Bench(file, programs, postgres)
+            results = _rounds(bench)
+            results["calm"] = [_at_half_load(bench, results["full x1"])]
         return results, asyncio.run(orders.settled(dsn))
     finally:
         postgres.stop()
 
 
-def _rounds(file: Path, ports: dict[str, int]) -> Results:
+class Program(NamedTuple):
+    """A server under measurement."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+
+class Bench(NamedTuple):
+    file: Path
+    programs: dict[str, Program]
+    postgres: LocalPostgres
+
+
+def _rounds(bench: Bench) -> Results:
     """The programs take turns, so that the machine's moods meet all of them. Ours with one and
     with two workers settle notices of their own; the others may hear the same again."""
-    results: Results = {name: [] for name in ports}
+    results: Results = {name: [] for name in bench.programs}
     for number in range(ROUNDS):
-        for name, port in ports.items():
+        for name, program in bench.programs.items():
             start = (number + (ROUNDS if name == "full x2" else 0)) * (WARM_UP + MEASURED)
-            _load(file, port, start, WARM_UP)
-            results[name].append(_load(file, port, start + WARM_UP, MEASURED))
+            _load(bench.file, program.port, start, WARM_UP)
+            results[name].append(_counted(bench, name, start + WARM_UP, MEASURED))
     return results
 
 
-def _at_half_load(file: Path, port: int, full: list[dict[str, Any]]) -> dict[str, Any]:
+def _at_half_load(bench: Bench, full: list[dict[str, Any]]) -> dict[str, Any]:
     rate = statistics.median(result["per_second"] for result in full) / 2
-    return _load(file, port, 2 * ROUNDS * (WARM_UP + MEASURED), CALM, rate=rate)
+    return _counted(bench, "full x1", 2 * ROUNDS * (WARM_UP + MEASURED), CALM, rate=rate)
+
+
+def _counted(bench: Bench, name: str, start: int, count: int, *, rate: float = 0) -> dict[str, Any]:
+    """A load, and what it cost the program and PostgreSQL in processor time."""
+    program, postmaster = bench.programs[name], bench.postgres.postmaster_pid() or 0
+    ours, theirs = seconds_used(program.process.pid), seconds_used(postmaster)
+    result = _load(bench.file, program.port, start, count, rate=rate)
+    ours, theirs = seconds_used(program.process.pid) - ours, seconds_used(postmaster) - theirs
+    result["processor_us"] = {
+        "program": round(ours / count * 1e6),
+        "postgresql": round(theirs / count * 1e6),
+        "load": round(result["processor_us"]),
+    }
+    return result
 
 
 def _count() -> int:
@@ -124,20 +156,21 @@ def _load(file: Path, port: int, start: int, count: int, *, rate: float = 0) -> 
 
 
 @contextlib.contextmanager
-def _servers(folder: Path, url: str) -> Iterator[dict[str, int]]:
-    ports = {f"{kind} x{workers}": _free_port() for kind, workers in TURNS}
-    started = [
-        _start(kind, workers, ports[f"{kind} x{workers}"], folder, url) for kind, workers in TURNS
-    ]
+def _servers(folder: Path, url: str) -> Iterator[dict[str, Program]]:
+    programs = {}
     try:
-        for port in ports.values():
-            _wait_for(port)
-        yield ports
+        for kind, workers in TURNS:
+            port = _free_port()
+            process = _start(kind, workers, port, folder, url)
+            programs[f"{kind} x{workers}"] = Program(port, process)
+        for program in programs.values():
+            _wait_for(program.port)
+        yield programs
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(timeout=20)
+        for program in programs.values():
+            program.process.terminate()
+        for program in programs.values():
+            program.process.wait(timeout=20)
 
 
 def _start(kind: str, workers: int, port: int, folder: Path, url: str) -> "subprocess.Popen[bytes]":
@@ -222,9 +255,16 @@ def _summary(results: Results, proof: tuple[int, int, int]) -> dict[str, Any]:
                       "p99_ms": calm["p99_ms"], "goal_p99_ms": GOAL_P99_MS},
         "two_workers": {"ours": middle["full x2"], "floor": middle["verify x2"],
                         "ratio": round(middle["full x2"] / middle["verify x2"], 3)},
+        "processor_us": {name: _processor_us(rounds) for name, rounds in results.items()},
         "connections": CONNECTIONS,
         "settled_once": proof == (_count(), _count(), 0),
     }  # fmt: skip
+
+
+def _processor_us(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    """The middle of each part over the rounds."""
+    costs = [result["processor_us"] for result in rounds]
+    return {part: statistics.median(cost[part] for cost in costs) for part in costs[0]}
 
 
 def _print_table(results: Results, summary: dict[str, Any]) -> None:
@@ -236,7 +276,10 @@ def _print_table(results: Results, summary: dict[str, Any]) -> None:
         "full x2": "ours with two workers",
         "calm": "ours at half of its full load",
     }
-    table = Table("", "notices/s", "of the floor", "p50 ms", "p99 ms")
+    table = Table(
+        "", "notices/s", "of the floor", "p50 ms", "p99 ms",
+        "processor us a notice:\nprogram / PostgreSQL / load",
+    )  # fmt: skip
     for name, rounds in results.items():
         speed = statistics.median(r["per_second"] for r in rounds)
         floor = summary["two_workers"]["floor"] if name.endswith("x2") else summary["floor"]
@@ -246,6 +289,7 @@ def _print_table(results: Results, summary: dict[str, Any]) -> None:
             f"{speed / floor:.2f}",
             f"{statistics.median(r['p50_ms'] for r in rounds):.1f}",
             f"{statistics.median(r['p99_ms'] for r in rounds):.1f}",
+            " / ".join(f"{us:.0f}" for us in summary["processor_us"][name].values()),
         )
     console = Console()
     console.print(table)

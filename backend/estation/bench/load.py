@@ -95,7 +95,7 @@ async def _load(
 ) -> dict[str, object]:
     run = _Run(requests, rate)
     loop = asyncio.get_running_loop()
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     await asyncio.gather(
         *(
             loop.create_connection(lambda: _Connection(run), "127.0.0.1", port)
@@ -103,13 +103,14 @@ async def _load(
         )
     )
     await asyncio.wait_for(run.done, 120)
-    elapsed = time.perf_counter() - begun
+    elapsed, used = time.perf_counter() - begun, time.process_time() - used
     times = sorted(run.seconds)
     return {
         "per_second": round(len(times) / elapsed, 1),
         "p50_ms": round(times[len(times) // 2] * 1000, 2),
         "p99_ms": round(times[len(times) * 99 // 100] * 1000, 2),
         "count": len(times),
+        "processor_us": round(used / len(times) * 1e6, 1),
         "bad": len(run.bad),
         "first_bad": run.bad[0].decode("utf-8", "replace") if run.bad else "",
     }

@@ -1,5 +1,7 @@
 """Open orders with bills, shares and live attempts, made set by set."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -96,7 +98,9 @@ _HISTORY = (
 PAST = 20_000
 """Orders settled before the run, unless the run asks for another history."""
 
-CHUNK = 500_000
+CHUNK = 100_000
+HANDS = 2
+"""Connections that make history side by side."""
 
 
 async def make_orders(dsn: str, *, count: int, account_id: str, first: int = 0) -> None:
@@ -114,13 +118,19 @@ async def make_orders(dsn: str, *, count: int, account_id: str, first: int = 0) 
 
 async def make_history(dsn: str, *, last: int, account_id: str, first: int = 0) -> None:
     """Settled orders with everything that belongs to them, numbers first+1 … last."""
+    chunks = iter([(low, min(low + CHUNK, last)) for low in range(first, last, CHUNK)])
+    await asyncio.gather(*(_make_chunks(dsn, chunks, account_id) for _ in range(HANDS)))
+
+
+async def _make_chunks(dsn: str, chunks: Iterator[tuple[int, int]], account_id: str) -> None:
     connection: Any = await asyncpg.connect(dsn, command_timeout=3600)
     try:
-        for low in range(first, last, CHUNK):
-            high = min(low + CHUNK, last)
+        # Its rows fit by construction: looking each foreign key up takes a third of the time.
+        await connection.execute("set session_replication_role = replica")
+        await connection.execute("set synchronous_commit = off")
+        for low, high in chunks:
             for step in _HISTORY:
-                arguments = [account_id, low, high]
-                await connection.execute(step, *_needed(step, arguments))
+                await connection.execute(step, *_needed(step, [account_id, low, high]))
     finally:
         await connection.close()
 

@@ -16,6 +16,7 @@ from estation.fees.rules import STATE_OF_ROW, BillState, Change, judge
 from estation.outside.gate.rows import AsSent, FeeBillRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
+from estation.shared.columns import array_text
 from estation.shared.crypto import Vault
 
 log = structlog.get_logger()
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 _LOCK = """
 select id, source, source_id, bill_no, region, payer_id,
        coalesce(paid_version, version) as version, state, total_fen
-from bill where id = any($1::uuid[]) order by id for update
+from bill where id = any($1::text::uuid[]) order by id for update
 """
 
 _SPLIT = """
@@ -35,10 +36,12 @@ group by i.bill_id, i.payee_code order by i.bill_id, i.payee_code
 
 _MARK_PAID = """
 update bill b set state = 'paid', paid_at = t.paid_at, paid_version = t.version
-from unnest($1::uuid[], $2::int[], $3::timestamptz[]) as t(id, version, paid_at)
-where b.id = t.id and b.state = 'payable' and b.version = t.version
+from unnest($1::text::uuid[], $2::text::int[], $3::text::timestamptz[]) as t(id, version, paid_at)
+where b.id = t.id and b.id = any($1::text::uuid[])
+  and b.state = 'payable' and b.version = t.version
 returning b.id
 """
+# `= any` says nothing new; it lets PostgreSQL walk the index once for the whole batch.
 
 _MARK_REFUNDED = """
 update bill b set state = 'refunded' from unnest($1::uuid[], $2::int[]) as t(id, version)
@@ -183,7 +186,7 @@ async def lock_bills(bill_ids: list[UUID], *, with_split: bool = True) -> list[L
     callers that know the shares already: one statement less.
     """
     db = Tortoise.get_connection("default")
-    _, rows = await db.execute_query(_LOCK, [bill_ids])
+    _, rows = await db.execute_query(_LOCK, [array_text(list(map(str, bill_ids)))])
     splits: dict[UUID, dict[str, int]] = {}
     for row in await db.execute_query_dict(_SPLIT, [bill_ids]) if with_split else ():
         splits.setdefault(row["bill_id"], {})[row["payee_code"]] = row["amount_fen"]
@@ -212,9 +215,9 @@ async def mark_paid(marks: Sequence[PaidMark]) -> None:
     rows = await Tortoise.get_connection("default").execute_query_dict(
         _MARK_PAID,
         [
-            [mark.bill_id for mark in marks],
-            [mark.version for mark in marks],
-            [mark.paid_at for mark in marks],
+            array_text([str(mark.bill_id) for mark in marks]),
+            array_text([str(mark.version) for mark in marks]),
+            array_text([mark.paid_at.isoformat() for mark in marks]),
         ],
     )
     if len(rows) != len({mark.bill_id for mark in marks}):

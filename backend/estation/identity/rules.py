@@ -1,5 +1,6 @@
 """Who is who: checks of numbers, masking by viewer tier, life of codes and sessions. Pure."""
 
+import functools
 import re
 from datetime import date, datetime, timedelta
 from enum import IntEnum
@@ -67,6 +68,7 @@ def id_tail(text: str) -> str | None:
     return tail if _ID_TAIL.fullmatch(tail) else None
 
 
+@functools.lru_cache(maxsize=4096)
 def address_key(address: str) -> str:
     """What counts as one sender: an IPv4 address, or the /64 that an IPv6 user owns."""
     try:

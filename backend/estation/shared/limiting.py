@@ -138,6 +138,8 @@ class FloodBound:
     PATIENCE: Final = 600
     BACK_PER_SECOND: Final = 10
     TRUSTED_SECONDS: Final = 24 * 3600
+    NOTED_SECONDS: Final = 60
+    """So long a sender just believed is not written down again."""
 
     def __init__(self) -> None:
         self._left: dict[str, tuple[float, float]] = {}  # patience, and when it was counted
@@ -145,6 +147,8 @@ class FloodBound:
 
     def is_flooding(self, sender: str, *, now: datetime) -> bool:
         """True when the next message of this sender should be turned away unread."""
+        if sender not in self._left:
+            return False
         return self._patience(sender, now.timestamp()) < 1 and not self._is_trusted(sender, now)
 
     def note_refused(self, sender: str, *, now: datetime) -> None:
@@ -154,8 +158,11 @@ class FloodBound:
         _make_room(self._left)
 
     def note_believed(self, sender: str, *, now: datetime) -> None:
+        at, before = now.timestamp(), self._believed.get(sender)
+        if before is not None and 0 <= at - before < self.NOTED_SECONDS:
+            return
         self._believed.pop(sender, None)
-        self._believed[sender] = now.timestamp()
+        self._believed[sender] = at
         _make_room(self._believed)
 
     def _patience(self, sender: str, now: float) -> float:

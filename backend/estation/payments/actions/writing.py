@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from msgspec import to_builtins
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.fees.api import PaidMark, mark_paid
@@ -36,7 +35,14 @@ from estation.payments.actions.locking import (
 )
 from estation.payments.actions.refund_locking import LockedRefund
 from estation.payments.actions.refund_writing import RefundWriting, automatic_refund
-from estation.payments.actions.statements import hurry_others, write_changes
+from estation.payments.actions.statements import (
+    AttemptChange,
+    HandledNotice,
+    OrderChange,
+    Told,
+    hurry_others,
+    write_changes,
+)
 from estation.payments.actions.storing import IncidentNote, put_incidents
 from estation.payments.refund_rules import SYSTEM, RefundVerdict
 from estation.payments.rules import (
@@ -50,6 +56,7 @@ from estation.payments.rules import (
     Verdict,
 )
 from estation.shared import ids
+from estation.shared.jsonb import jsonb_text, struct_text
 
 NO_PARTS: Mapping[str, ReportPart] = {}
 
@@ -79,14 +86,14 @@ class Writing:
         self._locked = locked
         # Up to a notice, a transfer and a receipt each; more receipts get ids of their own.
         self._ids = ids.row_id_texts(now, 3 * news)
-        self._attempts: dict[UUID, dict[str, Any]] = {}
-        self._orders: dict[UUID, dict[str, Any]] = {}
+        self._attempts: dict[UUID, AttemptChange] = {}
+        self._orders: dict[UUID, OrderChange] = {}
         self._hurry: set[UUID] = set()
         self._transfers: list[TransferInput] = []
         self._marks: list[PaidMark] = []
-        self._receipts: list[dict[str, Any]] = []
+        self._receipts: list[Told] = []
         self._incidents: list[IncidentNote] = []
-        self._notices: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._notices: dict[tuple[str, str, str], HandledNotice] = {}
         self._refunds: RefundWriting | None = None
 
     @property
@@ -163,12 +170,9 @@ class Writing:
         )
         self._transfers.append(transfer)
         attempt.order.now.move(to)
-        self._orders[attempt.order.now.id] = {
-            "id": attempt.order.now.id,
-            "state": to,
-            "reason": "",
-            "paid_at": paid_at,
-        }
+        self._orders[attempt.order.now.id] = OrderChange(
+            str(attempt.order.now.id), to, paid_at.isoformat(), ""
+        )
         self.pay_bills(attempt, report, transfer.id)
         return transfer.id
 
@@ -196,25 +200,28 @@ class Writing:
 
     def move_attempt(self, attempt: AttemptNow, to: AttemptState, report: ChannelReport) -> None:
         attempt.move(to)
-        row: dict[str, Any] = {"id": attempt.id, "state": to}
+        trade_no, paid_fen, paid_at, reason = None, None, None, None
         if to is AttemptState.PAID:
-            attempt.channel_trade_no, attempt.paid_fen, row["paid_at"] = _money(report)
-            row["trade_no"], row["paid_fen"] = attempt.channel_trade_no, attempt.paid_fen
+            trade_no, amount, moment = _money(report)
+            attempt.channel_trade_no, attempt.paid_fen = trade_no, amount
+            paid_fen, paid_at = str(amount), moment.isoformat()
         else:
-            row["reason"] = CloseReason.CHANNEL
-        self._attempts[attempt.id] = row
+            reason = CloseReason.CHANNEL
+        self._attempts[attempt.id] = AttemptChange(
+            str(attempt.id), to, trade_no, paid_fen, paid_at, reason
+        )
 
     def move_order(self, order: LockedOrder, verdict: Verdict, report: ChannelReport) -> None:
         to = verdict.order_to
         if to is None:
             return
         order.now.move(to)
-        row: dict[str, Any] = {"id": order.now.id, "state": to, "reason": ""}
+        paid_at, reason = None, ""
         if to is OrderState.PAID:
-            row["paid_at"] = report.paid_at
+            paid_at = report.paid_at.isoformat() if report.paid_at else None
         else:
-            row["reason"] = order.now.close_reason = str(verdict.incident)
-        self._orders[order.now.id] = row
+            reason = order.now.close_reason = str(verdict.incident)
+        self._orders[order.now.id] = OrderChange(str(order.now.id), to, paid_at, reason)
 
     def pay_bills(
         self,
@@ -231,7 +238,7 @@ class Writing:
             bill_id = self._locked.bills[seen.id].id
             self._marks.append(PaidMark(bill_id, seen.version, paid_at))
             body = self._receipt(attempt, seen, report, transfer_id, parts)
-            self._receipts.append({"id": self._new_id(), "body": to_builtins(body)})
+            self._receipts.append(Told(self._new_id(), struct_text(body)))
 
     def hurry(self, order_id: UUID) -> None:
         """Have the other attempts of this order closed at their channel without delay: the order
@@ -308,17 +315,17 @@ class Writing:
     ) -> None:
         """Put the notice into the inbox as handled; of equal news the first has the outcome."""
         event_key = notice.event_key[:160]
-        row = {
-            "id": self._new_id(),
-            "channel": channel,
-            "account_id": account_id,
-            "event_key": event_key,
-            "kind": notice.kind[:32],
-            "out_trade_no": notice.out_trade_no[:64],
-            "plaintext": notice.plaintext,
-            "outcome": verdict.incident or verdict.outcome,
-        }
-        self._notices.setdefault((channel, account_id, event_key), row)
+        if (channel, account_id, event_key) not in self._notices:
+            self._notices[channel, account_id, event_key] = HandledNotice(
+                self._new_id(),
+                channel,
+                account_id,
+                event_key,
+                notice.kind[:32],
+                notice.out_trade_no[:64],
+                jsonb_text(notice.plaintext),
+                verdict.incident or verdict.outcome,
+            )
 
     async def write(self, db: BaseDBAsyncClient) -> None:
         """A fixed order of tables, each sorted by key: two batches never wait for each other."""
