@@ -31,6 +31,7 @@ FAST: Final = {
     "full_page_writes": "off",
     "autovacuum": "off",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
     "shared_buffers": "64MB",
 }
 
@@ -119,7 +120,10 @@ async def _explore(url: str, length: int) -> Explored:
 async def _open(url: str) -> None:
     config = settings_module.database(url)
     # One connection: whatever order the program's tasks take, it is the same at each replay.
-    config["connections"]["default"]["credentials"]["maxsize"] = 1
+    credentials = config["connections"]["default"]["credentials"]
+    credentials["maxsize"] = 1
+    # Every statement of the program is prepared once, the long one of the invariants too.
+    credentials |= {"statement_cache_size": 2000, "max_cacheable_statement_size": 0}
     await Tortoise.init(config=config, _enable_global_fallback=True)
 
 

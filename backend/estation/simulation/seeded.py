@@ -8,6 +8,7 @@ from unittest import mock
 
 from tortoise.backends.asyncpg.client import TransactionWrapper
 
+from estation.payments.actions import attempts
 from estation.shared import ids
 from estation.simulation.hazards import Crash, crash_at
 
@@ -48,5 +49,8 @@ def repeatable(seed: str) -> Iterator[None]:
     with (
         mock.patch.object(ids, "secrets", secrets),
         mock.patch.object(TransactionWrapper, "commit", killable),
+        # Nobody else is asking in the meantime: waiting would only take real time.
+        mock.patch.object(attempts, "WAIT_STEPS", 1),
+        mock.patch.object(attempts, "WAIT_STEP_SECONDS", 0),
     ):
         yield
