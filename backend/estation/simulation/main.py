@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from estation.simulation.city import STEPS
+from estation.simulation.hazards import EXPECTED
+from estation.simulation.kills import Blow
 from estation.simulation.orderings import WrongMoney
 from estation.simulation.running import Result, cohort_of, cohorts, explore_here, run_all
 
@@ -32,7 +34,8 @@ def payments(
 ) -> None:
     """Payments: real rules and actions on PostgreSQL, fake channels, invariants at every step.
 
-    Exit code 0: no invariant broke and every success ended applied, refunded or owned.
+    Looked at after every step, delivery and job that committed anything. Exit code 0: no
+    invariant broke and every success ended applied, refunded or owned.
     """
     if context.invoked_subcommand is not None:
         return
@@ -82,13 +85,29 @@ def _report(results: list[Result], seed: int) -> None:
         for name, times in sorted(counted.items()):
             table.add_row(name, str(times))
         console.print(table)
+    blows = _report_blows(results)
+    unmet = sorted(EXPECTED - hazards.keys())
+    console.print(f"hazards not met: {', '.join(unmet) or 'none'}", soft_wrap=True)
     console.print(
         f"seed {seed}: worlds {sum(r.worlds for r in results)}, "
         f"steps {sum(r.steps for r in results)}, "
         f"successes at channels {sum(r.successes for r in results)}, "
-        f"hazards met {hazards.total()}, "
-        f"invariant checks {sum(r.checks for r in results)}, invariant breaks {len(broken)}"
+        f"hazards met {hazards.total()} of {len(EXPECTED) - len(unmet)} kinds, "
+        f"blows at commits {blows}, "
+        f"invariant checks {sum(r.checks for r in results)}, invariant breaks {len(broken)}",
+        soft_wrap=True,
     )
     for result in broken:
         console.print(f"\ninvariant broken in worlds from {result.first} (--world {result.first}):")
         console.print(result.broken, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_blows(results: list[Result]) -> int:
+    """Every commit of our programs, and how often they were killed or lost their database there."""
+    reached = sum((result.commits for result in results), Counter[str]())
+    blows = sum((result.blows for result in results), Counter[tuple[str, str]]())
+    table = Table("commit", "reached", *Blow)
+    for name, times in sorted(reached.items()):
+        table.add_row(name, str(times), *(str(blows[name, blow]) for blow in Blow))
+    console.print(table)
+    return blows.total()
