@@ -1,7 +1,7 @@
 """The last reckoning of a cohort: our books against what the channels remember, to the fen."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from tortoise import Tortoise
@@ -60,14 +60,23 @@ async def odd_money() -> Counter[str]:
     return Counter({row["name"]: row["n"] for row in rows})
 
 
-async def faults(successes: Iterable[Paid], payees: Mapping[str, str]) -> list[str]:
-    """Every success must have one end, all parts of a combined one the same kind of end, and each
-    merchant's clearing account the channel's own balance. `payees`: by the merchant they own."""
+async def faults(
+    successes: Iterable[Paid], *, payees: Mapping[str, str], noes: Set[str]
+) -> list[str]:
+    """Every success must have one end, all parts of a combined one the same kind of end, each
+    merchant's clearing account the channel's own balance, and a refund is closed only where the
+    channel said no. `payees`: by the merchant they own; `noes`: refund numbers."""
     successes = list(successes)
     ends = {paid.out_trade_no: await _rows(_ENDS, *_named(paid)) for paid in successes}
     found = [fault for paid in successes if (fault := _fault_of(paid, ends[paid.out_trade_no]))]
     found += _strangers(successes, ends, payees)
     found += _torn(successes, ends)
+    closed = await _rows("select refund_no from pay_refund where state = 'closed' order by 1")
+    found += [
+        f"{row['refund_no']}: closed, and no channel said no"
+        for row in closed
+        if row["refund_no"] not in noes
+    ]
     ours = {row["account_id"]: row["fen"] for row in await _rows(_CLEARING)}
     theirs: dict[str, int] = defaultdict(int)
     for paid in successes:

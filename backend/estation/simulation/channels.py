@@ -38,6 +38,9 @@ FINAL_REFUNDS = frozenset({RefundStatus.SUCCESS, RefundStatus.CLOSED, RefundStat
 LANDS_AFTER = timedelta(minutes=3)
 """A request whose answer never came takes effect so much later."""
 
+APART = timedelta(minutes=1)
+"""WeChat takes refunds of one trade no closer together."""
+
 STILL_PAYABLE = timedelta(minutes=5)
 """A payer who opened the code before its end may finish so much later."""
 
@@ -58,6 +61,7 @@ class SimRefund:
     ends_as: RefundStatus
     ends_at: datetime
     lands_at: datetime
+    asked_at: datetime
     at: datetime | None = None
 
 
@@ -115,6 +119,7 @@ class SimChannel:
         self._owner = owner
         self.trades: dict[str, SimTrade] = {}
         self.paid = ledger  # by out_trade_no of the (sub-)order, over all accounts
+        self.noes: set[str] = set()  # refund numbers that certainly will not be given back
 
     @property
     def channel(self) -> Channel:
@@ -185,6 +190,8 @@ class SimChannel:
             raise ChannelUnknown("timeout")
         known = paid.refunds.get(request.refund_no)
         if known is None:
+            if self._is_too_soon(paid):
+                raise ChannelUnknown("FREQUENCY_LIMITED")
             if weather.strikes("refund_not_enough"):
                 raise ChannelUnknown("NOT_ENOUGH")
             known = self._accept(paid, request, weather)
@@ -276,6 +283,8 @@ class SimChannel:
                     if refund.status is RefundStatus.PROCESSING and refund.ends_at <= now:
                         refund.status = refund.ends_as
                         refund.at = now
+                        if refund.status is RefundStatus.CLOSED:
+                            self.noes.add(refund.request.refund_no)
                         _note_end(paid, refund)
                         notice = self.refund_notice(trade, paid, refund)
                         trade.owner.hear(self._channel, paid.account_id, notice)
@@ -355,10 +364,16 @@ class SimChannel:
         self.trades[request.out_trade_no] = trade
         return trade
 
+    def _is_too_soon(self, paid: Paid) -> bool:
+        since = self._clock() - APART
+        is_wechat = self._channel is Channel.WECHAT_PAY
+        return is_wechat and any(one.asked_at > since for one in paid.refunds.values())
+
     def _accept(self, paid: Paid, request: RefundRequest, weather: Weather) -> SimRefund:
         if request.amount_fen > paid.amount_fen - paid.held_back_fen():
             raise ChannelRefused("INVALID_REQUEST", "more than is left")
         if weather.strikes("refund_refused"):
+            self.noes.add(request.refund_no)
             raise ChannelRefused("NO_AUTH")
         ends_as = RefundStatus.SUCCESS
         # Alipay knows no abnormal refund: it succeeds, or it does not happen.
@@ -374,6 +389,7 @@ class SimChannel:
             ends_as,
             ends_at=now + QUICK_REFUND,
             lands_at=now,
+            asked_at=now,
         )
         paid.refunds[request.refund_no] = accepted
         return accepted

@@ -241,7 +241,8 @@ class City:
         payees = {
             account: payee for own in OWN_MERCHANTS.values() for payee, account in own.items()
         }
-        faults = await books.faults(self.paid.values(), payees)
+        noes = {number for channel in self.channels.values() for number in channel.noes}
+        faults = await books.faults(self.paid.values(), payees=payees, noes=noes)
         if faults:
             raise InvariantBroken(self._stories("\n".join(faults)))
 

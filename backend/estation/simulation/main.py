@@ -106,8 +106,7 @@ def _report_blows(results: list[Result]) -> int:
     """Every commit of our programs, and how often they were killed or lost their database there."""
     reached = sum((result.commits for result in results), Counter[str]())
     blows = sum((result.blows for result in results), Counter[tuple[str, str]]())
-    table = Table("commit", "reached", *Blow)
     for name, times in sorted(reached.items()):
-        table.add_row(name, str(times), *(str(blows[name, blow]) for blow in Blow))
-    console.print(table)
+        struck = ", ".join(f"{blow} {blows[name, blow]}" for blow in Blow)
+        console.print(f"commit of {name}: reached {times}, {struck}", soft_wrap=True)
     return blows.total()

@@ -266,7 +266,7 @@ class _Desk:
                 await jobs.send_refunds(self._services, now=self._now)
                 self._channel.let_refunds_end()
             successes = list(self._channel.paid.values())
-            faults = await books.faults(successes, {})
+            faults = await books.faults(successes, payees={}, noes=self._channel.noes)
             faults += [str(broken)] if (broken := await broken_invariants()) else []
             given_back = any(paid.given_back_fen() for paid in successes)
             end = "refunded" if given_back else "paid" if successes else "nothing"
