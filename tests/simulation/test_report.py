@@ -37,3 +37,12 @@ def test_hazards_and_blows_are_counted_and_what_was_not_met_is_named(
     assert "invariant checks 800, invariant breaks 0" in said
     struck = "reached 18, killed before 4, killed after 0, failed before 0, failed after 2"
     assert f"commit of {commit}: {struck}\n" in said
+
+
+def test_a_log_hears_how_far_the_worlds_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with main._progress(1000) as played:
+        for _ in range(40):
+            played(25)
+
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"worlds {worlds} of 1000" for worlds in range(50, 1001, 50)]

@@ -2,6 +2,8 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -63,16 +65,36 @@ def all_orderings(
 
 
 def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int) -> list[Result]:
-    columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("worlds", total=sum(map(len, chosen)))
+    total = sum(map(len, chosen))
+    with _progress(total) as played:
         return run_all(
             chosen,
             seed=seed,
             processes=min(processes, len(chosen)),
             steps=steps,
-            told=lambda result: progress.advance(bar, result.worlds),
+            told=lambda result: played(result.worlds),
         )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for a person; for a log a line at each twentieth."""
+    listener = Console(stderr=True)
+    if listener.is_terminal:
+        columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=listener) as progress:
+            bar = progress.add_task("worlds", total=total)
+            yield lambda worlds: progress.advance(bar, worlds)
+        return
+    done = 0
+
+    def played(worlds: int) -> None:
+        nonlocal done
+        before, done = done, done + worlds
+        if before * 20 // total != done * 20 // total:
+            listener.print(f"worlds {done} of {total}", highlight=False)
+
+    yield played
 
 
 def _report(results: list[Result], seed: int) -> None:
