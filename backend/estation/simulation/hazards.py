@@ -91,7 +91,8 @@ EXPECTED: Final = (
 than it says."""
 
 RARE: Final = frozenset({"late_money_applied", "paid_after_expiry"})
-"""So seldom that some hundreds of worlds may do without them; thousands may not."""
+"""So seldom that a run may do without them: late money is given back by itself, and can only be
+applied where its refund came to nothing and its bill is still free."""
 
 
 class Weather:
