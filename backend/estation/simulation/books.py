@@ -42,7 +42,7 @@ select case when exists (select from ledger_transfer later
         where s.arrival_id = t.id and s.state = 'approved') as settled_fen,
        (select array_agg(substr(e.account, length('payee_payable:') + 1))
         from ledger_transfer own join ledger_entry e on e.transfer_id = own.id
-        where own.idempotency_key in ($1, 'applied:' || $1)
+        where own.idempotency_key in (t.idempotency_key, 'applied:' || t.idempotency_key)
           and e.account like 'payee\\_payable:%') as payees
 from ledger_transfer t where t.idempotency_key = $1
 """
