@@ -1,13 +1,14 @@
 """The last reckoning of a cohort: our books against what the channels remember, to the fen."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from tortoise import Tortoise
 
 from estation.payments import rules
 from estation.simulation.channels import Paid
+from estation.simulation.hazards import ODD_MONEY
 
 _UNFINISHED = """
 select (select count(*) from pay_order where state = 'open')
@@ -30,13 +31,26 @@ select substr(account, length('channel_clearing:') + 1) as account_id,
 from ledger_entry where account like 'channel\\_clearing:%' group by account
 """
 
+_ODD_MONEY = """
+select case when i.out_trade_no ~ '-[0-9]{2}$' then 'combined_' else '' end || i.kind as name,
+       count(*) as n
+from incident i where i.kind = any($1::text[]) group by 1
+"""
+
 _ENDS = """
-select t.kind, (select count(*) from incident i where i.state = 'open'
-                and i.channel_trade_no = t.channel_no and i.account_id = $2) as open_incidents,
+select case when exists (select from ledger_transfer later
+                         where later.idempotency_key = 'applied:' || t.idempotency_key)
+            then 'payment' else t.kind end as kind,
+       (select count(*) from incident i where i.state = 'open'
+        and i.channel_trade_no = t.channel_no and i.account_id = $2) as open_incidents,
        (select coalesce(sum(r.amount_fen), 0)::bigint from pay_refund r
         where r.arrival_id = t.id and r.state = 'succeeded') as refunded_fen,
        (select coalesce(sum(s.amount_fen), 0)::bigint from outside_settlement s
-        where s.arrival_id = t.id and s.state = 'approved') as settled_fen
+        where s.arrival_id = t.id and s.state = 'approved') as settled_fen,
+       (select array_agg(substr(e.account, length('payee_payable:') + 1))
+        from ledger_transfer own join ledger_entry e on e.transfer_id = own.id
+        where own.idempotency_key in (t.idempotency_key, 'applied:' || t.idempotency_key)
+          and e.account like 'payee\\_payable:%') as payees
 from ledger_transfer t where t.idempotency_key = $1
 """
 
@@ -47,11 +61,30 @@ async def is_anything_unfinished() -> bool:
     return bool(row["n"])
 
 
-async def faults(successes: Iterable[Paid]) -> list[str]:
-    """Every success must have one end, and each clearing account the channel's own balance. All
-    orders have ended: nothing is expected any more."""
+async def odd_money() -> Counter[str]:
+    """How much money came that fitted nothing, by what was odd about it."""
+    rows = await _rows(_ODD_MONEY, list(ODD_MONEY))
+    return Counter({row["name"]: row["n"] for row in rows})
+
+
+async def faults(
+    successes: Iterable[Paid], *, payees: Mapping[str, str], noes: Set[str]
+) -> list[str]:
+    """Every success must have one end, all parts of a combined one the same kind of end, each
+    merchant's clearing account the channel's own balance, and a refund is closed only where the
+    channel said no; all orders have ended, so nothing is expected any more. `payees`: by
+    the merchant they own; `noes`: refund numbers."""
     successes = list(successes)
-    found = [fault for paid in successes if (fault := await _fault_of(paid))]
+    ends = {paid.out_trade_no: await _rows(_ENDS, *_named(paid)) for paid in successes}
+    found = [fault for paid in successes if (fault := _fault_of(paid, ends[paid.out_trade_no]))]
+    found += _strangers(successes, ends, payees)
+    found += _torn(successes, ends)
+    closed = await _rows("select refund_no from pay_refund where state = 'closed' order by 1")
+    found += [
+        f"{row['refund_no']}: closed, and no channel said no"
+        for row in closed
+        if row["refund_no"] not in noes
+    ]
     ours = {row["account_id"]: row["fen"] for row in await _rows(_CLEARING)}
     theirs: dict[str, int] = defaultdict(int)
     for paid in successes:
@@ -63,11 +96,16 @@ async def faults(successes: Iterable[Paid]) -> list[str]:
     return found
 
 
-async def _fault_of(paid: Paid) -> str:
+def _named(paid: Paid) -> tuple[str, str]:
+    return rules.arrival_key(paid.account_id, paid.trade_no), paid.account_id
+
+
+Ends = list[dict[str, Any]]
+
+
+def _fault_of(paid: Paid, ends: Ends) -> str:
     """Why this success has not exactly one end (applied, given away, owned); "" when it has.
     Given away: refunded, or what is not was settled outside by two persons."""
-    key = rules.arrival_key(paid.account_id, paid.trade_no)
-    ends = await _rows(_ENDS, key, paid.account_id)
     if len(ends) != 1:
         return f"{paid.out_trade_no}: {len(ends)} arrivals in the ledger"
     (end,) = ends
@@ -79,6 +117,28 @@ async def _fault_of(paid: Paid) -> str:
     if applied + given_away + owned != 1:
         return f"{paid.out_trade_no}: no end: {end}"
     return ""
+
+
+def _strangers(
+    successes: Iterable[Paid], ends: Mapping[str, Ends], payees: Mapping[str, str]
+) -> list[str]:
+    """Money at a payee's own merchant that the books owe to somebody else."""
+    return [
+        f"{paid.out_trade_no}: at {paid.account_id}, owed to {end['payees']}"
+        for paid in successes
+        for end in ends[paid.out_trade_no]
+        if paid.account_id in payees
+        and end["kind"] == rules.Posting.PAYMENT
+        and set(end["payees"] or ()) != {payees[paid.account_id]}
+    ]
+
+
+def _torn(successes: Iterable[Paid], ends: Mapping[str, Ends]) -> list[str]:
+    """Combined payments of which one part was applied and another set aside."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for paid in successes:
+        kinds[paid.whole_no].update(end["kind"] for end in ends[paid.out_trade_no])
+    return [f"{whole}: in pieces: {sorted(of)}" for whole, of in kinds.items() if len(of) > 1]
 
 
 async def _rows(sql: str, *values: object) -> list[dict[str, Any]]:

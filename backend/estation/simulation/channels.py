@@ -1,7 +1,8 @@
 """WeChat Pay and Alipay in memory, with the real ones' rules and a weather of their own.
 
 WeChat makes the trade when it is opened, Alipay when the payer scans it; a closed trade is never
-paid, a refund number is never given back twice; what happened at a channel is kept here as the
+paid, a refund number is never given back twice; of a combined order all parts are paid or none,
+each at its own merchant, and given back there. What happened at a channel is kept here as the
 truth that our books are measured against.
 """
 
@@ -34,6 +35,12 @@ from estation.simulation.hazards import Weather
 
 QUICK_REFUND = timedelta(seconds=40)
 FINAL_REFUNDS = frozenset({RefundStatus.SUCCESS, RefundStatus.CLOSED, RefundStatus.ABNORMAL})
+LANDS_AFTER = timedelta(minutes=3)
+"""A request whose answer never came takes effect so much later."""
+
+APART = timedelta(minutes=1)
+"""WeChat takes refunds of one trade no closer together."""
+
 STILL_PAYABLE = timedelta(minutes=5)
 """A payer who opened the code before its end may finish so much later."""
 
@@ -53,6 +60,8 @@ class SimRefund:
     status: RefundStatus
     ends_as: RefundStatus
     ends_at: datetime
+    lands_at: datetime
+    asked_at: datetime
     at: datetime | None = None
 
 
@@ -62,11 +71,16 @@ class Paid:
 
     owner: Owner
     account_id: str
+    whole_no: str  # the combining number, where it is a part; else its own
     out_trade_no: str
     trade_no: str
     amount_fen: int
     at: datetime
     refunds: dict[str, SimRefund] = field(default_factory=dict)
+
+    @property
+    def is_part(self) -> bool:
+        return self.whole_no != self.out_trade_no
 
     def given_back_fen(self) -> int:
         done = (r for r in self.refunds.values() if r.status is RefundStatus.SUCCESS)
@@ -83,6 +97,7 @@ class SimTrade:
     owner: Owner
     request: PaymentRequest
     state: ChannelState
+    lands_at: datetime
     paid: list[Paid] = field(default_factory=list)
     is_busy: bool = False
 
@@ -104,6 +119,7 @@ class SimChannel:
         self._owner = owner
         self.trades: dict[str, SimTrade] = {}
         self.paid = ledger  # by out_trade_no of the (sub-)order, over all accounts
+        self.noes: set[str] = set()  # refund numbers that certainly will not be given back
 
     @property
     def channel(self) -> Channel:
@@ -117,14 +133,25 @@ class SimChannel:
         owner = self._owner()
         if owner.weather.strikes("open_unknown_before"):
             raise ChannelUnknown("timeout")
-        if request.out_trade_no not in self.trades:
+        trade = self.trades.get(request.out_trade_no)
+        if trade is None:
             if owner.weather.strikes("open_refused"):
                 raise ChannelRefused("NO_AUTH")
-            unseen = self._channel is Channel.ALIPAY and scene is not Scene.TRADE_CREATE
-            state = ChannelState.NOT_FOUND if unseen else ChannelState.NOT_PAID
-            self.trades[request.out_trade_no] = SimTrade(owner, request, state)
+            trade = self._open(owner, scene, request)
+            if owner.weather.strikes("open_lands_late"):
+                trade.lands_at += LANDS_AFTER
+                raise ChannelUnknown("timeout")
+        elif trade.state is ChannelState.PAID:
+            raise ChannelRefused("ORDERPAID")
+        elif trade.state is ChannelState.CLOSED:
+            raise ChannelRefused("ORDER_CLOSED")
+        elif trade.request.parts != request.parts:
+            raise ChannelRefused("OUT_TRADE_NO_USED")
+        trade.lands_at = min(trade.lands_at, self._clock())
         if owner.weather.strikes("open_unknown_after"):
             raise ChannelUnknown("timeout")
+        if request.parts:
+            owner.weather.note(f"combined_{scene}_code")
         return _ticket(scene, request.out_trade_no)
 
     async def query(self, out_trade_no: str) -> ChannelReport:
@@ -134,18 +161,21 @@ class SimChannel:
         return self.report(out_trade_no)
 
     async def close(self, out_trade_no: str) -> CloseOutcome:
-        trade = self.trades.get(out_trade_no)
+        trade = self._landed(out_trade_no)
         if trade is None or trade.state is ChannelState.NOT_FOUND:
             return CloseOutcome.NOT_FOUND
-        if trade.owner.weather.strikes("close_unknown_before"):
+        weather = trade.owner.weather
+        if weather.strikes("close_unknown_before"):
             raise ChannelUnknown("timeout")
         if trade.state is ChannelState.PAID:
             return CloseOutcome.ALREADY_PAID
         if trade.is_busy:
             trade.is_busy = False  # the payer leaves the password box in the end
             return CloseOutcome.TRY_LATER
+        if trade.request.parts and trade.state is not ChannelState.CLOSED:
+            weather.note("combined_order_closed_at_the_channel")
         trade.state = ChannelState.CLOSED
-        if trade.owner.weather.strikes("close_unknown_after"):
+        if weather.strikes("close_unknown_after"):
             raise ChannelUnknown("timeout")
         return CloseOutcome.CLOSED
 
@@ -153,23 +183,34 @@ class SimChannel:
         paid = self.paid.get(request.out_trade_no)
         if paid is None or paid.account_id != self._account_id:
             raise ChannelRefused("RESOURCE_NOT_EXISTS")
+        if request.total_fen != paid.amount_fen:
+            raise ChannelRefused("INVALID_REQUEST", "another total than was paid")
         weather = paid.owner.weather
         if weather.strikes("refund_unknown_before"):
             raise ChannelUnknown("timeout")
         known = paid.refunds.get(request.refund_no)
         if known is None:
+            if self._is_too_soon(paid):
+                raise ChannelUnknown("FREQUENCY_LIMITED")
             if weather.strikes("refund_not_enough"):
                 raise ChannelUnknown("NOT_ENOUGH")
-            self._accept(paid, request, weather)
+            known = self._accept(paid, request, weather)
+            if weather.strikes("refund_lands_late"):
+                known.lands_at += LANDS_AFTER
+                known.ends_at += LANDS_AFTER
+                raise ChannelUnknown("timeout")
         elif known.request.amount_fen != request.amount_fen:
             raise ChannelRefused("INVALID_REQUEST", "another amount under the same number")
+        known.lands_at = min(known.lands_at, self._clock())
         if weather.strikes("refund_unknown_after"):
             raise ChannelUnknown("SYSTEM_ERROR")
         return self.refund_report(request.refund_no, paid)
 
     async def query_refund(self, refund_no: str, *, out_trade_no: str) -> RefundReport:
         paid = self.paid.get(out_trade_no)
-        if paid is None or refund_no not in paid.refunds:
+        refund = paid.refunds.get(refund_no) if paid else None
+        is_here = paid is not None and paid.account_id == self._account_id
+        if paid is None or refund is None or not is_here or refund.lands_at > self._clock():
             return RefundReport(
                 self._channel, self._account_id, out_trade_no, refund_no, RefundStatus.NOT_FOUND
             )
@@ -178,9 +219,12 @@ class SimChannel:
         return self.refund_report(refund_no, paid)
 
     async def redirect_refund(self, refund_no: str, *, channel_refund_no: str) -> RefundReport:
+        if self._channel is Channel.ALIPAY:
+            raise ChannelRefused("NOT_OFFERED")
         for paid in self.paid.values():
             refund = paid.refunds.get(refund_no)
-            if refund is not None and refund.status is RefundStatus.ABNORMAL:
+            is_here = paid.account_id == self._account_id
+            if is_here and refund is not None and refund.status is RefundStatus.ABNORMAL:
                 refund.status, refund.ends_as = RefundStatus.PROCESSING, RefundStatus.SUCCESS
                 refund.ends_at = self._clock() + QUICK_REFUND
                 return self.refund_report(refund_no, paid)
@@ -201,9 +245,10 @@ class SimChannel:
     # What payers and time do.
 
     def may_be_paid(self, out_trade_no: str) -> bool:
-        trade = self.trades[out_trade_no]
-        ended = trade.state in (ChannelState.CLOSED, ChannelState.PAID)
-        return not ended and self._clock() <= trade.request.expires_at + STILL_PAYABLE
+        trade = self._landed(out_trade_no)
+        if trade is None or trade.state in (ChannelState.CLOSED, ChannelState.PAID):
+            return False
+        return self._clock() <= trade.request.expires_at + STILL_PAYABLE
 
     def pay(self, out_trade_no: str, *, amount_fen: int, at: datetime) -> None:
         """The payer pays; one notice for the whole is on its way."""
@@ -217,6 +262,7 @@ class SimChannel:
             paid = Paid(
                 trade.owner,
                 part.account_id,
+                out_trade_no,
                 part.out_trade_no,
                 f"T{part.out_trade_no}",
                 part.amount_fen + (error if part is parts[-1] else 0),
@@ -224,6 +270,8 @@ class SimChannel:
             )
             trade.paid.append(paid)
             self.paid[part.out_trade_no] = paid
+        if trade.request.parts:
+            trade.owner.weather.note("combined_payment")
         trade.owner.hear(self._channel, self._account_id, self.payment_notice(out_trade_no))
 
     def let_refunds_end(self) -> None:
@@ -235,13 +283,16 @@ class SimChannel:
                     if refund.status is RefundStatus.PROCESSING and refund.ends_at <= now:
                         refund.status = refund.ends_as
                         refund.at = now
+                        if refund.status is RefundStatus.CLOSED:
+                            self.noes.add(refund.request.refund_no)
+                        _note_end(paid, refund)
                         notice = self.refund_notice(trade, paid, refund)
                         trade.owner.hear(self._channel, paid.account_id, notice)
 
     # What the channel says.
 
     def report(self, out_trade_no: str) -> ChannelReport:
-        trade = self.trades.get(out_trade_no)
+        trade = self._landed(out_trade_no)
         state = trade.state if trade else ChannelState.NOT_FOUND
         if trade is None or not trade.paid:
             return ChannelReport(self._channel, self._account_id, out_trade_no, state)
@@ -256,6 +307,9 @@ class SimChannel:
             paid_fen=sum(paid.amount_fen for paid in trade.paid),
             paid_at=max(paid.at for paid in trade.paid),
             refunded_fen=back if back and self._channel is Channel.ALIPAY else None,
+            # WeChat tells as soon as a refund was accepted, and not how much.
+            was_refunded=self._channel is Channel.WECHAT_PAY
+            and any(paid.held_back_fen() for paid in trade.paid),
             parts=tuple(_part(paid) for paid in trade.paid) if is_combined else (),
         )
 
@@ -296,23 +350,59 @@ class SimChannel:
             refund=self.refund_report(number, paid),
         )
 
-    def _accept(self, paid: Paid, request: RefundRequest, weather: Weather) -> None:
+    def _landed(self, out_trade_no: str) -> SimTrade | None:
+        """The trade, once what was asked has taken effect."""
+        trade = self.trades.get(out_trade_no)
+        return trade if trade is not None and trade.lands_at <= self._clock() else None
+
+    def _open(self, owner: Owner, scene: Scene, request: PaymentRequest) -> SimTrade:
+        if sum(part.amount_fen for part in request.parts) not in (0, request.amount_fen):
+            raise ChannelRefused("PARAM_ERROR", "the parts are not the whole")
+        unseen = self._channel is Channel.ALIPAY and scene is not Scene.TRADE_CREATE
+        state = ChannelState.NOT_FOUND if unseen else ChannelState.NOT_PAID
+        trade = SimTrade(owner, request, state, self._clock())
+        self.trades[request.out_trade_no] = trade
+        return trade
+
+    def _is_too_soon(self, paid: Paid) -> bool:
+        since = self._clock() - APART
+        is_wechat = self._channel is Channel.WECHAT_PAY
+        return is_wechat and any(one.asked_at > since for one in paid.refunds.values())
+
+    def _accept(self, paid: Paid, request: RefundRequest, weather: Weather) -> SimRefund:
         if request.amount_fen > paid.amount_fen - paid.held_back_fen():
             raise ChannelRefused("INVALID_REQUEST", "more than is left")
         if weather.strikes("refund_refused"):
+            self.noes.add(request.refund_no)
             raise ChannelRefused("NO_AUTH")
         ends_as = RefundStatus.SUCCESS
-        if weather.strikes("refund_abnormal"):
+        # Alipay knows no abnormal refund: it succeeds, or it does not happen.
+        if self._channel is Channel.WECHAT_PAY and weather.strikes("refund_abnormal"):
             ends_as = RefundStatus.ABNORMAL
         elif weather.strikes("refund_closed"):
             ends_as = RefundStatus.CLOSED
-        paid.refunds[request.refund_no] = SimRefund(
+        now = self._clock()
+        accepted = SimRefund(
             request,
             f"R{request.refund_no}",
             RefundStatus.PROCESSING,
             ends_as,
-            self._clock() + QUICK_REFUND,
+            ends_at=now + QUICK_REFUND,
+            lands_at=now,
+            asked_at=now,
         )
+        paid.refunds[request.refund_no] = accepted
+        return accepted
+
+
+def _note_end(paid: Paid, refund: SimRefund) -> None:
+    weather = paid.owner.weather
+    if not paid.is_part:
+        return
+    if refund.status in (RefundStatus.ABNORMAL, RefundStatus.CLOSED):
+        weather.note(f"combined_part_refund_{refund.status}")
+    elif refund.request.amount_fen < paid.amount_fen:
+        weather.note("combined_part_given_back_in_part")
 
 
 def _part(paid: Paid) -> ReportPart:

@@ -1,4 +1,7 @@
-"""A cohort of worlds in one database: one clock, one doorbell, one janitor, invariants each step.
+"""A cohort of worlds in one database: one clock, one doorbell, one janitor.
+
+The invariants are looked at after every step of a world, every delivery of news and every job
+that committed anything; one that committed nothing left the rows as they were found good.
 
 Worlds of a cohort never touch each other's money; they share what a real city shares, so that a
 batch of news holds several citizens' payments and a killed program hits them all.
@@ -14,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 from uuid import UUID
 
+from asyncpg.exceptions import ConnectionDoesNotExistError
+
 from estation import worker
 from estation.fees.api import BillView, bills_of
 from estation.ledger.api import seal
@@ -24,18 +29,21 @@ from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import SettleItem, from_notice, settle_batch
 from estation.payments.invariants import broken_invariants
 from estation.services import Services
-from estation.settings import Settings
 from estation.simulation import books
+from estation.simulation.bills import COMBINING, OWN_MERCHANTS, SOURCE, settings_of
 from estation.simulation.channels import Paid, SimChannel
-from estation.simulation.hazards import Crash, CrashPlan, Weather, crash_at
-from estation.simulation.world import SOURCE, Letter, World
+from estation.simulation.doorman import Doorman
+from estation.simulation.hazards import Weather
+from estation.simulation.kills import Crash, Fate, let_the_rest_end
+from estation.simulation.world import Letter, World
 
 DAWN: Final = datetime(2026, 8, 3, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
 STEPS: Final = 30
 PEACE_ROUNDS: Final = 40
+QUIET_HOURS: Final = 30
 MOST_DELIVERIES: Final = 3
 BATCH: Final = 64
-PAUSES: Final = (1, 1, 2, 3, 5, 5, 10, 20, 20, 30, 60, 60, 120, 180, 300, 960, 2400)
+PAUSES: Final = (1, 1, 2, 3, 5, 5, 10, 20, 20, 30, 60, 60, 120, 180, 300, 960, 960, 960, 2400)
 
 
 class InvariantBroken(Exception):
@@ -53,10 +61,22 @@ class City:
         self._order = itertools.count()
         self._acting: World | None = None
         self.weather = Weather(random.Random(f"city weather:{seed}:{numbers[0]}"))
+        self.fate = Fate(random.Random(f"fate:{seed}:{numbers[0]}"))
         self.paid: dict[str, Paid] = {}
-        self.services = self._services()
+        self._doorman = Doorman()
+        self._services = self._open_services()
         self.worlds = [World(number, seed, self) for number in numbers]
         self.checks = 0
+        self._commits_checked = 0
+
+    def services_of(self, kind: str) -> Services:
+        return self._services[kind]
+
+    async def let_in(self, person_id: UUID, weather: Weather) -> None:
+        """Raises TooManyRequests."""
+        if self._doorman.redis.is_lost:
+            weather.note("asked_without_redis")
+        await self._doorman.let_in(person_id, now=self._now)
 
     def now(self) -> datetime:
         return self._now
@@ -75,19 +95,30 @@ class City:
 
     async def run(self) -> None:
         await self._open_the_gate()
-        for _ in range(self._steps):
+        quiet_day_at = self._chance.randrange(self._steps)
+        for step in range(self._steps):
+            if step == quiet_day_at:
+                await self._quiet_day()
             self._now += timedelta(seconds=self._chance.choice(PAUSES))
+            self._doorman.redis.is_lost = self.weather.strikes("redis_lost")
             for world in self.worlds:
                 self._acting = world
                 await world.step()
+                await self._check()
             self._acting = None
             await self._the_citys_work(at_ease=False)
-            await self._check()
         await self._peace()
+
+    async def _quiet_day(self) -> None:
+        """No citizen does anything for longer than the latest news takes; our programs work on,
+        in the same weather."""
+        for _ in range(QUIET_HOURS // 2):
+            self._now += timedelta(hours=2)
+            await self._the_citys_work(at_ease=False)
 
     async def _open_the_gate(self) -> None:
         """The centre is a peer: receipts and refunds find their stream. Nothing is packed here."""
-        gate = self.services.settings.gate
+        gate = self._services["collected"].settings.gate
         await GatePeer(
             name=SOURCE, title=SOURCE, folder="nowhere", stream_in=gate.stream_in,
             stream_out=gate.stream_out, regions=[], late_after_seconds=60, state="active",
@@ -97,21 +128,26 @@ class City:
 
     def met(self) -> Counter[str]:
         """Hazards by how often they were met, over all worlds."""
-        return sum((world.weather.met for world in self.worlds), self.weather.met.copy())
+        met = sum((world.weather.met for world in self.worlds), self.weather.met.copy())
+        for (_, blow), times in self.fate.blows.items():
+            met[f"{blow.replace(' ', '_')}_a_commit"] += times
+        return met
 
     async def _peace(self) -> None:
         """Channels answer, nothing is lost any more, time goes on: every success finds its end."""
         for weather in (self.weather, *(world.weather for world in self.worlds)):
             weather.is_calm = True
+        self.fate.is_calm = True
+        self._doorman.redis.is_lost = False
         for _ in range(PEACE_ROUNDS):
             self._now += timedelta(minutes=12)
             await self._the_citys_work(at_ease=True)
             if not await books.is_anything_unfinished():
                 break
-        self._now += timedelta(hours=26)  # the latest news
+        self._now += timedelta(hours=QUIET_HOURS)  # the latest news
         await self._the_citys_work(at_ease=True)
-        await self._check()
         await self._close_the_books()
+        self.weather.met += await books.odd_money()
 
     async def _the_citys_work(self, *, at_ease: bool) -> None:
         """What runs beside the citizens: the channels' deliveries and our worker's jobs."""
@@ -123,12 +159,13 @@ class City:
                 await self._survive(job)
 
     def _jobs(self) -> list[Callable[[], Awaitable[object]]]:
-        services, now = self.services, self._now
+        services, now = self._services["combined"], self._now
         return [
             lambda: jobs.redrive_inbox(services, now=now),
             lambda: jobs.query_silent_attempts(services, now=now, limit=500),
             lambda: jobs.close_due_orders(services, now=now, limit=500),
             lambda: jobs.send_refunds(services, now=now, limit=500),
+            lambda: jobs.escalate_overdue(now=now),
             lambda: worker.dispatch_outbox(services, now),
             lambda: seal(now),
             lambda: jobs.release_holds(now=now, limit=500),
@@ -136,48 +173,52 @@ class City:
 
     async def _survive(self, job: Callable[[], Awaitable[object]]) -> None:
         """A job that may be killed at any commit; the next round comes again."""
-        plan = self._crash_plan()
-        token = crash_at.set(plan)
         try:
-            await job()
-        except Crash as crash:
-            self.weather.note(f"crash_{crash}".replace(" ", "_"))
-        finally:
-            crash_at.reset(token)
+            with self.fate.program():
+                await job()
+        except (Crash, ConnectionDoesNotExistError) as blow:
+            await self.recover(blow)
+        await self._check()
 
-    def _crash_plan(self) -> CrashPlan | None:
-        for hazard in ("crash_before_commit", "crash_after_commit"):
-            if not self.weather.is_calm and self._chance.random() < 0.04:
-                return CrashPlan(self._chance.randint(1, 4), after=hazard == "crash_after_commit")
-        return None
+    async def recover(self, blow: BaseException) -> None:
+        """Our program is started again after a kill; a lost connection ended one request."""
+        if isinstance(blow, Crash):
+            self._doorman.forget()
+        await let_the_rest_end()
 
     async def _deliver(self) -> None:
         """Ring the doorbell with all that is due, in any order, gathered as the desk gathers."""
         due = []
         while self._letters and self._letters[0][0] <= self._now:
             due.append(heapq.heappop(self._letters)[2])
+        posted = list(due)
         self._chance.shuffle(due)
+        if due != posted:
+            self.weather.note("news_out_of_order")
         for start in range(0, len(due), BATCH):
             await self._ring(due[start : start + BATCH])
 
     async def _ring(self, letters: Sequence[Letter]) -> None:
-        plan = self._crash_plan()
-        token = crash_at.set(plan)
         try:
-            await settle_batch([_item(letter) for letter in letters], now=self._now)
-        except Crash as crash:
-            self.weather.note(f"crash_{crash}".replace(" ", "_"))
+            with self.fate.program():
+                await self._settle(letters)
+        except (Crash, ConnectionDoesNotExistError) as blow:
+            await self.recover(blow)
             for letter in letters:
                 self._come_again(letter)
+        await self._check()
+
+    async def _settle(self, letters: Sequence[Letter]) -> None:
+        """As the desk does: together, else one by one; what fails alone is kept and said no to."""
+        try:
+            await settle_batch([_item(letter) for letter in letters], now=self._now)
         except Exception as failure:
             if len(letters) == 1:
                 await keep_unhandled(_item(letters[0]), error=failure, now=self._now)
                 self._come_again(letters[0])
-            else:
-                for letter in letters:
-                    await self._ring([letter])
-        finally:
-            crash_at.reset(token)
+                return
+            for letter in letters:
+                await self._settle([letter])
 
     def _come_again(self, letter: Letter) -> None:
         """No 200 was said: the channel delivers again, a bounded number of times."""
@@ -190,6 +231,9 @@ class City:
             self.post(again)
 
     async def _check(self) -> None:
+        if self.fate.commits == self._commits_checked:
+            return
+        self._commits_checked = self.fate.commits
         self.checks += 1
         broken = await broken_invariants()
         if broken:
@@ -197,7 +241,11 @@ class City:
 
     async def _close_the_books(self) -> None:
         """Our books against the channels' own memory, to the fen."""
-        faults = await books.faults(self.paid.values())
+        payees = {
+            account: payee for own in OWN_MERCHANTS.values() for payee, account in own.items()
+        }
+        noes = {number for channel in self.channels.values() for number in channel.noes}
+        faults = await books.faults(self.paid.values(), payees=payees, noes=noes)
         if faults:
             raise InvariantBroken(self._stories("\n".join(faults)))
 
@@ -209,33 +257,38 @@ class City:
             if any(number in what for number in [*world.numbers, *world.bill_numbers()])
         ]
         told = [
-            "\n".join([f"world {world.number} ({world.person_id})", *world.story])
+            "\n".join([f"world {world.number}, {world.kind} ({world.person_id})", *world.story])
             for world in (guilty or self.worlds)[:3]
         ]
         return "\n\n".join([what, *told])
 
-    def _services(self) -> Services:
-        settings = collecting_settings()
+    def _open_services(self) -> dict[str, Services]:
+        """By kind of world. All know all channels, as our worker does."""
+        settings = {kind: settings_of(kind) for kind in OWN_MERCHANTS}
         accounts = {
-            account: Channel(account.split(":")[0])
-            for account in settings.collecting_accounts.values()
+            *settings["collected"].collecting_accounts.values(),
+            *(account for own in OWN_MERCHANTS.values() for account in own.values()),
+            COMBINING,
         }
         self.channels: dict[str, SimChannel] = {
-            account: SimChannel(channel, account, self.now, self._who, self.paid)
-            for account, channel in accounts.items()
+            account: SimChannel(_channel_of(account), account, self.now, self._who, self.paid)
+            for account in sorted(accounts)
         }
         nobody: Any = SimpleNamespace()
-        return Services(
-            settings=settings,
-            clock=self.now,
-            vault=nobody,
-            pay_code_key=b"",
-            receipt_key=b"",
-            channels=cast("dict[str, Any]", self.channels),
-            wechat=nobody,
-            sms=nobody,
-            redis=None,  # money must not need it
-        )
+        return {
+            kind: Services(
+                settings=settings[kind],
+                clock=self.now,
+                vault=nobody,
+                pay_code_key=b"",
+                receipt_key=b"",
+                channels=cast("dict[str, Any]", self.channels),
+                wechat=nobody,
+                sms=nobody,
+                redis=cast("Any", self._doorman.redis),
+            )
+            for kind in OWN_MERCHANTS
+        }
 
     def _who(self) -> World:
         """Who opens a trade: only a citizen does, and only in the citizen's own step."""
@@ -244,11 +297,8 @@ class City:
         return self._acting
 
 
-def collecting_settings() -> Settings:
-    """The city's settings with all money collected: the world has the collecting accounts only."""
-    settings = Settings.read()
-    payees = [payee.model_copy(update={"merchants": {}}) for payee in settings.payees]
-    return settings.model_copy(update={"payees": payees, "combining_accounts": {}})
+def _channel_of(account_id: str) -> Channel:
+    return Channel.ALIPAY if account_id.startswith("alipay:") else Channel.WECHAT_PAY
 
 
 def _item(letter: Letter) -> SettleItem:

@@ -2,7 +2,10 @@
 
 import random
 from datetime import datetime
+from typing import Any
 from uuid import UUID
+
+from tortoise import Tortoise
 
 from estation.fees.api import BillView
 from estation.outside.gate.rows import RefundOrderRow
@@ -48,6 +51,59 @@ async def decide(asked: RefundView, *, chance: random.Random, now: datetime) -> 
     by = MAKER if chance.random() < 0.1 else CHECKER
     await api.approve_refund(request_id=asked.request_id, by=by, now=now)
     return "approved"
+
+
+async def give_back_suspense(order_ids: list[UUID], *, chance: random.Random, now: datetime) -> int:
+    """The maker has money of an open incident given back, wholly or in part; how much he asked
+    for. 0 when no money waits. Raises what ask_refund refuses."""
+    waiting = await _rows(_WAITING, order_ids)
+    if not waiting:
+        return 0
+    found = chance.choice(waiting)
+    (left,) = await api.refundable_of(arrival_id=found["arrival_id"])
+    if not left.refundable_fen:
+        return 0
+    amount: int = chance.choice([left.refundable_fen, chance.randint(1, left.refundable_fen)])
+    await api.ask_refund(
+        incident_id=found["incident_id"],
+        amount_fen=amount,
+        believed_refundable_fen=left.refundable_fen,
+        reason="款项不符，原路退回",
+        by=MAKER,
+        now=now,
+    )
+    return amount
+
+
+async def apply_late_money(order_ids: list[UUID], *, chance: random.Random, now: datetime) -> bool:
+    """Two persons let money that came late pay its order after all; False when none waits.
+    Raises what applying refuses."""
+    late = [
+        row
+        for row in await _rows(_WAITING, order_ids)
+        if row["kind"] in ("paid_after_close", "paid_after_expiry")
+    ]
+    if not late:
+        return False
+    incident_id = chance.choice(late)["incident_id"]
+    await api.ask_to_apply(incident_id=incident_id, by=MAKER, now=now)
+    by = MAKER if chance.random() < 0.1 else CHECKER
+    await api.approve_applying(incident_id=incident_id, by=by, now=now)
+    return True
+
+
+_WAITING = """
+select i.id as incident_id, i.kind, t.id as arrival_id
+from incident i join ledger_transfer t on t.channel_no = i.channel_trade_no and t.kind = 'suspense'
+where i.state = 'open' and i.order_id = any($1::uuid[]) order by i.opened_at, i.dedupe_key
+"""
+
+
+async def _rows(sql: str, *values: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, list(values)
+    )
+    return found
 
 
 async def redirect(abnormal: RefundView, services: Services, *, now: datetime) -> None:

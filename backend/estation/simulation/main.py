@@ -2,6 +2,8 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -10,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from estation.simulation.city import STEPS
+from estation.simulation.hazards import EXPECTED
+from estation.simulation.kills import Blow
 from estation.simulation.orderings import WrongMoney
 from estation.simulation.running import Result, cohort_of, cohorts, explore_here, run_all
 
@@ -32,7 +36,8 @@ def payments(
 ) -> None:
     """Payments: real rules and actions on PostgreSQL, fake channels, invariants at every step.
 
-    Exit code 0: no invariant broke and every success ended applied, refunded or owned.
+    Looked at after every step, delivery and job that committed anything. Exit code 0: no
+    invariant broke and every success ended applied, refunded or owned.
     """
     if context.invoked_subcommand is not None:
         return
@@ -60,16 +65,36 @@ def all_orderings(
 
 
 def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int) -> list[Result]:
-    columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("worlds", total=sum(map(len, chosen)))
+    total = sum(map(len, chosen))
+    with _progress(total) as played:
         return run_all(
             chosen,
             seed=seed,
             processes=min(processes, len(chosen)),
             steps=steps,
-            told=lambda result: progress.advance(bar, result.worlds),
+            told=lambda result: played(result.worlds),
         )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for a person; for a log a line at each twentieth."""
+    listener = Console(stderr=True)
+    if listener.is_terminal:
+        columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=listener) as progress:
+            bar = progress.add_task("worlds", total=total)
+            yield lambda worlds: progress.advance(bar, worlds)
+        return
+    done = 0
+
+    def played(worlds: int) -> None:
+        nonlocal done
+        before, done = done, done + worlds
+        if before * 20 // total != done * 20 // total:
+            listener.print(f"worlds {done} of {total}", highlight=False)
+
+    yield played
 
 
 def _report(results: list[Result], seed: int) -> None:
@@ -82,13 +107,28 @@ def _report(results: list[Result], seed: int) -> None:
         for name, times in sorted(counted.items()):
             table.add_row(name, str(times))
         console.print(table)
+    blows = _report_blows(results)
+    unmet = sorted(EXPECTED - hazards.keys())
+    console.print(f"hazards not met: {', '.join(unmet) or 'none'}", soft_wrap=True)
     console.print(
         f"seed {seed}: worlds {sum(r.worlds for r in results)}, "
         f"steps {sum(r.steps for r in results)}, "
         f"successes at channels {sum(r.successes for r in results)}, "
-        f"hazards met {hazards.total()}, "
-        f"invariant checks {sum(r.checks for r in results)}, invariant breaks {len(broken)}"
+        f"hazards met {hazards.total()} of {len(EXPECTED) - len(unmet)} kinds, "
+        f"blows at commits {blows}, "
+        f"invariant checks {sum(r.checks for r in results)}, invariant breaks {len(broken)}",
+        soft_wrap=True,
     )
     for result in broken:
         console.print(f"\ninvariant broken in worlds from {result.first} (--world {result.first}):")
         console.print(result.broken, markup=False, highlight=False, soft_wrap=True)
+
+
+def _report_blows(results: list[Result]) -> int:
+    """Every commit of our programs, and how often they were killed or lost their database there."""
+    reached = sum((result.commits for result in results), Counter[str]())
+    blows = sum((result.blows for result in results), Counter[tuple[str, str]]())
+    for name, times in sorted(reached.items()):
+        struck = ", ".join(f"{blow} {blows[name, blow]}" for blow in Blow)
+        console.print(f"commit of {name}: reached {times}, {struck}", soft_wrap=True)
+    return blows.total()

@@ -38,10 +38,10 @@ from estation.services import Services
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
 from estation.simulation import books, desk
+from estation.simulation.bills import CentreBill, bill_row, settings_of
 from estation.simulation.channels import Paid, SimChannel
-from estation.simulation.city import DAWN, collecting_settings
+from estation.simulation.city import DAWN
 from estation.simulation.hazards import Weather
-from estation.simulation.world import CentreBill, bill_row
 
 EVENTS: Final[Mapping[str, int]] = {
     "pay": 1,
@@ -130,7 +130,7 @@ class _Desk:
         self._calm = _Calm()
         self._person = uuid4()
         self._order: UUID = self._person
-        settings = collecting_settings()
+        settings = settings_of("collected")
         account = settings.collecting_accounts[Channel.WECHAT_PAY]
         paid: dict[str, Paid] = {}
         self._channel = SimChannel(
@@ -269,7 +269,7 @@ class _Desk:
             await seal(self._now)
             await jobs.release_holds(now=self._now)
             successes = list(self._channel.paid.values())
-            faults = await books.faults(successes)
+            faults = await books.faults(successes, payees={}, noes=self._channel.noes)
             faults += [str(broken)] if (broken := await broken_invariants()) else []
             given_back = any(paid.given_back_fen() for paid in successes)
             end = "refunded" if given_back else "paid" if successes else "nothing"

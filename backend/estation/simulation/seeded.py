@@ -1,15 +1,22 @@
-"""Makes a run repeatable and killable: seeded identifiers, and commits that may never return."""
+"""Makes a run repeatable and mortal: seeded identifiers, and commits that may never return."""
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any, Final
 from unittest import mock
 
-from tortoise.backends.asyncpg.client import TransactionWrapper
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 
+from estation.payments.actions import attempts
 from estation.shared import ids
-from estation.simulation.hazards import Crash, crash_at
+from estation.simulation.kills import Blow, Fate, name_of_commit, running
+
+_WRITES: Final = re.compile(
+    r"\binsert\s+into\b|\bdelete\s+from\b|\bmerge\s+into\b|(?<!for )\bupdate\b", re.IGNORECASE
+)
 
 
 class SeededSecrets:
@@ -29,24 +36,69 @@ class SeededSecrets:
 
 
 @contextmanager
-def repeatable(seed: str) -> Iterator[None]:
-    """Inside, identifiers come from the seed and a CrashPlan in `crash_at` is obeyed."""
+def repeatable(seed: str, fate: Fate) -> Iterator[None]:
+    """Inside, identifiers come from the seed, and every commit of a program is in the hands of
+    fate: those of transactions, and those of single statements that write."""
+    secrets = SeededSecrets(random.Random(f"ids:{seed}"))
+    with ExitStack() as patched:
+        for target, name, value in (
+            (ids, "secrets", secrets),
+            (TransactionWrapper, "commit", _struck_commit(fate)),
+            # Nobody else is asking in the meantime: waiting would only take real time.
+            (attempts, "WAIT_STEPS", 1),
+            (attempts, "WAIT_STEP_SECONDS", 0),
+            *(
+                (AsyncpgDBClient, verb, _struck_statement(fate, getattr(AsyncpgDBClient, verb)))
+                for verb in ("execute_query", "execute_query_dict", "execute_insert")
+            ),
+        ):
+            patched.enter_context(mock.patch.object(target, name, value))
+        yield
+
+
+def _struck_commit(fate: Fate) -> Callable[[TransactionWrapper], Awaitable[None]]:
     commit = TransactionWrapper.commit
 
-    async def killable(wrapper: TransactionWrapper) -> None:
-        plan = crash_at.get()
-        if plan is None or not plan.reached():
-            await commit(wrapper)
-        elif plan.after:
-            await commit(wrapper)
-            raise Crash("after commit")
-        else:
+    async def struck(wrapper: TransactionWrapper) -> None:
+        if isinstance(wrapper._parent, TransactionWrapper):
+            await commit(wrapper)  # a savepoint: nothing is committed yet
+            return
+        blow, point = _fate_of_this()
+        if blow and blow.is_before:
             await wrapper.rollback()
-            raise Crash("before commit")
+            blow.strike(point)
+        await commit(wrapper)
+        fate.commits += 1
+        if blow:
+            blow.strike(point)
 
-    secrets = SeededSecrets(random.Random(f"ids:{seed}"))
-    with (
-        mock.patch.object(ids, "secrets", secrets),
-        mock.patch.object(TransactionWrapper, "commit", killable),
-    ):
-        yield
+    return struck
+
+
+def _struck_statement(fate: Fate, statement: Any) -> Any:
+    async def struck(client: AsyncpgDBClient, query: str, values: Any = None) -> Any:
+        if isinstance(client, TransactionWrapper) or not _writes(query):
+            return await statement(client, query, values)
+        blow, point = _fate_of_this()
+        if blow and blow.is_before:
+            blow.strike(point)
+        answer = await statement(client, query, values)
+        fate.commits += 1
+        if blow:
+            blow.strike(point)
+        return answer
+
+    return struck
+
+
+def _fate_of_this() -> tuple[Blow | None, str]:
+    program = running.get()
+    if program is None:
+        return None, ""
+    point = name_of_commit()
+    return program.at(point), point
+
+
+@cache
+def _writes(query: str) -> bool:
+    return _WRITES.search(query) is not None

@@ -3,63 +3,63 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
+from asyncpg.exceptions import ConnectionDoesNotExistError
+
 from estation.fees import actions as fees
 from estation.fees.api import BillView, bill_of
-from estation.outside.gate.rows import FeeBillRow, FeeItemRow, PartyRow
 from estation.outside.pay_channels import Channel, ChannelState, Scene, VerifiedNotice
 from estation.payments import api
 from estation.payments.api import BillChoice, OrderState, OrderView, RefundState
 from estation.services import Services
-from estation.shared.clock import BEIJING
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
 from estation.simulation import desk
+from estation.simulation.bills import OWN_MERCHANTS, PAYEES, CentreBill, bill_row
 from estation.simulation.channels import SimChannel, SimTrade
-from estation.simulation.hazards import Crash, CrashPlan, Weather, crash_at
+from estation.simulation.hazards import Weather
+from estation.simulation.kills import Crash, Fate
 
 PEOPLE: Final = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
-SOURCE: Final = "jc-center"
-REGION: Final = "360101"
 
 EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "no order": {
-        "start_order": 10, "new_bill": 2, "revise": 1, "withdraw": 1, "replay_old_news": 1,
-        "pay_old_code": 2, "look": 1, "ask_refund": 3, "decide_refund": 3, "centre_refund": 1,
-        "redirect_refund": 1, "settle_outside": 1,
+        "start_order": 14, "new_bill": 3, "revise": 1, "withdraw": 1, "replay_old_news": 1,
+        "pay_old_code": 2, "look": 1, "ask_refund": 3, "decide_refund": 5, "centre_refund": 1,
+        "redirect_refund": 4, "settle_outside": 2, "give_back_suspense": 3, "apply_late_money": 5,
     },
-    "no code": {"choose_wallet": 10, "cancel": 1, "look": 1, "revise": 1, "pay_old_code": 2},
+    "no code": {
+        "choose_wallet": 12, "pay_at_both_wallets": 4, "cancel": 1, "look": 1, "revise": 1,
+        "withdraw": 1, "pay_old_code": 2,
+    },
     "a code": {
-        "pay": 12, "choose_wallet": 4, "pay_old_code": 3, "look": 3, "hesitate": 3, "cancel": 2,
-        "revise": 1, "withdraw": 1, "nothing": 2, "replay_old_news": 1, "ask_refund": 1,
-        "decide_refund": 1,
+        "pay": 20, "choose_wallet": 4, "pay_at_both_wallets": 2, "pay_old_code": 3, "look": 3,
+        "hesitate": 3, "cancel": 2, "revise": 2, "withdraw": 1, "nothing": 2,
+        "replay_old_news": 1, "ask_refund": 1, "decide_refund": 1,
     },
 }  # fmt: skip
 """What may happen next, by what the citizen has before him, and how often."""
 
-WALLETS: Final = (
+ASK_US: Final = frozenset({"start_order", "choose_wallet", "pay_at_both_wallets", "cancel", "look"})
+"""Events in which the citizen's device asks our program for something."""
+
+Wallet = tuple[Channel, Scene]
+CODES_OF_WECHAT: Final[tuple[Wallet, ...]] = (
     (Channel.WECHAT_PAY, Scene.NATIVE),
     (Channel.WECHAT_PAY, Scene.JSAPI),
-    (Channel.ALIPAY, Scene.PRECREATE),
-    (Channel.ALIPAY, Scene.WAP),
 )
-
-
-@dataclass(slots=True)
-class CentreBill:
-    """A bill as the centre knows it: versions it issued, and what they came to."""
-
-    source_id: str
-    version: int
-    shares: dict[str, int]
-    state: str
-
-    @property
-    def total_fen(self) -> int:
-        return sum(self.shares.values())
+CODE_OF_ALIPAY: Final[tuple[Wallet, ...]] = ((Channel.ALIPAY, Scene.PRECREATE),)
+WALLETS: Final[tuple[Wallet, ...]] = (
+    *CODES_OF_WECHAT * 3,
+    *CODE_OF_ALIPAY * 2,
+    (Channel.WECHAT_PAY, Scene.H5),
+    (Channel.ALIPAY, Scene.WAP),
+    (Channel.ALIPAY, Scene.WAP),
+    (Channel.ALIPAY, Scene.PAGE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,14 @@ class Letter:
 class Surroundings(Protocol):
     """What a world needs of its city."""
 
-    services: Services
     channels: dict[str, SimChannel]
+    fate: Fate
+
+    def services_of(self, kind: str) -> Services: ...
+
+    async def let_in(self, person_id: UUID, weather: Weather) -> None: ...
+
+    async def recover(self, blow: BaseException) -> None: ...
 
     def now(self) -> datetime: ...
 
@@ -98,10 +104,14 @@ class World:
         self.weather = Weather(random.Random(f"weather:{seed}:{number}"))
         self.city = city
         self.person_id = uuid5(PEOPLE, f"{seed}:{number}")
+        (self.kind,) = self.chance.choices(list(OWN_MERCHANTS), weights=(2, 1, 3))
+        self.services = city.services_of(self.kind)
         self.story: list[str] = []
         self.bills: list[CentreBill] = []
         self.orders: list[UUID] = []
         self.numbers: list[str] = []  # out_trade_nos the citizen ever saw a code of
+        self.paying: list[str] = []  # source ids of the bills in the newest order
+        self.codes: list[str] = []  # out_trade_nos of the newest order
         self.heard: list[Letter] = []
         self.steps = 0
         self.centre_refunds = 0
@@ -113,19 +123,18 @@ class World:
         (event,) = self.chance.choices(list(events), weights=list(events.values()))
         self.steps += 1
         self.tell(event)
-        plan = self._crash_plan()
-        token = crash_at.set(plan)
         try:
-            await getattr(self, event)()
+            with self.city.fate.program():
+                if event in ASK_US:
+                    await self.city.let_in(self.person_id, self.weather)
+                await getattr(self, event)()
         except Refused as refusal:
             self.story[-1] += f" -> {refusal.code}"
             if refusal.code in ("order_not_open", "bill_changed", "bill_not_payable"):
                 self.phase = "no order"
-        except Crash as crash:
-            self.story[-1] += f" -> killed {crash}"
-            self.weather.note(f"crash_{'after' if plan and plan.after else 'before'}_commit")
-        finally:
-            crash_at.reset(token)
+        except (Crash, ConnectionDoesNotExistError) as blow:
+            self.story[-1] += f" -> {blow}"
+            await self.city.recover(blow)
 
     def tell(self, words: str) -> None:
         self.story.append(f"{self.city.elapsed()} {words}")
@@ -148,12 +157,6 @@ class World:
             return timedelta(seconds=self.chance.choice([5, 40, 300, 1200, 7200]))
         return timedelta()
 
-    def _crash_plan(self) -> CrashPlan | None:
-        for when in ("before", "after"):
-            if not self.weather.is_calm and self.chance.random() < 0.03:
-                return CrashPlan(self.chance.choice([1, 1, 2, 3]), after=when == "after")
-        return None
-
     # What the centre does.
 
     async def new_bill(self) -> None:
@@ -172,12 +175,16 @@ class World:
 
     async def _issue(self, bill: CentreBill, state: str) -> None:
         """The centre knows nothing of payments yet: it may revise what is being paid."""
-        if bill.version:
-            self.weather.note(f"bill_{'revised' if state == 'issued' else state}")
+        if bill.version and self.phase != "no order" and bill.source_id in self.paying:
+            word = "revised" if state == "issued" else state
+            self.weather.note(f"bill_{word}_while_being_paid")
+            if len(self.paying) > 1:
+                self.weather.note("one_of_several_bills_changed_while_being_paid")
         bill.version += 1
         bill.state = state
-        payees = self.chance.sample(["treasury", "non_tax", "maintenance_fund"], k=2)
+        payees = self.chance.sample(PAYEES, k=self.chance.choice([1, 2, 2, 3]))
         bill.shares = {payee: self.chance.randint(1, 2_000_000) for payee in payees}
+        self.story[-1] += f" B{bill.source_id} v{bill.version} {bill.shares}"
         row = bill_row(bill, self.number, self.city.now())
         async with in_transaction() as db:
             await fees.merge_bills(
@@ -187,7 +194,7 @@ class World:
     # What the citizen does.
 
     async def start_order(self) -> None:
-        if not self.bills:
+        for _ in range(0 if self.bills else self.chance.choice([1, 1, 2, 3])):
             await self.new_bill()
         shown = await self.city.payable_bills(self.person_id)
         if not shown:
@@ -197,33 +204,38 @@ class World:
             person_id=self.person_id,
             bills=[BillChoice(bill.id, bill.version) for bill in chosen],
             expected_fen=sum(bill.total_fen for bill in chosen),
-            settings=self.city.services.settings,
+            settings=self.services.settings,
             now=self.city.now(),
         )
+        if len(chosen) > 1:
+            self.weather.note("several_bills_in_one_order")
         self.orders.append(order.id)
+        self.paying = [bill.bill_no.removeprefix("B") for bill in chosen]
+        self.codes = []
         self.phase = "no code"
         if self.chance.random() < 0.5:
             await self.choose_wallet()
 
-    async def choose_wallet(self) -> None:
+    async def choose_wallet(self, wallets: Sequence[Wallet] = WALLETS) -> None:
         if not self.orders:
             await self.start_order()
         if not self.orders:
             return
-        channel, scene = self.chance.choice(WALLETS)
+        channel, scene = self.chance.choice(wallets)
         self.story[-1] += f" {channel} {scene}"
         attempt = await api.open_attempt(
             person_id=self.person_id,
             order_id=self.orders[-1],
             channel=channel,
             scene=scene,
-            services=self.city.services,
+            services=self.services,
             payer_ip="127.0.0.1",
             openid="openid-of-the-city",
             now=self.city.now(),
         )
-        if attempt.out_trade_no not in self.numbers:
-            self.numbers.append(attempt.out_trade_no)
+        for seen in (self.numbers, self.codes):
+            if attempt.out_trade_no not in seen:
+                seen.append(attempt.out_trade_no)
         self.phase = "a code"
 
     async def pay(self) -> None:
@@ -235,6 +247,21 @@ class World:
         """A code seen earlier: a printed one, another tab, the other wallet."""
         if self._pay(self.chance.sample(self.numbers, k=min(1, len(self.numbers)))):
             self.weather.note("paid_an_old_code")
+
+    async def pay_at_both_wallets(self) -> None:
+        """Two telephones: Alipay's code taken off the screen unscanned, and then WeChat's; both
+        are paid before any news of it arrives."""
+        await self.choose_wallet(CODE_OF_ALIPAY)
+        if not self.orders:
+            return
+        await self.choose_wallet(CODES_OF_WECHAT)
+        if self.chance.random() < 0.3:
+            await self.revise()
+        paid = [number for number in self.codes if self._pay([number])]
+        if len(paid) > 1:
+            self.weather.note("both_wallets_at_once")
+        if paid:
+            self.phase = "no order"
 
     def _pay(self, numbers: Sequence[str]) -> bool:
         for channel in self.city.channels.values():
@@ -262,7 +289,7 @@ class World:
             await api.cancel_order(
                 person_id=self.person_id,
                 order_id=self.chance.choice(self.orders),
-                services=self.city.services,
+                services=self.services,
                 now=self.city.now(),
             )
 
@@ -272,7 +299,7 @@ class World:
             await api.refresh_order(
                 person_id=self.person_id,
                 order_id=self.chance.choice(self.orders),
-                services=self.city.services,
+                services=self.services,
                 now=self.city.now(),
             )
 
@@ -306,7 +333,7 @@ class World:
 
     async def redirect_refund(self) -> None:
         for abnormal in (await desk.refunds_in(RefundState.ABNORMAL, self.orders))[:1]:
-            await desk.redirect(abnormal, self.city.services, now=self.city.now())
+            await desk.redirect(abnormal, self.services, now=self.city.now())
             self.weather.note("abnormal_refund_redirected")
 
     async def settle_outside(self) -> None:
@@ -317,6 +344,16 @@ class World:
             done = await desk.settle_outside(incident, chance=self.chance, now=self.city.now())
             self.story[-1] += f" {done}"
             self.weather.note(f"incident_{done}".replace(" ", "_"))
+
+    async def give_back_suspense(self) -> None:
+        amount = await desk.give_back_suspense(self.orders, chance=self.chance, now=self.city.now())
+        if amount:
+            self.story[-1] += f" {amount}"
+            self.weather.note("suspense_refund_asked")
+
+    async def apply_late_money(self) -> None:
+        if await desk.apply_late_money(self.orders, chance=self.chance, now=self.city.now()):
+            self.weather.note("late_money_applied")
 
     async def centre_refund(self) -> None:
         order = await self._an_order()
@@ -355,28 +392,8 @@ class World:
         ]
 
     def _some_bill(self) -> CentreBill | None:
+        """Any bill, though the trouble is with those that are being paid."""
+        being_paid = [bill for bill in self.bills if bill.source_id in self.paying]
+        if being_paid and self.chance.random() < 0.7:
+            return self.chance.choice(being_paid)
         return self.chance.choice(self.bills) if self.bills else None
-
-
-def bill_row(bill: CentreBill, world: int, now: datetime) -> FeeBillRow:
-    return FeeBillRow(
-        source=SOURCE,
-        source_id=bill.source_id,
-        version=bill.version,
-        region=REGION,
-        bill_no=f"B{bill.source_id}"[:32],
-        case_source_id=f"case-{world}",
-        title="存量房买卖税费",
-        payer=PartyRow(role="buyer", name="林晓舟", id_type="1", id_no="sim", phone="13800000001"),
-        state="withdrawn" if bill.state == "withdrawn" else "issued",
-        issued_at=now,
-        due_on=date(2030, 1, 1) if now.astimezone(BEIJING).year < 2030 else None,
-        total_fen=bill.total_fen,
-        items=[
-            FeeItemRow(
-                seq=seq, code="deed_tax", name="契税", payee_code=payee, base_fen=None, rate="",
-                relief_fen=0, amount_fen=amount_fen, formula="", legal_basis="",
-            )
-            for seq, (payee, amount_fen) in enumerate(bill.shares.items(), start=1)
-        ],
-    )  # fmt: skip
