@@ -72,7 +72,7 @@ _BRING_BACK = [
 
 
 class Migration(migrations.Migration):
-    dependencies = [('estation', '0011_gate')]
+    dependencies = [('estation', '0012_gate_buckets')]
 
     initial = False
 
