@@ -23,6 +23,7 @@ from estation.outside.gate import peering, peers, rounds, rows, sending, symbols
 from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.events import Finding
 from estation.outside.gate.peers import Peer
+from estation.outside.gate.receiving import ReceiveReport
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
@@ -211,47 +212,59 @@ async def _keep_first_peer(services: Services, now: datetime) -> None:
     )
 
 
-def _gate(services: Services) -> rounds.Rounds:
-    """This side's end of the gate: packing what waits, applying what came, for every source."""
-    settings = services.settings
-    bounds = limits.from_settings(settings.gate)
-    cutting = symbols.from_settings(settings.gate)
-    schedule = upkeep.schedule_of(
-        snapshot_hours=settings.gate.snapshot_hours, prove_minutes=settings.gate.prove_minutes
-    )
-    handlers = {
-        **registry_packets.make_handlers(services.vault),
-        "case": case_packets.make_handler(services.vault),
-        "case_event": case_packets.make_event_handler(services.vault),
-        "fee_bill": fee_packets.make_handler(
-            services.vault, payees={payee.code for payee in settings.payees}
-        ),
-        "refund_order": payment_packets.make_handler(services.clock),
-    }
+class GateSide:
+    """This side's end of the gate: for each peer, pack what waits, apply what came, and look
+    after what must be said again."""
 
-    async def pack(peer: Peer, now: datetime) -> None:
-        await rounds.pack_for(
+    def __init__(self, services: Services) -> None:
+        settings = services.settings
+        self._services = services
+        self._bounds = limits.from_settings(settings.gate)
+        self._cutting = symbols.from_settings(settings.gate)
+        self._schedule = upkeep.schedule_of(
+            snapshot_hours=settings.gate.snapshot_hours, prove_minutes=settings.gate.prove_minutes
+        )
+        self._handlers = {
+            **registry_packets.make_handlers(services.vault),
+            "case": case_packets.make_handler(services.vault),
+            "case_event": case_packets.make_event_handler(services.vault),
+            "fee_bill": fee_packets.make_handler(
+                services.vault, payees={payee.code for payee in settings.payees}
+            ),
+            "refund_order": payment_packets.make_handler(services.clock),
+        }
+
+    async def prepare(self, now: datetime) -> None:
+        """The peer that the settings name is in the table."""
+        await _keep_first_peer(self._services, now)
+
+    async def pack(self, peer: Peer, now: datetime) -> list[int]:
+        return await rounds.pack_for(
             peer,
-            secret=settings.secret,
-            max_rows=settings.gate.pack_max_rows,
+            secret=self._services.settings.secret,
+            max_rows=self._services.settings.gate.pack_max_rows,
             now=now,
-            bounds=bounds,
-            cutting=cutting,
+            bounds=self._bounds,
+            cutting=self._cutting,
         )
 
-    async def receive(peer: Peer, now: datetime) -> None:
-        await rounds.receive_from(
-            peer, handlers=handlers, now=now, alarm=open_gate_incident, bounds=bounds
+    async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
+        return await rounds.receive_from(
+            peer,
+            handlers=self._handlers,
+            now=now,
+            alarm=open_gate_incident,
+            bounds=self._bounds,
         )
 
-    async def look_after(peer: Peer, now: datetime) -> None:
-        await rounds.look_after(peer, schedule=schedule, bounds=bounds, now=now)
+    async def look_after(self, peer: Peer, now: datetime) -> list[int]:
+        return await rounds.look_after(peer, schedule=self._schedule, bounds=self._bounds, now=now)
 
+
+def _gate(services: Services) -> rounds.Rounds:
+    side = GateSide(services)
     return rounds.Rounds(
-        prepare=lambda now: _keep_first_peer(services, now),
-        pack=pack,
-        receive=receive,
-        look_after=look_after,
+        prepare=side.prepare, pack=side.pack, receive=side.receive, look_after=side.look_after
     )
 
 

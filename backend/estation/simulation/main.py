@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from estation.simulation.city import STEPS
+from estation.simulation.gate import day as gate_running
+from estation.simulation.gate.day import Ending
 from estation.simulation.hazards import EXPECTED
 from estation.simulation.kills import Blow
 from estation.simulation.orderings import WrongMoney
@@ -61,6 +63,58 @@ def all_orderings(
         f"histories up to {length} events: {found.histories}, of full length {found.complete}, "
         f"through {found.states} states; every end is one of {dict(found.outcomes)}, "
         "and each kind of end is the same money"
+    )
+
+
+@simulate.command("gate")
+def gate_days(
+    hours: Annotated[float, typer.Option(min=0.1, max=24 * 31)] = 24,
+    seed: Annotated[int, typer.Option(help="The same seed meets the same faults.")] = 1,
+    days: Annotated[int, typer.Option(min=1, max=1000, help="With seeds seed, seed + 1, …")] = 1,
+) -> None:
+    """The gate: three sides and lossy one-way media, programs killed, disks full, clocks wrong.
+
+    Exit code 0: after the faults all sides became equal without anybody's help, and a stream
+    that two senders wrote stopped and said so.
+    """
+    endings = [_play_day(number, hours) for number in range(seed, seed + days)]
+    raise typer.Exit(1 if any(ending.broken for ending in endings) else 0)
+
+
+def _play_day(seed: int, hours: float) -> Ending:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"{hours:g} hours, seed {seed}", total=1.0)
+        ending = gate_running.play_here(
+            seed, hours, told=lambda share: progress.update(bar, completed=share)
+        )
+    _report_day(ending)
+    return ending
+
+
+def _report_day(ending: Ending) -> None:
+    for title, counted in (
+        ("fault met", ending.met), ("what was done", ending.did), ("what healed it", ending.healed),
+        ("rows, equal on both sides", ending.rows),
+    ):  # fmt: skip
+        table = Table(title, "times")
+        for name, times in sorted(counted.items()):
+            table.add_row(name, str(times))
+        console.print(table)
+    if ending.broken:
+        console.print(f"seed {ending.seed}: the sides are NOT equal", soft_wrap=True)
+        for words in (*ending.story, ending.broken):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
+        return
+    roots = Table("stream", "topic", "source", "rows", "Merkle root")
+    for (stream, topic, source), (rows, root, _) in sorted(ending.roots.items()):
+        roots.add_row(stream, topic, source, str(rows), root[:16])
+    console.print(roots)
+    console.print(
+        f"seed {ending.seed}: {ending.hours:g} hours, faults met {ending.met.total()}; "
+        f"{ending.rows.total()} rows equal on both sides {ending.peace} after the last fault, "
+        f"{len(ending.roots)} proofs equal; two senders with one key: {ending.fork}",
+        soft_wrap=True,
     )
 
 
