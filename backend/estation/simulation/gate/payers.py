@@ -16,8 +16,9 @@ from estation.services import Services
 from estation.settings import Settings
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
+from estation.simulation.bills import settings_of
 from estation.simulation.channels import Paid, SimChannel
-from estation.simulation.city import DAWN, collecting_settings
+from estation.simulation.city import DAWN
 from estation.simulation.hazards import Weather
 
 IP, OPENID = "127.0.0.1", "openid-of-a-payer"
@@ -32,7 +33,7 @@ class Payers:
         self.weather = Weather(chance)
         self.weather.is_calm = True  # this is a day of the gate: payments have worlds of their own
         self._heard: list[SettleItem] = []
-        self.services = self._open(collecting_settings())
+        self.services = self._open(settings_of("collected"))
 
     def hear(self, channel: Channel, account_id: str, notice: VerifiedNotice) -> None:
         """A channel's news is at the door at once."""
@@ -60,6 +61,7 @@ class Payers:
             await settle_batch(heard, now=now)
         await jobs.send_refunds(self.services, now=now, limit=200)
         await jobs.close_due_orders(self.services, now=now, limit=200)
+        await jobs.release_holds(now=now)
         await worker.dispatch_outbox(self.services, now)
 
     async def _pay(self) -> bool:

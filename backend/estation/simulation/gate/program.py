@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
+from unittest import mock
 
 import structlog
 from tortoise import Tortoise
@@ -24,11 +25,12 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.outside.gate.status import StreamStatus, stream_status
 from estation.settings import InnerSettings
+from estation.shared import ids
 from estation.simulation.gate import records
 from estation.simulation.gate.centre import Desks
 from estation.simulation.gate.faults import Faults, met_by
 from estation.simulation.gate.payers import Payers
-from estation.simulation.seeded import repeatable
+from estation.simulation.seeded import SeededSecrets
 
 ONLINE: Final = "online"
 
@@ -78,7 +80,8 @@ def run(start: Start, pipe: Connection) -> None:
     # Troubles are the point here; the day tells them.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     faults = Faults(tell=lambda point: pipe.send(Answer(killed_at=point)))
-    with repeatable(start.seed), met_by(faults):
+    secrets = SeededSecrets(random.Random(f"ids:{start.seed}"))
+    with mock.patch.object(ids, "secrets", secrets), met_by(faults):
         asyncio.run(_serve(start, pipe, faults))
 
 
