@@ -16,7 +16,7 @@ from estation.payments.actions import refund_writing, writing
 from estation.payments.actions.refunds import send
 from estation.payments.rules import OutcomeKind, Posting, Verdict
 from estation.simulation import running
-from estation.simulation.hazards import EXPECTED, RARE
+from estation.simulation.hazards import EXPECTED, NEARLY_NEVER, RARE
 from estation.simulation.kills import Blow
 from estation.simulation.running import Result
 
@@ -54,7 +54,8 @@ def test_in_every_world_each_success_has_one_end_and_the_books_are_the_channels(
 def test_every_hazard_is_met(results: list[Result]) -> None:
     met = sum((result.hazards for result in results), Counter[str]())
 
-    assert EXPECTED - RARE - met.keys() == set()
+    excused = NEARLY_NEVER if WORLDS >= 2000 else RARE
+    assert EXPECTED - excused - met.keys() == set()
 
 
 @pytest.mark.slow
@@ -94,6 +95,7 @@ SELDOM_REACHED = {
     "payments.actions.refunds.apply.approve_applying",
     "payments.actions.refunds.apply.ask_to_apply",
     "payments.actions.asking.tell_of_silent",
+    "payments.actions.attempts._end_stale_order",  # only reads
     "payments.actions.attempts._refuse",
     "payments.actions.refunds.send._tell_of_unfinished",
     "payments.actions.incidents.resolve_incident",

@@ -90,9 +90,20 @@ EXPECTED: Final = (
 """What a run must have met, each at least once: a generator that loses one of these proves less
 than it says."""
 
-RARE: Final = frozenset({"late_money_applied", "paid_after_expiry"})
-"""So seldom that a run may do without them: late money is given back by itself, and can only be
-applied where its refund came to nothing and its bill is still free."""
+RARE: Final = frozenset(
+    {
+        "abnormal_refund_redirected",
+        "incident_rejected",
+        "incident_settled_outside",
+        "late_money_applied",
+        "paid_after_expiry",
+    }
+)
+"""So seldom that some hundreds of worlds may do without them."""
+
+NEARLY_NEVER: Final = frozenset({"late_money_applied"})
+"""Late money is given back by itself: it can only be applied where its refund came to nothing and
+its bill is still free, so that also thousands of worlds may do without."""
 
 
 class Weather:
