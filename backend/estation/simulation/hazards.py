@@ -17,8 +17,8 @@ LIKELY: Final[Mapping[str, float]] = {
     "open_lands_late": 0.03,
     "open_refused": 0.02,
     "query_unknown": 0.10,
-    "close_unknown_before": 0.05,
-    "close_unknown_after": 0.05,
+    "close_unknown_before": 0.10,
+    "close_unknown_after": 0.10,
     "payer_at_the_password_box": 0.40,
     "channel_clock_ahead": 0.05,
     "channel_clock_behind": 0.05,
@@ -29,7 +29,7 @@ LIKELY: Final[Mapping[str, float]] = {
     "refund_unknown_after": 0.08,
     "refund_lands_late": 0.08,
     "refund_not_enough": 0.06,
-    "refund_refused": 0.05,
+    "refund_refused": 0.08,
     "refund_abnormal": 0.14,
     "refund_closed": 0.12,
     # what becomes of our own house
@@ -90,9 +90,20 @@ EXPECTED: Final = (
 """What a run must have met, each at least once: a generator that loses one of these proves less
 than it says."""
 
-RARE: Final = frozenset({"late_money_applied", "paid_after_expiry"})
-"""So seldom that a run may do without them: late money is given back by itself, and can only be
-applied where its refund came to nothing and its bill is still free."""
+RARE: Final = frozenset(
+    {
+        "abnormal_refund_redirected",
+        "incident_rejected",
+        "incident_settled_outside",
+        "late_money_applied",
+        "paid_after_expiry",
+    }
+)
+"""So seldom that some hundreds of worlds may do without them."""
+
+NEARLY_NEVER: Final = frozenset({"late_money_applied"})
+"""Late money is given back by itself: it can only be applied where its refund came to nothing and
+its bill is still free, so that also thousands of worlds may do without."""
 
 
 class Weather:

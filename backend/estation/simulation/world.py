@@ -28,8 +28,8 @@ PEOPLE: Final = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "no order": {
         "start_order": 14, "new_bill": 3, "revise": 1, "withdraw": 1, "replay_old_news": 1,
-        "pay_old_code": 2, "look": 1, "ask_refund": 3, "decide_refund": 5, "centre_refund": 1,
-        "redirect_refund": 4, "settle_outside": 2, "give_back_suspense": 3, "apply_late_money": 5,
+        "pay_old_code": 2, "look": 1, "ask_refund": 4, "decide_refund": 8, "centre_refund": 1,
+        "redirect_refund": 6, "settle_outside": 5, "give_back_suspense": 3, "apply_late_money": 5,
     },
     "no code": {
         "choose_wallet": 12, "pay_at_both_wallets": 4, "cancel": 1, "look": 1, "revise": 1,
