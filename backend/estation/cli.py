@@ -22,6 +22,7 @@ from estation import gate_commands, gate_kit_commands, operating, settings_check
 from estation import settings as settings_module
 from estation import worker as online_worker
 from estation.bench import callback as callback_bench
+from estation.bench import gate as gate_bench
 from estation.bench import settle as settle_bench
 from estation.demo import main as demo_main
 from estation.demo import seeding
@@ -369,7 +370,7 @@ def demo(
     )
 
 
-BENCHES = ("callback", "settle")
+BENCHES = ("callback", "settle", "gate")
 
 
 @main.command()
@@ -379,12 +380,15 @@ def bench(
     orders: Annotated[
         str, typer.Option(help="settle: how many orders the tables hold, e.g. 10000,10000000")
     ] = ",".join(map(str, settle_bench.SIZES)),
+    rows: Annotated[int, typer.Option(help="gate: how many bills", min=5000)] = gate_bench.ROWS,
 ) -> None:
     """Measure ours and the floor in the same run, and print the ratio."""
     if name == "callback":
         callback_bench.run(as_json=as_json)
     elif name == "settle":
         settle_bench.run(as_json=as_json, sizes=tuple(int(size) for size in orders.split(",")))
+    elif name == "gate":
+        gate_bench.run(as_json=as_json, rows=rows)
     else:
         console.print(f"可用的基准：{'、'.join(BENCHES)}")
         raise typer.Exit(2)

@@ -68,8 +68,8 @@ TURNS = [(kind, 1) for kind in KINDS] + [("verify", 2), ("full", 2)]
 
 
 def _measure(folder: Path) -> tuple[Results, tuple[int, int, int]]:
-    account = _account()
-    keys = _write_secrets(folder, account)
+    account = wechat_account()
+    keys = write_secrets(folder, account)
     postgres = LocalPostgres(folder / "pg").start()
     try:
         postgres.create_database("online")
@@ -200,7 +200,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _account() -> WechatPayAccount:
+def wechat_account() -> WechatPayAccount:
     local = tomllib.loads((CONFIG / "local.toml").read_text(encoding="utf-8"))
     return WechatPayAccount(**local["online"]["wechat_pay"][0])
 
@@ -211,7 +211,7 @@ def _other_accounts() -> list[dict[str, Any]]:
     return [*local["online"]["wechat_pay"][1:], *local["online"]["wechat_combine"]]
 
 
-def _write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
+def write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
     """Every secret file the online program reads, made up; the platform's half comes back."""
     places = Places(folder, 0, 1, 2)
     make_folders(places)
