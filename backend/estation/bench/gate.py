@@ -36,6 +36,7 @@ from estation.inner import database as inner_database
 from estation.local import LocalPostgres
 from estation.outside.gate import folders, keys, sending
 from estation.outside.gate import format as packets
+from estation.outside.gate import rows as gate_rows
 from estation.shared.clock import system_clock
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.shared.transactions import in_transaction
@@ -121,7 +122,7 @@ class _Sender:
         now = system_clock()
         for start in range(first, last, PACKET_ROWS):
             lines = [
-                packets.line("fee_bill", msgspec_json.encode(bill))
+                packets.line("fee_bill", gate_rows.encode_row("fee_bill", bill))
                 for bill in bills(start, min(start + PACKET_ROWS, last), now=_MADE)
             ]
             begun = time.perf_counter()
