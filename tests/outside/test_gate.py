@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Struct
 
 from estation.outside.gate import device, keys, receiving, reporting, rows, sending, status
+from estation.outside.gate.errors import Reason
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import BadRow, ReceivedUpToRow
 from estation.shared.transactions import in_transaction
@@ -354,6 +356,71 @@ async def test_unknown_fields_of_newer_senders_are_accepted(sides: Sides) -> Non
     await sides.receive()
 
     assert sides.seen == names(1)
+
+
+async def test_rows_cross_in_the_spelling_that_is_digested(sides: Sides) -> None:
+    await sides.send(1)
+
+    await sides.receive()
+
+    ((sent,),) = [arrival.sent for arrival in sides.arrivals]
+    assert sent.body == rows.canonical(sent.body)
+    assert sent.digest == rows.digest(rows.encode_row("fee_bill", bill(1)))
+    assert not sent.says_more
+
+
+async def test_a_file_read_ahead_is_applied_only_at_its_turn(sides: Sides) -> None:
+    """The second file is being read while the first one fails: nothing of it may happen."""
+    await sides.send(1)
+    await sides.send(2)
+
+    async def fail(given: Sequence[Struct], arrival: Arrival) -> None:
+        raise RuntimeError("not today")
+
+    await sides.receive(fail)
+    assert await position() == (0, "handler_failed")
+    assert sides.incoming_file(2).exists()
+
+    sides.later(5)
+    report = await sides.receive()
+    assert report.applied == [1, 2]
+    assert sides.seen == names(1, 2)
+
+
+async def test_a_bad_file_read_ahead_is_refused_at_its_turn_and_not_before(sides: Sides) -> None:
+    await sides.send(1)
+    await sides.send(2)
+    whole = sides.incoming_file(2).read_bytes()
+    sides.incoming_file(2).write_bytes(whole[:-1])
+
+    report = await sides.receive()
+
+    assert report.applied == [1]
+    assert [reason for _, reason in report.quarantined] == [Reason.truncated]
+    sides.incoming_file(2).write_bytes(whole)
+    assert (await sides.receive()).applied == [2]
+    assert sides.seen == names(1, 2)
+
+
+async def test_a_large_file_is_not_read_ahead(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them in memory at once would be too much."""
+    read_at: list[tuple[int, int]] = []
+    read = receiving._Importer._read
+
+    def watched(self: Any, path: Path, seq: int) -> Any:
+        read_at.append((seq, len(sides.seen)))
+        return read(self, path, seq)
+
+    monkeypatch.setattr(receiving._Importer, "_read", watched)
+    monkeypatch.setattr(receiving, "READ_AHEAD_BYTES", 10)
+    await sides.send(1)
+    await sides.send(2)
+
+    await sides.receive()
+
+    assert read_at == [(1, 0), (2, 1)]
 
 
 async def test_each_side_learns_what_the_other_received_and_then_falls_silent(

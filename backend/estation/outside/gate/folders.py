@@ -153,6 +153,14 @@ def _open_regular(path: Path) -> Iterator[tuple[int, os.stat_result]]:
         os.close(descriptor)
 
 
+def size_of(path: Path) -> int:
+    """In bytes, of the entry itself; 0 when it is gone."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes, or "" when it is no readable file of allowed size."""
     try:

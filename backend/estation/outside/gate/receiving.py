@@ -47,6 +47,8 @@ log = structlog.get_logger()
 MAX_FILES_PER_CALL = 50
 FLOOD = 1000
 """So much junk at once is no mistake any more that somebody might want to look at."""
+READ_AHEAD_BYTES = 2 * 1024 * 1024
+"""The next file is read while the database works on this one, unless that would need much room."""
 
 __all__ = [
     "Arrival",
@@ -253,6 +255,7 @@ class _Importer:
             regions=scope.regions if scope else (),
             sources=scope.sources if scope else (),
         )
+        self._ahead: tuple[int, asyncio.Task[_Content]] | None = None
         self.report = ReceiveReport()
 
     async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
@@ -284,12 +287,16 @@ class _Importer:
             await self._settle_repeat(seq, found.pop(seq))
         position = await positions.position_of(db, self._stream)
         budget = max_files - len(repeats)
-        while budget > 0 and self._may_go_on(position):
-            name = found.get(position.last_seq + 1)
-            if name is None or not await self._apply_next(position, name):
-                break
-            budget -= 1
-            position = await positions.position_of(db, self._stream)
+        try:
+            while budget > 0 and self._may_go_on(position):
+                seq = position.last_seq + 1
+                following = found.get(seq + 1) if budget > 1 else None
+                if seq not in found or not await self._apply_next(position, found[seq], following):
+                    break
+                budget -= 1
+                position = await positions.position_of(db, self._stream)
+        finally:
+            await self._forget_ahead()
         if not self.report.busy:
             await self._note_what_waits(found, budget)
 
@@ -395,12 +402,18 @@ class _Importer:
         await positions.count_duplicate(_db(), self._stream)
         self.report.duplicates += 1
 
-    async def _apply_next(self, position: Position, name: str) -> bool:
-        """Apply the file at position + 1. True when the position moved (by us)."""
+    async def _apply_next(
+        self, position: Position, name: str, following: str | None = None
+    ) -> bool:
+        """Apply the file at position + 1. True when the position moved (by us).
+
+        `following`: the name of the file behind it, to be read meanwhile.
+        """
         seq = position.last_seq + 1
         path = self._folder / name
         try:
-            content = await asyncio.to_thread(self._read, path, seq)
+            content = await self._content_of(path, seq)
+            self._read_ahead(following, seq + 1)
             async with in_transaction() as tx:
                 if not await self._still_next(tx, position):
                     return False
@@ -419,6 +432,26 @@ class _Importer:
         await asyncio.to_thread(folders.remove, path)
         self._count(content)
         return True
+
+    async def _content_of(self, path: Path, seq: int) -> _Content:
+        """Of a file that was read ahead, or is read now."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == seq:
+            return await ahead[1]
+        return await asyncio.to_thread(self._read, path, seq)
+
+    def _read_ahead(self, name: str | None, seq: int) -> None:
+        """Nothing is believed or done with it before its turn: it is only read and unpacked."""
+        path = self._folder / (name or "")
+        if name is not None and folders.size_of(path) <= READ_AHEAD_BYTES:
+            self._ahead = seq, asyncio.create_task(asyncio.to_thread(self._read, path, seq))
+
+    async def _forget_ahead(self) -> None:
+        """What was read for a turn that did not come; a bad file is met again at its turn."""
+        if self._ahead is not None:
+            await asyncio.wait([self._ahead[1]])
+            self._ahead[1].exception()
+            self._ahead = None
 
     def _read(self, path: Path, seq: int) -> _Content:
         """Everything that can be checked without the database. Blocking."""
