@@ -70,6 +70,30 @@ async def test_the_same_packet_again_changes_nothing() -> None:
     assert await BillItem.all().count() == 2
 
 
+async def test_the_same_bill_again_does_not_bring_its_payer_back_to_an_older_state() -> None:
+    """A snapshot repeats old rows under a new watermark: the payer has moved on meanwhile."""
+    await arrive(bill())
+    moved = msgspec.structs.replace(ANNA, phone="13900000009")
+    await arrive(bill(2, payer=moved), at=NOW + timedelta(hours=1))
+    before = await Person.get()
+
+    await arrive(bill(), at=NOW + timedelta(hours=2))
+
+    after = await Person.get()
+    assert after.phone_index == before.phone_index == VAULT.index("phone:13900000009")
+    assert after.updated_at == before.updated_at
+
+
+async def test_a_payer_of_whom_newer_news_is_known_still_gets_the_bill() -> None:
+    await arrive(bill(), at=NOW + timedelta(hours=1))
+
+    await arrive(bill(2), bill(3, payer=BO))
+
+    anna = await Person.get(id_no_index=VAULT.index(f"1:{ANNA.id_no}"))
+    assert {shown.bill_no for shown in await bills_of(anna.id)} == {"JF1", "JF2"}
+    assert anna.updated_at == NOW + timedelta(hours=1)
+
+
 async def test_an_older_version_after_a_newer_one_changes_nothing() -> None:
     await arrive(bill(version=2, total_fen=8_000, items=[item(1, 8_000)]))
     await arrive(bill(version=1))

@@ -1,5 +1,7 @@
 """Personal data at rest."""
 
+import hmac
+
 import pytest
 from cryptography.exceptions import InvalidTag
 
@@ -20,6 +22,13 @@ def test_the_same_text_seals_differently_but_is_found_by_one_index() -> None:
     assert VAULT.seal("x") != VAULT.seal("x")
     assert VAULT.index("x") == VAULT.index("x") != VAULT.index("y")
     assert Vault(bytes(32)).index("x") != VAULT.index("x")
+
+
+def test_an_index_is_hmac_sha_256_so_that_those_stored_before_are_found() -> None:
+    key = hmac.digest(bytes(range(32)), b"estation/index/1", "sha256")
+
+    for text in ("", "1:11010519491231002X", "林晓舟" * 100):
+        assert VAULT.index(text) == hmac.digest(key, text.encode(), "sha256").hex()
 
 
 def test_an_altered_byte_is_noticed() -> None:

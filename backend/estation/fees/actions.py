@@ -257,12 +257,32 @@ BillKey = tuple[str, str]
 """(source, source_id)"""
 
 
+Known = Mapping[BillKey, tuple[UUID, int]]
+"""The bills we had before: row id and version."""
+
+
+async def known_bills(db: BaseDBAsyncClient, rows: Sequence[FeeBillRow]) -> Known:
+    """Only the importer, which is one per source, adds bills and changes their versions."""
+    keys = {(row.source, row.source_id) for row in rows}
+    found = await db.execute_query_dict(
+        _KNOWN, [[source for source, _ in keys], [source_id for _, source_id in keys]]
+    )
+    return {(row["source"], row["source_id"]): (row["id"], row["version"]) for row in found}
+
+
+def is_known(row: FeeBillRow, known: Known) -> bool:
+    """Whether we have exactly this version: neither it nor its payer is touched then."""
+    ours = known.get((row.source, row.source_id))
+    return ours is not None and ours[1] == row.version
+
+
 async def merge_bills(
     db: BaseDBAsyncClient,
     bills: Sequence[IncomingBill],
     *,
     data_as_of: datetime,
     repairs: bool = False,
+    known: Known | None = None,
 ) -> Mapping[Change, int]:
     """Apply replicated bills: newer versions win, repeats and older ones change nothing.
 
@@ -270,10 +290,12 @@ async def merge_bills(
     items are kept. News about a bill that is paid here changes neither its state nor its
     amount: it becomes an outbox message CHANGED_AFTER_PAYMENT, and is noted until all of the
     payment was given back (`mark_refunded`). With `repairs` an unpaid bill becomes what was sent
-    whatever is here.
+    whatever is here. `known`: `known_bills` of the same
+    transaction, when asked already.
     """
+    if known is None:
+        known = await known_bills(db, [bill.row for bill in bills])
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
-    known = await _known(db, list(newest))
     newer = [
         known[key][0]
         for key, bill in newest.items()
@@ -327,16 +349,6 @@ async def keep_as_sent(
     )
     async with staged(db, "bill_as_sent", _AS_SENT, rows):
         await db.execute_query(_KEEP_AS_SENT)
-
-
-Known = Mapping[BillKey, tuple[UUID, int]]
-"""The bills we had before: row id and version."""
-
-
-async def _known(db: BaseDBAsyncClient, keys: Sequence[BillKey]) -> Known:
-    """Only the importer, which is one per source, adds bills and changes their versions."""
-    rows = await db.execute_query_dict(_KNOWN, [[key[0] for key in keys], [key[1] for key in keys]])
-    return {(row["source"], row["source_id"]): (row["id"], row["version"]) for row in rows}
 
 
 def _is_newer(bill: IncomingBill, known: Known) -> bool:

@@ -7,7 +7,13 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 
-from estation.fees.actions import IncomingBill, keep_as_sent, merge_bills
+from estation.fees.actions import (
+    IncomingBill,
+    is_known,
+    keep_as_sent,
+    known_bills,
+    merge_bills,
+)
 from estation.fees.repairing import withdraw_bills
 from estation.fees.rules import fault_of
 from estation.identity.api import BadPerson, upsert_persons
@@ -37,24 +43,36 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
             fault = arrival.fault_of(bill) or fault_of(bill, payees=payees, most_fen=MAX_FEN)
             if fault:
                 raise RowRefused(f"{_name(bill)}: {fault}")
+        db = Tortoise.get_connection("default")
+        known = await known_bills(db, bills)
+        sent = list(zip(bills, arrival.as_sent(rows), strict=True))
+        news = [
+            (bill, as_sent)
+            for bill, as_sent in sent
+            if arrival.repairs or not is_known(bill, known)
+        ]
         try:
             persons = await upsert_persons(
-                [bill.payer for bill in bills], vault=vault, now=arrival.watermark
+                [bill.payer for bill, _ in news], vault=vault, now=arrival.watermark
             )
         except BadPerson as bad:
-            raise RowRefused(f"{_name(bills[bad.position])}: payer {bad.reason}") from None
-        db = Tortoise.get_connection("default")
-        sent = list(zip(bills, arrival.as_sent(rows), strict=True))
+            raise RowRefused(f"{_name(news[bad.position][0])}: payer {bad.reason}") from None
         incoming = [
             IncomingBill(bill, persons[bill.payer.id_type, bill.payer.id_no], as_sent.digest)
-            for bill, as_sent in sent
+            for bill, as_sent in news
         ]
         fates = await merge_bills(
-            db, incoming, data_as_of=arrival.watermark, repairs=arrival.repairs
+            db, incoming, data_as_of=arrival.watermark, known=known, repairs=arrival.repairs
         )
         await keep_as_sent(db, sent, vault=vault, data_as_of=arrival.watermark)
         counts = {str(fate): met for fate, met in fates.items() if met}
-        log.info("fee_bills_applied", stream=arrival.stream, seq=arrival.seq, **counts)
+        log.info(
+            "fee_bills_applied",
+            stream=arrival.stream,
+            seq=arrival.seq,
+            known=len(bills) - len(news),
+            **counts,
+        )
 
     return apply_fee_bills
 

@@ -76,12 +76,18 @@ def fault_of(row: Row, *, payees: Collection[str], most_fen: int) -> str:
         return "version"
     if not row.items or len({item.seq for item in row.items}) != len(row.items):
         return "items"
-    amounts = [row.total_fen]
+    total = 0
     for item in row.items:
-        amounts += [item.amount_fen, item.relief_fen, item.base_fen or 0]
-    if min(amounts) < 0 or max(amounts) > most_fen:
+        total += item.amount_fen
+        if not (
+            0 <= item.amount_fen <= most_fen
+            and 0 <= item.relief_fen <= most_fen
+            and 0 <= (item.base_fen or 0) <= most_fen
+        ):
+            return "amount"
+    if not 0 <= row.total_fen <= most_fen:
         return "amount"
-    if sum(item.amount_fen for item in row.items) != row.total_fen:
+    if total != row.total_fen:
         return "total"
     if any(item.payee_code not in payees for item in row.items):
         return "payee"

@@ -54,6 +54,8 @@ def is_phone(text: str) -> bool:
 
 def clean_phone(text: str) -> str:
     """As people and counters write it: without blanks, hyphens and the country's prefix."""
+    if is_phone(text):
+        return text
     return re.sub(r"^(?:\+|00)86", "", re.sub(r"[\s-]", "", text))
 
 

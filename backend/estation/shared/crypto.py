@@ -17,7 +17,10 @@ class Vault:
         if len(master_key) != 32:
             raise ValueError("the personal-data key must have 32 bytes")
         self._cipher = AESGCM(hmac.digest(master_key, b"estation/encrypt/1", "sha256"))
-        self._index_key = hmac.digest(master_key, b"estation/index/1", "sha256")
+        # HMAC's two keyed states, copied for each index: a third of the cost of starting anew.
+        key = hmac.digest(master_key, b"estation/index/1", "sha256").ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
     def seal(self, text: str) -> bytes:
         """Nonce (12 bytes) and ciphertext with tag."""
@@ -30,7 +33,10 @@ class Vault:
 
     def index(self, text: str) -> str:
         """64 hex digits: equal texts have equal indexes, and only the key holder can make one."""
-        return hmac.digest(self._index_key, text.encode(), "sha256").hex()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 def token_digest(token: str) -> str:

@@ -34,6 +34,7 @@ on conflict (id_type, id_no_index) do update set
     name_sealed = excluded.name_sealed, phone_index = excluded.phone_index,
     phone_sealed = excluded.phone_sealed, updated_at = excluded.updated_at
 where p.updated_at <= excluded.updated_at
+returning id, id_type, id_no_index
 """
 
 
@@ -58,8 +59,9 @@ async def upsert_persons(
     The last of several rows of one person wins; older news never overwrites newer. Raises
     BadPerson with the position of a party that cannot be a person; nothing is written then.
     """
-    _require_persons(parties, now)
-    unique = {(party.id_type, clean_id_no(party.id_no)): party for party in parties}
+    keys = [(party.id_type, clean_id_no(party.id_no)) for party in parties]
+    _require_persons(parties, keys, now)
+    unique = dict(zip(keys, parties, strict=True))
     if not unique:
         return {}
     indexes = {key: number_index(*key, vault=vault) for key in unique}
@@ -68,17 +70,17 @@ async def upsert_persons(
         in_transaction() as tx,
         staged(tx, "person", _PERSON, _persons(unique, indexes, vault, now)),
     ):
-        await tx.execute_query(_UPSERT)
-    rows = await Tortoise.get_connection("default").execute_query_dict(
-        "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
-        [list(indexes.values())],
-    )
+        _, rows = await tx.execute_query(_UPSERT)
     found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
+    if len(found) < len(unique):  # of those we know newer news, the statement returned nothing
+        rows = await Tortoise.get_connection("default").execute_query_dict(
+            "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
+            [[index for key, index in indexes.items() if (key[0], index) not in found]],
+        )
+        found |= {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
     return {
-        (party.id_type, party.id_no): found[
-            party.id_type, indexes[party.id_type, clean_id_no(party.id_no)]
-        ]
-        for party in parties
+        (party.id_type, party.id_no): found[key[0], indexes[key]]
+        for key, party in zip(keys, parties, strict=True)
     }
 
 
@@ -103,11 +105,9 @@ def _persons(
         )
 
 
-def _require_persons(parties: Sequence[Party], now: datetime) -> None:
+def _require_persons(parties: Sequence[Party], keys: Sequence[PersonKey], now: datetime) -> None:
     today = beijing_day(now)
-    for position, party in enumerate(parties):
-        fault = person_fault(
-            id_type=party.id_type, id_no=clean_id_no(party.id_no), name=party.name, today=today
-        )
+    for position, (party, (id_type, id_no)) in enumerate(zip(parties, keys, strict=True)):
+        fault = person_fault(id_type=id_type, id_no=id_no, name=party.name, today=today)
         if fault:
             raise BadPerson(fault, position)
