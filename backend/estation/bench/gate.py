@@ -29,7 +29,7 @@ from tortoise import Tortoise
 
 from estation import settings as settings_module
 from estation.bench import gate_floor, gate_lag
-from estation.bench.bills import STREAM, bills
+from estation.bench.bills import SOURCE, STREAM, bills
 from estation.bench.callback import wechat_account, write_secrets
 from estation.demo.places import Places, child_environment, make_ledger_key
 from estation.inner import database as inner_database
@@ -84,9 +84,9 @@ def _measure(postgres: LocalPostgres, folder: Path, rows: int) -> dict[str, Any]
         asyncio.run(migrate_to_newest(config(urls[side]), dsn=asyncpg_dsn(urls[side])))
     places = _places(folder)
     sender = _Sender(places.inner_gate, key_file=places.secrets / "gate" / "jc-center_key.pem")
-    parts, snapshot = asyncio.run(_import(sender, places, urls["online"], rows))
-    packing = asyncio.run(_pack(urls["inner"], sender, min(rows, PACKED_ROWS)))
     lags = _lags(places, urls)
+    packing = asyncio.run(_pack(urls["inner"], sender, min(rows, PACKED_ROWS)))
+    parts, snapshot = asyncio.run(_import(sender, places, urls["online"], rows))
     return _summary(parts, snapshot, sender, packing, lags)
 
 
@@ -173,6 +173,10 @@ async def _import(
                 dsn, places.data, f"JF{first:010d}", f"JF{last:010d}"
             )
             _empty(files)
+            console.print(
+                f"{last:,} bills: ours {part.rows / part.ours:,.0f}/s,"
+                f" floor {part.rows / part.floor:,.0f}/s, peak {part.peak_mb:.0f} MB"
+            )
         await asyncio.to_thread(sender.seal, 0, parts[0].rows, files)
         _offer(files, places.online_gate / "incoming")
         repeated = await asyncio.to_thread(ask, places.online_gate / "incoming")
@@ -196,9 +200,12 @@ async def _require_same(dsn: str, rows: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         found = await connection.fetchrow(
-            """select (select count(*) from bill), (select count(*) from floor_bill),
-                      (select count(*) from bill_item), (select count(*) from floor_bill_item),
-                      (select sum(amount_fen) from bill_item) = (select sum(total_fen) from bill)"""
+            """with ours as (select id, total_fen from bill where source = $1),
+                 items as (select i.amount_fen from bill_item i join ours on ours.id = i.bill_id)
+               select (select count(*) from ours), (select count(*) from floor_bill),
+                      (select count(*) from items), (select count(*) from floor_bill_item),
+                      (select sum(amount_fen) from items) = (select sum(total_fen) from ours)""",
+            SOURCE,
         )
     finally:
         await connection.close()

@@ -6,15 +6,19 @@ from typing import Any, Final
 
 import asyncpg
 
+from estation.bench.bills import SOURCE
+
 _TABLES: Final = """
 create table floor_bill (like bill including all);
 alter table floor_bill set (fillfactor = 80);
 create table floor_bill_item (like bill_item including all);
 alter table floor_bill_item add foreign key (bill_id) references floor_bill (id);
 """
-_BILLS = "select * from bill where source_id >= $1 and source_id < $2 order by id"
-_ITEMS = """select i.* from bill_item i join bill b on b.id = i.bill_id
-            where b.source_id >= $1 and b.source_id < $2 order by i.bill_id, i.version, i.seq"""
+_BILLS = f"""select * from bill where source = '{SOURCE}' and source_id >= $1 and source_id < $2
+             order by id"""  # noqa: S608 - a name of our own
+_ITEMS = f"""select i.* from bill_item i join bill b on b.id = i.bill_id
+             where b.source = '{SOURCE}' and b.source_id >= $1 and b.source_id < $2
+             order by i.bill_id, i.version, i.seq"""  # noqa: S608 - a name of our own
 
 
 async def make_tables(dsn: str) -> None:
