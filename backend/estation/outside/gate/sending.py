@@ -391,9 +391,7 @@ async def _take_waiting(
     return await asyncio.to_thread(_fitting, found, max_rows, left)
 
 
-def _fitting(
-    found: Sequence[Mapping[str, Any]], max_rows: int, left: datetime | None
-) -> _Waiting:
+def _fitting(found: Sequence[Mapping[str, Any]], max_rows: int, left: datetime | None) -> _Waiting:
     row_ids: list[int] = []
     lines: list[bytes] = []
     size = 0
