@@ -581,6 +581,19 @@ def canonical(body: bytes) -> bytes:
         raise BadRow(f"no canonical form: {type(problem).__name__}") from None
 
 
+def respelt(topic: str, stored: bytes) -> bytes:
+    """Canonical, as receivers digest it: they then need not spell every row anew.
+
+    Rows of topics we do not know leave as they are: nobody here can say what may be respelt.
+    """
+    if topic not in TOPICS:
+        return stored
+    try:
+        return canonical(stored)
+    except BadRow:
+        return stored
+
+
 def _without_values(message: str) -> str:
     """msgspec quotes the wrong value of an enumeration: that may be personal data."""
     return "Invalid enum value" + message.partition("' - ")[2] if "enum" in message else message

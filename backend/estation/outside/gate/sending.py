@@ -398,7 +398,7 @@ def _fitting(found: Sequence[Mapping[str, Any]], max_rows: int, left: datetime |
     is_content = False
     for row in found:
         stored = row["body"].encode()
-        line = packets.line(row["topic"], _spelt(row["topic"], stored))
+        line = packets.line(row["topic"], rows.respelt(row["topic"], stored))
         size += max(len(line), len(stored)) + 1
         if len(lines) == max_rows or size > PACK_BYTES:
             return _Waiting(row_ids, lines, left or row["created_at"], is_content)
@@ -417,19 +417,6 @@ async def _oldest_left(tx: BaseDBAsyncClient, stream: str) -> datetime | None:
     )
     at: datetime | None = found[0]["at"]
     return at
-
-
-def _spelt(topic: str, stored: bytes) -> bytes:
-    """Canonical, as receivers digest it: they then need not spell every row anew.
-
-    Rows of topics we do not know leave as they are: nobody here can say what may be respelt.
-    """
-    if topic not in rows.TOPICS:
-        return stored
-    try:
-        return rows.canonical(stored)
-    except rows.BadRow:
-        return stored
 
 
 def _watermark(

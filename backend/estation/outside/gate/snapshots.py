@@ -73,7 +73,7 @@ async def next_piece(
     )
     if found:
         after = found[-1][:3]
-        lines += [packets.line(row.topic, row.body) for row in found]
+        lines += [packets.line(row.topic, rows.respelt(row.topic, row.body)) for row in found]
     await tx.execute_query(
         """update gate_snapshot
            set state = 'running', first_seq = coalesce(first_seq, $2), topic = $3, source = $4,
