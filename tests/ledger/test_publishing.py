@@ -20,6 +20,7 @@ from estation.ledger.actions import publishing
 from estation.ledger.errors import PublishedOtherwise
 from estation.outside.gate import keys
 from estation.settings import Settings
+from estation.shared.limiting import Limiter
 from tests.ledger.making import BOOK, NOW, number, post_payments, rows
 
 EVENING = datetime(2026, 8, 3, 15, 59, 59, tzinfo=UTC)  # one second to midnight in Beijing
@@ -162,7 +163,10 @@ async def online(database: str, settings: Settings) -> AsyncIterator[aiohttp.Cli
     app = create_app(name=f"heads-{next(_numbers)}-{uuid4().hex[:8]}", settings=settings)
     app.listeners["before_server_start"].clear()  # the database is the fixture's
     app.listeners["after_server_stop"].clear()
-    app.ctx = cast(Any, SimpleNamespace(settings=settings, clock=lambda: NOW, redis=None))
+    app.ctx = cast(
+        Any,
+        SimpleNamespace(settings=settings, clock=lambda: NOW, redis=None, limiter=Limiter(None)),
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     server = await app.create_server(sock=listening, return_asyncio_server=True, access_log=False)

@@ -21,3 +21,10 @@ def test_row_ids_sort_by_time_and_say_their_version() -> None:
     assert earlier < later
     assert earlier.version == 7
     assert earlier.variant == "specified in RFC 4122"
+
+
+def test_no_id_of_a_moment_is_smaller_than_its_bound() -> None:
+    moment = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+    assert ids.earliest_id(moment) < ids.row_id(moment)
+    assert ids.row_id(moment - timedelta(milliseconds=1)) < ids.earliest_id(moment)

@@ -17,6 +17,11 @@ def row_id(now: datetime) -> UUID:
     return UUID(int=value | 0b10 << 62 | secrets.randbits(62))
 
 
+def earliest_id(moment: datetime) -> UUID:
+    """No row id made at or after `moment` is smaller: a bound for looking only at younger rows."""
+    return UUID(int=(int(moment.timestamp() * 1000) & (2**48 - 1)) << 80)
+
+
 def row_id_texts(now: datetime, count: int) -> list[str]:
     """Many at once as text, for set-based writes: `row_id` would be a good part of their cost."""
     head = f"{int(now.timestamp() * 1000) & (2**48 - 1):012x}"

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.outside.gate.rows import ReceiptRow, ReceiptSplitRow
 from estation.payments.combining import parts_of
 from estation.payments.errors import OrderNotFound, ReceiptNotKnown
-from estation.shared import outbox
+from estation.shared import ids, outbox
 from estation.shared.transactions import in_transaction
 
 _PAYING = """
@@ -36,10 +36,14 @@ _MISSING = """
 select b.source, b.source_id, ob.bill_id, ob.bill_no, ob.bill_version, ob.amount_fen
 from pay_order_bill ob join bill b on b.id = ob.bill_id
 where ob.order_id = $1 and not exists (
-    select from outbox_message m where m.topic = 'receipt' and m.id >= $1
+    select from outbox_message m where m.topic = 'receipt' and m.id >= $3
     and m.body->>'order_no' = $2 and m.body->>'bill_no' = ob.bill_no)
 order by ob.bill_no
 """
+
+
+OTHER_CLOCKS = timedelta(minutes=10)
+"""The program that settled may have another clock than the one that took the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,16 @@ async def resend_receipts(*, order_no: str, now: datetime) -> int:
     """
     async with in_transaction() as db:
         known = await db.execute_query_dict(
-            "select id from pay_order where order_no = $1 and state = 'paid' for update",
+            """select id, created_at from pay_order
+               where order_no = $1 and state = 'paid' for update""",
             [order_no],
         )
         if not known:
             raise OrderNotFound
         order_id = known[0]["id"]
         payment = await _payment(db, order_id)
-        missing = await db.execute_query_dict(_MISSING, [order_id, order_no])
+        since = ids.earliest_id(known[0]["created_at"] - OTHER_CLOCKS)
+        missing = await db.execute_query_dict(_MISSING, [order_id, order_no, since])
         splits = await _splits(order_id, payment)
         for row in missing:
             receipt = _receipt(row, order_no, payment, splits[row["bill_id"]])
