@@ -3,6 +3,7 @@
 import ast
 import copy
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -193,14 +194,17 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     "an incident is dropped": (rules, "judge", blind_to_repeats, "start_order"),
     "suspense is applied": (writing.Writing, "post", generous, "start_order"),
     "a part is forgotten in the ledger": (
-        writing.Writing, "post_part", forgetful, "every_paid_combined_attempt_has_its_arrivals",
+        writing.Writing, "post_part", forgetful,
+        "every_paid_(combined_attempt_has_its_arrivals|order_has_one_payment)",
     ),
-    "a part's refund goes to another merchant": (send, "_word_of", at_the_neighbour, "refunded"),
+    "a part's refund goes to another merchant": (
+        send, "_word_of", at_the_neighbour, "refunded [0-9]+, [0-9]+ there|no channel said no",
+    ),
     "a part's refund is booked at another merchant": (
         refund_writing, "clearing", swapped, "wechat_pay:1900000111: ours",
     ),
 }  # fmt: skip
-"""What is spoiled, how, and a word that the story must hold."""
+"""What is spoiled, how, and what the story must say (a pattern)."""
 
 
 @pytest.mark.slow
@@ -214,7 +218,7 @@ def test_a_planted_fault_is_found_and_its_story_is_told(
 
     told = first_breach()
 
-    assert word in told
+    assert re.search(word, told)
     assert "start_order" in told
 
 
