@@ -173,6 +173,10 @@ class World:
         if bill := self._some_bill():
             await self._issue(bill, "withdrawn")
 
+    async def _change_meanwhile(self) -> None:
+        """The centre changes a bill, most likely one that is being paid."""
+        await (self.revise if self.chance.random() < 0.5 else self.withdraw)()
+
     async def _issue(self, bill: CentreBill, state: str) -> None:
         """The centre knows nothing of payments yet: it may revise what is being paid."""
         if bill.version and self.phase != "no order" and bill.source_id in self.paying:
@@ -240,7 +244,11 @@ class World:
 
     async def pay(self) -> None:
         """The newest code on the screen."""
-        if self._pay(self.numbers[-1:]) and self.chance.random() < 0.6:
+        if not self._pay(self.numbers[-1:]):
+            return
+        if self.chance.random() < 0.15:
+            await self._change_meanwhile()  # before any news of the payment has come
+        if self.chance.random() < 0.6:
             self.phase = "no order"  # the others keep the paid order's page open and try more
 
     async def pay_old_code(self) -> None:
@@ -255,8 +263,8 @@ class World:
         if not self.orders:
             return
         await self.choose_wallet(CODES_OF_WECHAT)
-        if self.chance.random() < 0.3:
-            await self.revise()
+        if self.chance.random() < 0.4:
+            await self._change_meanwhile()
         paid = [number for number in self.codes if self._pay([number])]
         if len(paid) > 1:
             self.weather.note("both_wallets_at_once")
