@@ -219,6 +219,10 @@ class World:
                     "select id::text as one from incident"
                     " where state = 'open' and kind = 'wrong_amount'"
                 ),
+                "gate_incident": lambda: self._column(
+                    "select id::text as one from incident"
+                    " where state = 'open' and kind like 'gate%'"
+                ),
                 "unrefunded_incident": lambda: self._column(
                     "select id::text as one from incident where kind = 'paid_after_close'"
                 ),
