@@ -207,7 +207,7 @@ def online_side(
 ) -> Iterator[OnlineSide]:
     """Both programs on free ports, stopped on leaving."""
     online_port, sandbox_port = _free_ports()
-    places = Places(data, online_port, 0, sandbox_port)
+    places = Places(data, online_port, 1, sandbox_port)
     places_module.make_folders(places)
     write_credentials(places.sandbox_data, places.sandbox_url)
     export_secrets(places.sandbox_data, places.secrets)

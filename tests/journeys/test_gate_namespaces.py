@@ -55,7 +55,7 @@ def bill() -> str:
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    places = Places(tmp_path, 0, 0, 0)
+    places = Places(tmp_path, 1, 2, 3)
     places_module.make_folders(places)
     write_credentials(places.sandbox_data, places.sandbox_url)
     export_secrets(places.sandbox_data, places.secrets)

@@ -21,7 +21,7 @@ from tests.ledger.making import as_dba, payment
 
 @pytest.fixture
 def environment(own_database_url: str, tmp_path: Path) -> dict[str, str]:
-    places = Places(tmp_path, 0, 0, 0)
+    places = Places(tmp_path, 1, 2, 3)
     places_module.make_folders(places)
     places_module.make_ledger_key(places)
     return places_module.child_environment(

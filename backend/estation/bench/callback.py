@@ -213,7 +213,7 @@ def _other_accounts() -> list[dict[str, Any]]:
 
 def write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
     """Every secret file the online program reads, made up; the platform's half comes back."""
-    places = Places(folder, 0, 1, 2)
+    places = Places(folder, 1, 2, 3)
     make_folders(places)
     make_data_key(places)
     platform, merchant = notices.new_key_pem(), notices.new_key_pem()

@@ -274,7 +274,7 @@ def _lags(places: Places, urls: dict[str, str]) -> list[float]:
 
 
 def _places(folder: Path) -> Places:
-    places = Places(folder, 0, 1, 2)
+    places = Places(folder, 1, 2, 3)
     write_secrets(folder, wechat_account())
     make_ledger_key(places)
     for side in ("online", "jc-center"):

@@ -352,7 +352,7 @@ def play(
     seed: int, hours: float, *, folder: Path, told: Callable[[float], None], **options: Any
 ) -> Ending:
     """The same below `folder`, for whoever wants to look at what is left."""
-    places = Places(folder, 0, 1, 2, has_county=True)
+    places = Places(folder, 1, 2, 3, has_county=True)
     _make(places)
     with _postgres(folder / "pg") as postgres:
         return Day(seed, hours, places, postgres, **options).play(told)
