@@ -15,7 +15,7 @@ from estation.simulation.gate import day
 from estation.simulation.gate.program import Start, run
 from estation.simulation.gate.records import differences
 
-HOURS = float(os.environ.get("SIMULATED_GATE_HOURS", "1"))
+HOURS = float(os.environ.get("SIMULATED_GATE_HOURS", "0.5"))
 SEED = int(os.environ.get("SIMULATED_SEED", "1"))
 
 
