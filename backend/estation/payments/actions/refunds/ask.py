@@ -67,12 +67,14 @@ class Asker:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A locked arrival with its refunds: what is left, and of whom (nobody for suspense).
-    `settled_fen`: what of it was settled outside the channels."""
+    `settled_fen`: what of it was settled outside the channels; `rest_fen`: what is left of the
+    whole arrival, below zero when more was given away than came."""
 
     money: ArrivedMoney
     refunds: list[LockedRefund]
     left: list[Share]
     refundable_fen: int
+    rest_fen: int
     settled_fen: int = 0
 
 
@@ -193,12 +195,13 @@ def _standing(
         money.amount_fen, [(refund.now.state, refund.now.amount_fen) for refund in own]
     )
     if money.kind == "suspense":
-        left = 0 if money.is_applied else max(rest - settled, 0)
-        return Standing(money, own, [], left, settled)
+        rest -= settled + (money.amount_fen if money.is_applied else 0)
+        return Standing(money, own, [], max(rest, 0), rest, settled)
     taken = [share for one in own if one.now.state in refund_rules.RESERVES for share in one.shares]
     theirs = [share for share in splits if share.payee_code in money.payees]
     shares = refund_rules.left_of(theirs, taken)
-    return Standing(money, own, shares, sum(share.amount_fen for share in shares))
+    left = min(sum(share.amount_fen for share in shares), max(rest, 0))
+    return Standing(money, own, shares, left, rest)
 
 
 def _parts(

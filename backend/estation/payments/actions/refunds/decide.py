@@ -1,6 +1,6 @@
 """The checker's word on a refund."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from estation.payments.actions.refund_writing import RefundWriting
 from estation.payments.actions.refunds.ask import Standing, check_channel, lock_standings
 from estation.payments.actions.storing import note_deed
 from estation.payments.errors import (
+    RefundableChanged,
     RefundAlreadyDecided,
     RefundNotFound,
     SecondPersonNeeded,
@@ -33,7 +34,8 @@ async def approve_refund(
     """Every refund of the request: its money is reserved and the channel will be asked.
 
     Refuses RefundNotFound, RefundAlreadyDecided, SecondPersonNeeded (the maker may not check),
-    RefundNotPossible (too late for the channel by now); nothing is changed then.
+    RefundNotPossible (too late for the channel by now), RefundableChanged (less is left than the
+    maker knew); nothing is changed then.
     """
 
     checker = person(by, by_id)
@@ -79,6 +81,8 @@ async def _decide(
         if deed == APPROVED:
             for standing in standings:
                 check_channel(standing, now=now, own=1)
+            _check_left(refunds, standings)
+            await _check_nothing_came_back(db, request_id, refunds, standings)
         await writing.post_and_write(db)
         for refund in refunds:
             await note_deed(
@@ -91,6 +95,39 @@ async def _decide(
                 note=note,
                 refund_id=refund.now.id,
             )
+
+
+def _check_left(refunds: Sequence[LockedRefund], standings: Sequence[Standing]) -> None:
+    """What was asked is still there. Raises RefundableChanged with what is, this request apart."""
+    short = [standing for standing in standings if standing.rest_fen < 0]
+    if short:
+        raise RefundableChanged(refundable_fen=_left_without(refunds, standings))
+
+
+_CAME_BACK = """
+select 1 from pay_refund mine
+join pay_refund other on other.arrival_id = mine.arrival_id and other.id <> mine.id
+    and other.state = 'succeeded' and other.ended_at >= mine.asked_at
+join ledger_transfer t on t.idempotency_key = 'refund_start:' || other.refund_no || ':again'
+where mine.request_id = $1 limit 1
+"""
+
+
+async def _check_nothing_came_back(
+    db: BaseDBAsyncClient,
+    request_id: UUID,
+    refunds: Sequence[LockedRefund],
+    standings: Sequence[Standing],
+) -> None:
+    """A refund the maker took for closed gave the money back after all: whether this one still is
+    meant, even if there is enough for both, he must say anew. Raises RefundableChanged."""
+    if await db.execute_query_dict(_CAME_BACK, [request_id]):
+        raise RefundableChanged(refundable_fen=_left_without(refunds, standings))
+
+
+def _left_without(refunds: Sequence[LockedRefund], standings: Sequence[Standing]) -> int:
+    own = sum(refund.now.amount_fen for refund in refunds)
+    return max(sum(standing.rest_fen for standing in standings) + own, 0)
 
 
 async def _lock_request(
