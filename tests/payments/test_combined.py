@@ -23,6 +23,7 @@ from estation.payments import api, combining, jobs, rules, staff_queries
 from estation.payments.api import AttemptState, IncidentKind, OrderState, OutcomeKind, SettleItem
 from estation.payments.combining import Route, route_of
 from estation.payments.invariants import broken_invariants
+from estation.payments.models import PayAttempt
 from estation.payments.rules import Arrival, AttemptNow, BillNow, OrderNow, Part, Posting
 from estation.shared.replies import json_reply
 from tests.payments.city import (
@@ -37,6 +38,7 @@ from tests.payments.city import (
     rows,
 )
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
+from tests.payments.plants import by_hand
 
 NUMBER = "20260803ABCDEFGHJKMNPQRS"
 
@@ -582,6 +584,45 @@ async def test_paid_after_cancelling_keeps_every_part(database: str, city: City)
         (part.account_id, part.paid_fen, part.channel_trade_no) for part in news.parts
     }
     assert await broken_invariants() == {}
+
+
+async def test_a_lost_part_is_not_hidden_by_what_another_attempt_brought(
+    database: str, city: City
+) -> None:
+    """The payer paid in parts, and by Alipay besides; then the books lose one of the parts."""
+    order, news = await paid_report(city)
+    await settle(news)
+    first = news.parts[0]
+    await PayAttempt(
+        id=uuid4(), order_id=order.id, channel=Channel.ALIPAY, out_trade_no=NUMBER,
+        account_id="alipay:2021000000000109", scene=Scene.PRECREATE, amount_fen=TOTAL, parts=None,
+        payer_mark="", state=AttemptState.ABANDONED, created_at=NOW, expires_at=NOW,
+        next_query_at=NOW,
+    ).save(force_create=True)  # fmt: skip
+    await settle(
+        ChannelReport(
+            Channel.ALIPAY,
+            "alipay:2021000000000109",
+            NUMBER,
+            ChannelState.PAID,
+            "2026080322001",
+            TOTAL,
+            later(seconds=50),
+        )
+    )
+    whole = await broken_invariants()
+
+    await by_hand(
+        "delete from ledger_entry where transfer_id = (select id from ledger_transfer"
+        f" where kind = 'payment' and our_no = '{first.out_trade_no}')",
+        f"delete from ledger_transfer where kind = 'payment' and our_no = '{first.out_trade_no}'",
+    )
+
+    assert await count("ledger_transfer", "kind = 'suspense'") == 1
+    assert whole == {}
+    assert (await broken_invariants())["every_paid_combined_attempt_has_its_arrivals"] == [
+        news.out_trade_no
+    ]
 
 
 async def test_switching_wallets_closes_the_combined_order_first(database: str, city: City) -> None:

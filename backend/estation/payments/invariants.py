@@ -61,7 +61,8 @@ INVARIANTS: dict[str, str] = {
             join ledger_entry e on e.transfer_id = t.id and e.debit_fen > 0
             where t.idempotency_key = 'arrival:' || a.account_id || ':' || a.channel_trade_no
               and e.debit_fen = a.paid_fen)""",
-    # At least: what a channel names beyond the parts, or twice, is in the books too.
+    # At least: what a channel names beyond the parts, or twice, is in the books too. What another
+    # attempt of the order brought is not of this one, nor is money that was only moved on.
     "every_paid_combined_attempt_has_its_arrivals": """
         select a.out_trade_no as breach from pay_attempt a
         where a.state = 'paid' and a.parts is not null and a.paid_fen > (
@@ -69,9 +70,16 @@ INVARIANTS: dict[str, str] = {
             where e.debit_fen > 0 and e.transfer_id in (
                 select t.id from ledger_transfer t
                 where t.order_id = a.order_id and t.kind in ('payment', 'suspense')
+                  and not starts_with(t.idempotency_key, 'applied:')
+                  and not exists (
+                    select from pay_attempt other
+                    where other.order_id = a.order_id and other.id <> a.id
+                      and (other.out_trade_no = t.our_no or other.parts @> jsonb_build_array(
+                        jsonb_build_object('out_trade_no', t.our_no))))
                 union select t.id from jsonb_array_elements(a.parts) part
                 join ledger_transfer t on t.our_no = part->>'out_trade_no'
-                where t.kind in ('payment', 'suspense')))""",
+                where t.kind in ('payment', 'suspense')
+                  and not starts_with(t.idempotency_key, 'applied:')))""",
     "every_paid_order_has_one_payment": """
         select o.order_no as breach from pay_order o
         left join lateral (
