@@ -18,6 +18,7 @@ MERCHANT = "wechat_pay:1900000109"
         (api.suspense("alipay:2021000117"), "suspense:alipay:2021000117"),
         (api.refund_in_flight(MERCHANT), "refund_in_flight:wechat_pay:1900000109"),
         (api.settled_outside(MERCHANT), "settled_outside:wechat_pay:1900000109"),
+        (api.overpaid_back(MERCHANT), "overpaid_back:wechat_pay:1900000109"),
         (api.channel_fee(MERCHANT), "channel_fee:wechat_pay:1900000109"),
         (api.hold_expected(), "hold_expected:any"),
         (api.hold_expected(MERCHANT), "hold_expected:wechat_pay:1900000109"),
@@ -31,7 +32,8 @@ def test_every_helper_names_an_account_of_the_grammar(made: str, name: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["channel_clearing", "suspense", "refund_in_flight",
-                                  "settled_outside", "channel_fee", "hold_expected"])  # fmt: skip
+                                  "settled_outside", "overpaid_back", "channel_fee",
+                                  "hold_expected"])  # fmt: skip
 @pytest.mark.parametrize(
     ("whose", "is_one"),
     [
@@ -80,6 +82,7 @@ def test_only_a_hold_may_leave_the_channel_open(name: str) -> None:
         (api.suspense(MERCHANT), "credit", False, False),
         (api.refund_in_flight(MERCHANT), "credit", False, False),
         (api.settled_outside(MERCHANT), "credit", False, False),
+        (api.overpaid_back(MERCHANT), "debit", False, False),
         (api.channel_fee(MERCHANT), "debit", True, False),
         (api.hold_expected(), "debit", False, True),
         (api.hold_payee("treasury"), "credit", False, True),
@@ -93,7 +96,7 @@ def test_every_kind_says_where_it_grows_and_whether_it_may_go_below_zero(
 
     assert (kind.normal_side, kind.may_go_negative, kind.is_memo) == (
         side, may_go_negative, is_memo)  # fmt: skip
-    assert len(ACCOUNT_KINDS) == 9
+    assert len(ACCOUNT_KINDS) == 10
 
 
 def test_a_name_outside_the_grammar_has_no_kind() -> None:

@@ -133,6 +133,20 @@ class MoneyInSuspense(Refused):
         )
 
 
+class OverpaidBack(Refused):
+    """Words do not end it: `claim_fen` of the incident's money was given away twice."""
+
+    code = "overpaid_back"
+    http_status = 409
+    message = "这条异常的钱多退了，追回之前不能办结。"
+
+    def __init__(self, *, claim_fen: int) -> None:
+        super().__init__(claim_fen=claim_fen)
+        self.message = (
+            f"这条异常的钱多退了 ¥ {display_yuan(claim_fen)}，已记为应收；追回并入账之前不能办结。"
+        )
+
+
 class NothingToSettleOutside(Refused):
     """No money of the incident is in suspense, or all of it is on its way already."""
 

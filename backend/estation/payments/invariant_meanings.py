@@ -124,8 +124,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "no_arrival_is_given_back_beyond_its_amount": _money(
         "退款超过收款",
-        "每笔收款的退款合计不超过收款金额。",
-        "The refunds of one arrival never exceed its amount.",
+        "每笔收款的退款、线下处理和转入账单合计不超过收款金额。",
+        "What of one arrival was refunded, settled outside or applied never exceeds its amount.",
     ),
     "no_payee_gives_back_more_than_it_got": _money(
         "收款单位退多于收",

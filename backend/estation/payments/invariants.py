@@ -18,7 +18,7 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
-_GIVEN_BACK = """ob.amount_fen = (
+_GIVEN_BACK = """ob.amount_fen <= (
             select coalesce(sum(s.amount_fen), 0) from pay_refund r join pay_refund_share s
                 on s.refund_id = r.id and s.bill_id = ob.bill_id
             where r.order_id = ob.order_id and r.state = 'succeeded')"""
@@ -171,11 +171,21 @@ INVARIANTS: dict[str, str] = {
         where o.state = 'paid' and o.id >= :since_id and m.n is distinct from 1""",
     # refunds: few beside the payments, so that all of them are looked at each time
     "no_arrival_is_given_back_beyond_its_amount": """
-        select r.arrival_id::text as breach from pay_refund r
-        where r.state not in ('rejected', 'closed')
-        group by r.arrival_id having sum(r.amount_fen) > (
+        select given.arrival_id::text as breach from (
+            select r.arrival_id, r.amount_fen from pay_refund r
+            where r.state not in ('rejected', 'closed')
+            union all
+            select s.arrival_id, s.amount_fen from outside_settlement s
+            where s.state = 'approved'
+            union all
+            select t.id, e.debit_fen from ledger_transfer t join ledger_transfer a
+                on a.idempotency_key = 'applied:' || t.idempotency_key
+            join ledger_entry e on e.transfer_id = a.id and e.debit_fen > 0
+            where t.id in (select r.arrival_id from pay_refund r
+                           union select s.arrival_id from outside_settlement s)) given
+        group by given.arrival_id having sum(given.amount_fen) > (
             select coalesce(sum(e.debit_fen), 0) from ledger_entry e
-            where e.transfer_id = r.arrival_id)""",
+            where e.transfer_id = given.arrival_id)""",
     "no_payee_gives_back_more_than_it_got": """
         select s.bill_id::text || ' ' || s.payee_code as breach from pay_refund_share s
         join pay_refund r on r.id = s.refund_id and r.state not in ('rejected', 'closed')

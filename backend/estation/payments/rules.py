@@ -94,6 +94,7 @@ class IncidentKind(StrEnum):
     REFUND_ABNORMAL = "refund_abnormal"  # The payer's account cannot take it.
     REFUND_NOT_ENOUGH = "refund_not_enough"  # The merchant account is short of money.
     REFUND_UNFINISHED = "refund_unfinished"  # No end after a day.
+    REFUND_OVERPAID = "refund_overpaid"  # Given back beyond what was left of it: a claim of ours.
     REFUND_ORDER_REFUSED = "refund_order_refused"  # The centre's order could not be followed.
 
 

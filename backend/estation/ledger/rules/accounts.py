@@ -13,6 +13,7 @@ PAYEE = "payee_payable"
 SUSPENSE = "suspense"
 REFUND_IN_FLIGHT = "refund_in_flight"
 SETTLED_OUTSIDE = "settled_outside"
+OVERPAID_BACK = "overpaid_back"
 CHANNEL_FEE = "channel_fee"
 HOLD_EXPECTED = "hold_expected"
 HOLD_PAYEE = "hold_payee"
@@ -47,6 +48,8 @@ ACCOUNT_KINDS: dict[str, AccountKind] = {
     # What finance paid, or gave to whom it belongs, by other ways than the channel: the money
     # itself still stands at the merchant account, and is finance's own now.
     SETTLED_OUTSIDE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
+    # 多退应收: what a channel gave back that was not left to give; whoever got it owes it to us.
+    OVERPAID_BACK: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
     # A fee comes back with its refund, perhaps in a later period.
     CHANNEL_FEE: AccountKind("debit", may_go_negative=True, whose=_MERCHANT),
     HOLD_EXPECTED: AccountKind(
@@ -84,6 +87,11 @@ def refund_in_flight(account_id: str) -> str:
 def settled_outside(account_id: str) -> str:
     """The account of money that was in suspense and was settled outside the channels."""
     return f"{SETTLED_OUTSIDE}:{account_id}"
+
+
+def overpaid_back(account_id: str) -> str:
+    """The account of what was given back beyond what was left to give: a claim of ours."""
+    return f"{OVERPAID_BACK}:{account_id}"
 
 
 def channel_fee(account_id: str) -> str:

@@ -7,11 +7,11 @@ from uuid import UUID
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.ledger.api import arrival_by_key
+from estation.ledger.api import arrival_by_key, open_claim_fen
 from estation.payments import queries, refund_rules, rules
 from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
-from estation.payments.errors import IncidentAlreadyResolved, MoneyInSuspense
+from estation.payments.errors import IncidentAlreadyResolved, MoneyInSuspense, OverpaidBack
 from estation.payments.invariants import FORGOTTEN
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
@@ -61,7 +61,8 @@ async def resolve_incident(
     """Close it with the words of the person who decided. `by` names the staff member.
 
     Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words), MoneyInSuspense
-    (money of it is neither given back, nor on its way, nor settled outside).
+    (money of it is neither given back, nor on its way, nor settled outside), OverpaidBack (money
+    of it was given away twice).
     """
     words = clean_text(resolution.strip(), 2000)
     if not words or len(resolution) > 2000:
@@ -87,9 +88,14 @@ async def _check_no_money(db: BaseDBAsyncClient, incident: IncidentView) -> None
     if incident.state is not IncidentState.OPEN or not incident.channel_trade_no:
         return
     money = await arrival_by_key(rules.arrival_key(incident.account_id, incident.channel_trade_no))
-    if money is None or money.kind != "suspense":
+    if money is None:
         return
     (standing,) = await lock_standings(db, [money], [])
+    claim = await open_claim_fen(money.account_id, money.channel_no)
+    if claim > 0 or standing.rest_fen < 0:
+        raise OverpaidBack(claim_fen=max(claim, -standing.rest_fen))
+    if money.kind != "suspense":
+        return
     left = refund_rules.unsettled_fen(
         standing.money.amount_fen,
         [(one.now.state, one.now.amount_fen) for one in standing.refunds],

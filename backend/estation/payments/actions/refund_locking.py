@@ -24,15 +24,52 @@ LOCK_ARRIVALS = "select id from ledger_transfer where id = any($1::uuid[]) order
 
 _REFUNDS = """
 select r.*, o.order_no,
-       (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen)
-                        order by s.payee_code, s.bill_id)::text
-        from pay_refund_share s where s.refund_id = r.id) as shares
+       (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen, (
+                select coalesce(sum(p.amount_fen), 0) from pay_order_split p
+                where p.order_id = r.order_id and p.bill_id = s.bill_id
+                  and p.payee_code = s.payee_code) - (
+                select coalesce(sum(x.amount_fen), 0) from pay_refund_share x
+                join pay_refund y on y.id = x.refund_id and y.order_id = r.order_id
+                where x.bill_id = s.bill_id and x.payee_code = s.payee_code
+                  and y.state in ('approved', 'processing', 'abnormal', 'succeeded')))
+            order by s.payee_code, s.bill_id)::text
+        from pay_refund_share s where s.refund_id = r.id) as shares,
+       (r.total_fen - (
+            select coalesce(sum(y.amount_fen), 0) from pay_refund y
+            where y.arrival_id = r.arrival_id
+              and y.state in ('approved', 'processing', 'abnormal', 'succeeded')) - (
+            select coalesce(sum(s.amount_fen), 0) from outside_settlement s
+            where s.arrival_id = r.arrival_id and s.state = 'approved')
+        - case when exists (
+            select from ledger_transfer t join ledger_transfer a
+                on a.idempotency_key = 'applied:' || t.idempotency_key
+            where t.id = r.arrival_id) then r.total_fen else 0 end)::bigint as left_fen
 from pay_refund r left join pay_order o on o.id = r.order_id
 """
 
 
+class Pot(Struct):
+    """Where a refund's money is taken from, shared by all refunds read together that take from it.
+    Below zero: so much was given away that was not there, and is a claim of ours."""
+
+    left_fen: int
+
+    def take(self, fen: int) -> int:
+        """How much of it is not there."""
+        short = min(fen, max(fen - self.left_fen, 0))
+        self.left_fen -= fen
+        return short
+
+    def put_back(self, fen: int) -> int:
+        """How much of it ends a claim."""
+        owed = min(fen, max(-self.left_fen, 0))
+        self.left_fen += fen
+        return owed
+
+
 class LockedRefund(Struct):
-    """A refund whose arrival is locked; `told` is the version the centre was last told."""
+    """A refund whose arrival is locked; `told` is the version the centre was last told. `pots`:
+    one for each share, or the arrival's own for money in suspense."""
 
     now: RefundNow
     cause: RefundCause
@@ -51,6 +88,7 @@ class LockedRefund(Struct):
     channel_refund_no: str | None
     told: int
     shares: list[Share]
+    pots: list[Pot]
 
 
 async def lock_orders_of_news(
@@ -91,7 +129,8 @@ async def read_refunds(db: BaseDBAsyncClient, where: str, value: object) -> list
     rows = await db.execute_query_dict(
         f"{_REFUNDS} where {where} order by r.asked_at, r.id", [value]
     )
-    return [_refund(row) for row in rows]
+    pots: dict[object, Pot] = {}
+    return [_refund(row, pots) for row in rows]
 
 
 async def asked_fen(
@@ -119,7 +158,13 @@ async def settled_fen(db: BaseDBAsyncClient, arrival_ids: Sequence[UUID]) -> Map
     return {row["arrival_id"]: row["fen"] for row in rows}
 
 
-def _refund(row: Mapping[str, Any]) -> LockedRefund:
+def _refund(row: Mapping[str, Any], pots: dict[object, Pot]) -> LockedRefund:
+    shares = orjson.loads(row["shares"] or "[]")
+    lefts: list[tuple[object, int]] = [
+        ((row["order_id"], bill_id, payee), left) for bill_id, payee, _, left in shares
+    ]
+    if row["taken_from"] == RefundSource.SUSPENSE:
+        lefts = [((row["arrival_id"],), row["left_fen"])]
     return LockedRefund(
         now=RefundNow(
             id=row["id"],
@@ -144,8 +189,6 @@ def _refund(row: Mapping[str, Any]) -> LockedRefund:
         source_id=row["source_id"],
         channel_refund_no=row["channel_refund_no"],
         told=row["version"],
-        shares=[
-            Share(UUID(bill_id), payee, fen)
-            for bill_id, payee, fen in orjson.loads(row["shares"] or "[]")
-        ],
+        shares=[Share(UUID(bill_id), payee, fen) for bill_id, payee, fen, _ in shares],
+        pots=[pots.setdefault(key, Pot(left)) for key, left in lefts],
     )

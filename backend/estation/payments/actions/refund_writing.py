@@ -4,7 +4,7 @@ Used by settle for the channels' news, and by the actions that ask for and decid
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -17,6 +17,7 @@ from estation.ledger.api import (
     Leg,
     TransferInput,
     clearing,
+    overpaid_back,
     payee_payable,
     post_many,
     refund_in_flight,
@@ -25,8 +26,8 @@ from estation.ledger.api import (
 from estation.outside.gate.rows import RefundRow, RefundShareRow
 from estation.outside.pay_channels import Channel, RefundReport
 from estation.payments import refund_rules
-from estation.payments.actions.refund_locking import LockedRefund
-from estation.payments.actions.storing import IncidentNote, put_incidents
+from estation.payments.actions.refund_locking import LockedRefund, Pot
+from estation.payments.actions.storing import FINANCE, IncidentNote, put_incidents
 from estation.payments.persons import Person
 from estation.payments.refund_rules import RefundNow, RefundVerdict, Share
 from estation.payments.rules import (
@@ -107,7 +108,7 @@ where r.id = t.id
 
 _GIVEN_BACK = """
 select distinct ob.bill_id, ob.bill_version from pay_order_bill ob
-where ob.order_id = any($1::uuid[]) and ob.amount_fen = (
+where ob.order_id = any($1::uuid[]) and ob.amount_fen <= (
     select coalesce(sum(s.amount_fen), 0) from pay_refund r join pay_refund_share s
         on s.refund_id = r.id and s.bill_id = ob.bill_id
     where r.order_id = ob.order_id and r.taken_from = 'payment' and r.state = 'succeeded')
@@ -116,14 +117,18 @@ where ob.order_id = any($1::uuid[]) and ob.amount_fen = (
 _RESOLVE = """
 with proof as (
     select * from json_to_recordset($1::json) as t(
-        key text, note text, refund_id uuid, transfer_id uuid, action_id uuid, is_whole boolean)
+        key text, note text, refund_id uuid, transfer_id uuid, action_id uuid, is_whole boolean,
+        is_payment boolean)
 ), done as (
     update incident i set state = 'resolved', resolved_at = $2::timestamptz,
         resolved_by = 'system', resolution = p.note
     from proof p where i.dedupe_key = p.key and i.state = 'open' and not exists (
         select from incident_action d
         where d.refund_id = p.refund_id and d.action = 'redirect_refund'
-    ) and (p.is_whole or exists (
+    ) and (p.is_whole or p.is_payment and i.amount_fen <= (
+        select sum(r.amount_fen) from pay_refund r
+        where r.incident_key = p.key and r.state = 'succeeded'
+    ) or not p.is_payment and exists (
         select from pay_refund me where me.id = p.refund_id and me.total_fen = (
             select sum(r.amount_fen) from pay_refund r
             where r.arrival_id = me.arrival_id and r.state = 'succeeded') + (
@@ -136,8 +141,9 @@ select action_id, id, 'refunded', 'system', $2::timestamptz, note, refund_id, tr
 from done
 """
 # `is_whole`: the proof does not depend on how much of the arrival went back, or was settled
-# outside. A redirected refund
-# brought the money to our own card: its incidents stay open until a person has paid the citizen.
+# outside. Of a payment so much must have gone back under the incident as it is about: the sum of
+# the refund that closed. A redirected refund brought the money to our own card: its incidents stay
+# open until a person has paid the citizen.
 
 _NOTE = """
 with noted as (
@@ -296,10 +302,7 @@ class RefundWriting:
             kind="refund_reversal",
             channel_no=refund.channel_trade_no,
             occurred_at=self._now,
-            legs=[
-                Leg(leg.account, debit_fen=leg.credit_fen, credit_fen=leg.debit_fen)
-                for leg in _start_legs(refund)
-            ],
+            legs=_legs(refund, back=True)[0],
         )
         self._note(refund, report, "refund_closed", transfer_id)
         self._tell(refund, at=self._now)
@@ -362,13 +365,19 @@ class RefundWriting:
         }
 
     def _start(self, refund: LockedRefund, *, again: bool = False) -> None:
+        legs, claimed = _legs(refund)
+        if claimed:
+            note = refund_incident(
+                IncidentKind.REFUND_OVERPAID, refund, {"claim_fen": claimed}, owner=FINANCE
+            )
+            self.incidents.append(replace(note, amount_fen=claimed))
         self._post(
             refund,
             key=refund_rules.start_key(refund.now.refund_no, again=again),
             kind="refund_start",
             channel_no=refund.channel_trade_no,
             occurred_at=self._now,
-            legs=_start_legs(refund),
+            legs=legs,
         )
 
     def _post(
@@ -408,7 +417,8 @@ class RefundWriting:
                     "refund_id": refund.now.id,
                     "transfer_id": transfer_id,
                     "action_id": self._id(),
-                    "is_whole": is_payment or key != refund.incident_key,
+                    "is_whole": key != refund.incident_key,
+                    "is_payment": is_payment,
                 }
             )
 
@@ -531,14 +541,31 @@ def automatic_refund(
         channel_refund_no=None,
         told=0,
         shares=[],
+        pots=[Pot(amount_fen)],
     )
 
 
-def _start_legs(refund: LockedRefund) -> list[Leg]:
-    flying = Leg(refund_in_flight(refund.now.account_id), credit_fen=refund.now.amount_fen)
+def _legs(refund: LockedRefund, *, back: bool = False) -> tuple[list[Leg], int]:
+    """From where the money is to what is in flight, or `back`; and how much of it is a claim.
+
+    What is not there any more is not taken from somebody else's money in the same account: it is
+    a claim. What comes back ends such a claim first.
+    """
+    claimed, sums = 0, dict[str, int]()
+    for (account, fen), pot in zip(_sources(refund), refund.pots, strict=True):
+        part = pot.put_back(fen) if back else pot.take(fen)
+        claimed += part
+        sums[account] = sums.get(account, 0) + fen - part
+    sums[overpaid_back(refund.now.account_id)] = claimed
+    sums[refund_in_flight(refund.now.account_id)] = -refund.now.amount_fen
+    debits = {account: -fen if back else fen for account, fen in sums.items() if fen}
+    return [
+        Leg(account, debit_fen=max(fen, 0), credit_fen=max(-fen, 0))
+        for account, fen in debits.items()
+    ], claimed
+
+
+def _sources(refund: LockedRefund) -> list[tuple[str, int]]:
     if refund.taken_from is RefundSource.SUSPENSE:
-        return [Leg(suspense(refund.now.account_id), debit_fen=refund.now.amount_fen), flying]
-    sums: dict[str, int] = {}
-    for share in refund.shares:
-        sums[share.payee_code] = sums.get(share.payee_code, 0) + share.amount_fen
-    return [*(Leg(payee_payable(payee), debit_fen=fen) for payee, fen in sums.items()), flying]
+        return [(suspense(refund.now.account_id), refund.now.amount_fen)]
+    return [(payee_payable(share.payee_code), share.amount_fen) for share in refund.shares]

@@ -18,6 +18,7 @@ from estation.outside.pay_channels import Channel
 from estation.payments import queries, refund_rules, rules
 from estation.payments.actions.refund_locking import (
     LockedRefund,
+    Pot,
     lock_arrivals,
     read_refunds,
     settled_fen,
@@ -307,4 +308,6 @@ async def _refund(
         channel_refund_no=None,
         told=0,
         shares=shares,
+        # What is asked for is there: that was just looked at.
+        pots=[Pot(fen) for fen in [share.amount_fen for share in shares] or [amount_fen]],
     )
