@@ -327,11 +327,14 @@ INVARIANTS: dict[str, str] = {
         select n.id::text as breach from pay_notice n
         where n.handled_at is null and n.received_at < :now - interval '5 minutes'
         and n.next_try_at is not null""",
+    # An open one, where the news is of money: words do not settle it.
     "every_news_given_up_has_an_incident": """
         select n.id::text as breach from pay_notice n
         where n.handled_at is null and n.next_try_at is null and not exists (
             select from incident i
-            where i.dedupe_key = 'unsettled_news:' || n.account_id || ':' || n.id::text)""",
+            where i.dedupe_key = 'unsettled_news:' || n.account_id || ':' || n.id::text
+              and (i.state = 'open'
+                or n.refund is null and n.report->>'state' is distinct from 'paid'))""",
     "messages_leave_in_time": """
         select m.id::text as breach from outbox_message m
         where m.sent_at is null and m.dead_at is null
