@@ -246,6 +246,27 @@ async def test_what_is_resolved_is_not_resolved_again(city: City) -> None:
     assert await everything() == before
 
 
+async def test_what_opened_again_is_escalated_again_when_its_new_time_is_over(city: City) -> None:
+    incident_id = await odd_money(city)
+    assert await incidents.escalate_overdue(now=later(hours=30)) == 1
+    await approve(await ask_refund(incident_id, FEN, FEN))
+    await resolve(incident_id, later(hours=31))
+    await send(city, later(hours=31))
+    (number,) = city.wechat.refunds
+    closed = api.from_refund(city.wechat.finish(number, RefundStatus.CLOSED))
+    await api.settle_batch([closed], now=later(hours=32))
+    rule = "an_overdue_incident_is_escalated"
+    assert await incidents.escalate_overdue(now=later(hours=55)) == 0
+    overdue = await broken_invariants(now=later(hours=57))
+
+    again = await incidents.escalate_overdue(now=later(hours=57))
+    twice = await incidents.escalate_overdue(now=later(hours=58))
+
+    assert str(incident_id) in overdue[rule]
+    assert (again, twice) == (2, 0), "it and the incident of the refund that was closed"
+    assert rule not in await broken_invariants(now=later(hours=58))
+
+
 async def test_words_that_are_only_a_nul_are_no_words(city: City) -> None:
     incident_id = await odd_money(city)
 

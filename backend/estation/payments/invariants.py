@@ -349,7 +349,8 @@ INVARIANTS: dict[str, str] = {
     "an_overdue_incident_is_escalated": """
         select i.id::text as breach from incident i
         where i.state = 'open' and i.due_at < :now - interval '10 minutes' and not exists (
-            select from incident_action a where a.incident_id = i.id and a.action = 'escalate')""",
+            select from incident_action a where a.incident_id = i.id and a.action = 'escalate'
+              and a.at >= i.due_at)""",
     "a_resolved_incident_says_by_whom_and_why": """
         select i.id::text as breach from incident i where i.state = 'resolved'
         and (i.resolved_at is null or i.resolved_by = '' or i.resolution = '')""",

@@ -189,21 +189,24 @@ async def note_on(
 
 
 async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
-    """Leave a trace on open incidents past their time, once each; how many. The list shows them
-    first and the operator is alarmed. Two workers at once escalate each only once."""
+    """Leave a trace on open incidents past their time, once for each time; how many. The list
+    shows them first and the operator is alarmed. Two workers at once escalate each only once."""
     async with in_transaction() as db:
         locked = await db.execute_query_dict(
             """select i.id from incident i where i.state = 'open' and i.due_at < $1
                and not exists (select from incident_action a
-                               where a.incident_id = i.id and a.action = 'escalate')
+                               where a.incident_id = i.id and a.action = 'escalate'
+                                 and a.at >= i.due_at)
                order by i.due_at limit $2 for update of i skip locked""",
             [now, limit],
         )
-        # Looked at again under the lock: another worker may just have done it.
+        # Looked at again under the lock: another worker may just have done it. What opened again
+        # has a new time, which is escalated anew.
         overdue = await db.execute_query_dict(
             """select i.dedupe_key from incident i where i.id = any($1::uuid[])
                and not exists (select from incident_action a
-                               where a.incident_id = i.id and a.action = 'escalate')""",
+                               where a.incident_id = i.id and a.action = 'escalate'
+                                 and a.at >= i.due_at)""",
             [[row["id"] for row in locked]],
         )
         for row in overdue:
