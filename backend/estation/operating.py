@@ -20,13 +20,17 @@ from tortoise import Tortoise
 
 from estation import measuring
 from estation import settings as settings_module
+from estation.identity.api import staff_by_login
 from estation.ledger import api as ledger
 from estation.payments import queries as payment_queries
 from estation.payments.actions import asking, inbox, incidents, receipts
 from estation.payments.actions.refunds import ask as refund_asking
+from estation.payments.errors import NotYourIncident
+from estation.payments.incident_deeds import FINANCE
 from estation.payments.invariant_meanings import meaning_of, runbook_of
 from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
 from estation.payments.models import Incident
+from estation.payments.persons import shown_as
 from estation.payments.queries import list_incidents
 from estation.payments.refund_queries import refundable_of
 from estation.payments.rules import IncidentState
@@ -51,6 +55,7 @@ refund_commands = typer.Typer(no_args_is_help=True, help="Refunds asked by hand.
 receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the centre.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+By = Annotated[str, typer.Option(help="The login of the officer who decided this.")]
 Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
 
 POSTED_BY_ACTIONS = frozenset(TRANSFER_WORDS)
@@ -230,27 +235,33 @@ def adopt_unowned() -> None:
 @incident_commands.command("resolve")
 def resolve_incident(
     incident_id: UUID,
-    by: Annotated[str, typer.Option(help="Who decided: a name.")],
+    by: By,
     words: Annotated[str, typer.Option(help="What was found and decided.")],
 ) -> None:
     """Close one with the words of the person who decided. Moves no money."""
-    _on_database(
-        lambda: incidents.resolve_incident(
-            incident_id=incident_id, by=by, resolution=words, now=system_clock()
+
+    async def resolve() -> None:
+        officer = await staff_by_login(by)
+        await incidents.resolve_incident(
+            incident_id=incident_id,
+            by=shown_as(officer.name, officer.role),
+            by_id=officer.id,
+            resolution=words,
+            now=system_clock(),
         )
-    )
+
+    _on_database(resolve)
     console.print("已办结。")
 
 
-def reverse_transfer(
-    transfer_id: UUID, by: Annotated[str, typer.Option(help="Who decided: a name.")]
-) -> None:
+def reverse_transfer(transfer_id: UUID, by: By) -> None:
     """Undo a transfer that nobody but a hand can have posted, by its exact mirror; both stay.
 
     What our own actions post (payments, refunds, holds) is undone by them alone. Exit code 2: no.
     """
 
     async def reverse() -> str:
+        officer = await staff_by_login(by)
         async with in_transaction() as db:
             rows = await db.execute_query_dict(
                 "select kind from ledger_transfer where id = $1", [transfer_id]
@@ -260,7 +271,9 @@ def reverse_transfer(
                 raise typer.Exit(2)
             mirror = await ledger.reverse(transfer_id, now=system_clock())
             (posted,) = await ledger.post_many([mirror], now=system_clock(), db=db)
-        log.warning("transfer_reversed", transfer_id=str(transfer_id), by=by, mirror=posted)
+        log.warning(
+            "transfer_reversed", transfer_id=str(transfer_id), by=str(officer.id), mirror=posted
+        )
         return posted
 
     console.print(f"已用反向凭证 {_on_database(reverse)} 冲回。")
@@ -276,12 +289,15 @@ def resend_receipts(order_no: str) -> None:
 @refund_commands.command("ask")
 def ask_refund(
     incident_id: UUID,
-    by: Annotated[str, typer.Option(help="The maker's name; another person approves.")],
+    by: Annotated[str, typer.Option(help="The maker's login; another person approves.")],
     reason: Annotated[str, typer.Option(help="The payer reads it.")],
 ) -> None:
     """Ask to give back all that is left of the money of an incident. A checker approves it."""
 
     async def ask() -> UUID:
+        maker = await staff_by_login(by)
+        if maker.role not in FINANCE:
+            raise NotYourIncident
         found = await payment_queries.incident(incident_id)
         arrival = await arrival_of(found)
         left = sum(one.refundable_fen for one in await refundable_of(arrival_id=arrival))
@@ -290,7 +306,8 @@ def ask_refund(
             amount_fen=left,
             believed_refundable_fen=left,
             reason=reason,
-            by=by,
+            by=shown_as(maker.name, maker.role),
+            by_id=maker.id,
             now=system_clock(),
         )
 

@@ -64,11 +64,11 @@ class Operator:
             self.postgres.psql(f"\\set breach '{value}'\n{text}", database=database)
 
     def _command(self, line: str) -> list[int]:
-        wanted = _PLACEHOLDER.findall(line)
-        if not wanted:
+        wanted = _PLACEHOLDER.search(line)
+        if wanted is None:
             return [self._run(line)]
-        (name,) = wanted
-        return [self._run(line.replace(f"<{name}>", value)) for value in self.known[name]()]
+        values = self.known[wanted[1]]()
+        return [code for one in values for code in self._command(line.replace(wanted[0], one))]
 
     def _run(self, line: str) -> int:
         if not line.startswith("estation "):

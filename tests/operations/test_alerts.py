@@ -214,6 +214,8 @@ class World:
             self.database,
             {
                 "breach": lambda: breaches_now(INVARIANT_ALERTS[alert]),
+                "clerk_login": lambda: ["caiwu"],
+                "operator_login": lambda: ["yunwei"],
                 "incident": self._open_incidents_after_the_checker,
                 "incident_with_money": lambda: self._column(
                     "select id::text as one from incident"
@@ -618,6 +620,11 @@ def world(
         world = await lived_in(system_clock())
         # The receipts have left: whatever lies in the outbox afterwards is the fault's.
         await by_hand("update outbox_message set sent_at = created_at")
+        await by_hand(
+            """insert into staff_user (id, login, name, role, password_hash, failed_logins) values
+               (gen_random_uuid(), 'caiwu', '何敏', 'finance_clerk', '', 0),
+               (gen_random_uuid(), 'yunwei', '丁一', 'operator', '', 0)"""
+        )
         await watching.check_invariants(now=system_clock(), again=True)
         return world
 

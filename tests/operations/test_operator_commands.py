@@ -3,14 +3,21 @@
 import json
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
 
 from estation import operating
 from estation.cli import main
+from estation.identity.api import ensure_staff
+from estation.payments import api
 from estation.payments.actions.incidents import open_incident
+from estation.payments.errors import NotYourIncident, SecondPersonNeeded
+from estation.shared.clock import system_clock
+from tests.payments.city import City, rows
 from tests.payments.fakes import NOW
+from tests.payments.office import PASSWORD
 
 NUMBER = "FY20260803120000ABCDEFGHJKMNPQRS"
 
@@ -83,3 +90,77 @@ def test_who_sees_a_part_of_the_incidents_is_told_so() -> None:
     plant(operating.INCIDENTS_SHOWN + 1)
 
     assert f"共 {operating.INCIDENTS_SHOWN + 1} 件" in estation("incidents", "list")
+
+
+CHECKER = "罗建平（财务复核）"
+
+
+async def an_office_with_odd_money() -> UUID:
+    for login, name, role in (
+        ("fuhe", "罗建平", "finance_checker"),
+        ("yunwei", "丁一", "operator"),
+    ):
+        await ensure_staff(login=login, name=name, role=role, password=PASSWORD, now=NOW)
+    city = City()
+    _, _, number = await city.opened()
+    now = system_clock()  # the channel gives nothing back after a year
+    await api.settle_batch([api.from_report(city.paid(number, amount_fen=5_000, at=now))], now=now)
+    (found,) = await rows("select id from incident")
+    return UUID(str(found["id"]))
+
+
+def test_who_asks_at_the_command_line_may_not_approve_at_the_page() -> None:
+    incident_id = operating._on_database(an_office_with_odd_money)
+
+    estation("refunds", "ask", str(incident_id), "--by", "fuhe", "--reason", "原路退回")
+
+    async def approve() -> Any:
+        (refund,) = await rows("select * from pay_refund")
+        (officer,) = await rows("select id from staff_user where login = 'fuhe'")
+        with pytest.raises(SecondPersonNeeded):
+            await api.approve_refund(
+                request_id=refund["request_id"], by=CHECKER, by_id=officer["id"], now=NOW
+            )
+        return refund, officer["id"]
+
+    refund, account = operating._on_database(approve)
+    assert (refund["state"], refund["asked_by"]) == ("asked", CHECKER)
+    assert refund["asked_by_id"] == account
+
+
+@pytest.mark.parametrize("by", ["罗建平", "nobody", "", "a\x00b", "yunwei"])
+def test_only_a_known_login_of_finance_asks_for_a_refund(by: str) -> None:
+    incident_id = operating._on_database(an_office_with_odd_money)
+
+    result = CliRunner().invoke(
+        main, ["refunds", "ask", str(incident_id), "--by", by, "--reason", "原路退回"]
+    )
+
+    assert result.exit_code == 2
+    words = NotYourIncident.message if by == "yunwei" else "没有这个登录名的工作人员"
+    assert words in result.output.replace("\n", "")
+    assert operating._on_database(lambda: rows("select id from pay_refund")) == []
+
+
+def test_who_resolves_at_the_command_line_is_named_as_at_the_page() -> None:
+    operating._on_database(an_office_with_odd_money)
+    plant(1)
+
+    def resolve(by: str) -> Any:
+        one = operating._on_database(
+            lambda: rows("select id from incident where out_trade_no = $1", NUMBER)
+        )
+        words = ["incidents", "resolve", str(one[0]["id"]), "--by", by, "--words", "已核实"]
+        result = CliRunner().invoke(main, words)
+        (row,) = operating._on_database(
+            lambda: rows(
+                """select i.state, i.resolved_by, a.by_id = s.id as by_account from incident i
+                   left join incident_action a on a.incident_id = i.id
+                   left join staff_user s on s.login = 'yunwei' where i.out_trade_no = $1""",
+                NUMBER,
+            )
+        )
+        return result.exit_code, row["state"], row["resolved_by"], row["by_account"]
+
+    assert resolve("丁一") == (2, "open", "", None)
+    assert resolve("yunwei") == (0, "resolved", "丁一（运维）", True)

@@ -168,12 +168,13 @@ def test_wechat_pays_refunds_of_one_trade_stand_more_than_a_minute_apart() -> No
 
 def test_what_still_is_so_is_opened_again_after_words() -> None:
     """A silent channel, a refund without an end, an account without money, money without an
-    owner: resolving them in words changes nothing."""
+    owner, news nobody could settle: resolving them in words changes nothing."""
     assert set(rules.OPEN_AGAIN) == {
         IncidentKind.SILENT_ATTEMPT,
         IncidentKind.REFUND_ABNORMAL,
         IncidentKind.REFUND_NOT_ENOUGH,
         IncidentKind.REFUND_UNFINISHED,
         IncidentKind.UNOWNED_SUSPENSE,
+        IncidentKind.UNSETTLED_NEWS,
     }
     assert timedelta(hours=24) == rules.INCIDENT_DUE

@@ -39,6 +39,10 @@ async def city(database: str) -> City:
         (Person("张伟"), Person("张伟", ONE), True),
         (Person("张伟"), Person("张伟"), True),
         (Person("张伟"), Person("李强", ONE), False),
+        (Person("张伟"), Person("张伟（财务复核）", ONE), True),
+        (Person("张伟（财务经办）"), Person("张伟（财务复核）", ONE), True),
+        (Person("张伟（财务经办）"), Person("张伟（财务复"), True),
+        (Person("张伟（财务经办）"), Person("李强（财务经办）", ONE), False),
     ],
 )
 def test_accounts_are_compared_and_words_only_where_one_is_not_known(

@@ -3,6 +3,7 @@ and what was dealt with outside leaves the books by two persons and a document."
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ from estation.payments.models import OutsideSettlement
 from estation.shared.errors import InvalidInput
 from tests.payments.city import TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW
+from tests.payments.office import open_office
 from tests.payments.test_asked_refunds import approve, give_back, paid, send
 
 CLEARING = "channel_clearing:wechat_pay:1900000109"
@@ -50,6 +52,16 @@ async def odd_money(city: City, fen: int = FEN) -> UUID:
     await api.settle_batch([api.from_report(report)], now=later(seconds=30))
     (found,) = await rows("select id from incident where kind = 'wrong_amount'")
     return UUID(str(found["id"]))
+
+
+async def two_incidents(city: City) -> tuple[UUID, UUID]:
+    """The channel names another sum of money that is in suspense already."""
+    first = await odd_money(city)
+    (attempt,) = await rows("select out_trade_no from pay_attempt")
+    said = replace(city.wechat.report(attempt["out_trade_no"]), paid_fen=FEN + 1)
+    await api.settle_batch([api.from_report(said)], now=later(minutes=1))
+    (found,) = await rows("select id from incident where kind = 'contradicting_news'")
+    return first, UUID(str(found["id"]))
 
 
 async def resolve(incident_id: UUID, at: datetime = NOW) -> None:
@@ -340,6 +352,48 @@ class TestSettledOutside:
         assert (shown.state, shown.resolved_by) == ("resolved", "system"), "the rest proves it"
         assert await broken_invariants() == {}
 
+    async def test_a_wish_under_an_incident_that_was_resolved_is_answered_from_another(
+        self, city: City
+    ) -> None:
+        """Two incidents of the same money: the wish is about the money."""
+        first, second = await two_incidents(city)
+        await ask(first)
+        await approve(await ask_refund(second, FEN, FEN))
+        await resolve(first, later(hours=2))
+        await send(city, later(hours=2))
+        (number,) = city.wechat.refunds
+        closed = city.wechat.finish(number, RefundStatus.CLOSED)
+        await api.settle_batch([api.from_refund(closed)], now=later(hours=3))
+        states = [(await api.incident(one)).state for one in (first, second)]
+        with pytest.raises(OutsideAlreadyAsked):
+            await ask(second, now=later(hours=4))
+        with pytest.raises(SecondPersonNeeded):
+            await book(second, by="maker", now=later(hours=4))
+
+        await book(second, now=later(hours=5))
+
+        assert states == ["resolved", "open"]
+        assert (await balance(SUSPENSE), await balance(OUTSIDE)) == (0, -FEN)
+        assert (await api.incident(second)).state == "resolved"
+        assert await broken_invariants() == {}
+
+    async def test_a_wish_is_rejected_from_another_incident_of_the_money_too(
+        self, city: City
+    ) -> None:
+        first, second = await two_incidents(city)
+        wish = await ask(first)
+        async with open_office(city) as office:
+            await office.sit_down("checker")
+            assert await office.get(f"/staff/incidents/{second}") == 200
+            assert f"/staff/incidents/{second}/outside/approve" in office.text
+
+        await api.reject_settling_outside(
+            incident_id=second, by="checker", note="回单未附", now=later(hours=2)
+        )
+
+        assert (await OutsideSettlement.get(id=wish)).state == "rejected"
+        await ask(second, now=later(hours=3))
+
     async def test_what_the_channel_did_not_give_back_can_be_settled_too(self, city: City) -> None:
         """The refund is closed long after the rest was settled: its incident asks for more."""
         incident_id = await odd_money(city)
@@ -406,6 +460,8 @@ class TestSettledOutside:
             {"reason": "字" * 201},
             {"document_no": ""},
             {"document_no": "x" * 65},
+            {"reason": "\x00"},
+            {"document_no": "回单\x00118"},
         ],
     )
     async def test_a_reason_and_a_document_are_needed(

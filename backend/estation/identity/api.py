@@ -24,7 +24,13 @@ from estation.identity.guards import (
     set_session_cookie,
     staff_only,
 )
-from estation.identity.queries import MaskedParty, Viewer, masked_parties, number_index
+from estation.identity.queries import (
+    MaskedParty,
+    Viewer,
+    masked_parties,
+    number_index,
+    staff_by_login,
+)
 from estation.identity.rules import Tier, address_key, safe_next
 
 __all__ = [
@@ -57,6 +63,7 @@ __all__ = [
     "safe_next",
     "send_login_code",
     "set_session_cookie",
+    "staff_by_login",
     "staff_only",
     "upsert_persons",
 ]

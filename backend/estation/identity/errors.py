@@ -1,6 +1,6 @@
 """Every way identity refuses."""
 
-from estation.shared.errors import InvalidInput, Refused, TooManyRequests
+from estation.shared.errors import InvalidInput, NotFound, Refused, TooManyRequests
 
 
 class LoginRequired(Refused):
@@ -80,6 +80,11 @@ class WrongPassword(Refused):
     code = "wrong_password"
     http_status = 403
     message = "账号或密码不正确；连续输错 5 次将锁定 15 分钟。"
+
+
+class StaffNotFound(NotFound):
+    code = "staff_not_found"
+    message = "没有这个登录名的工作人员，或其账号已停用。请填写登录名，不是姓名。"
 
 
 class BadPerson(Exception):

@@ -7,6 +7,8 @@ from uuid import UUID
 from tortoise import Tortoise
 
 from estation.identity import rules
+from estation.identity.errors import StaffNotFound
+from estation.identity.models import StaffUser
 from estation.identity.rules import Tier
 from estation.shared.crypto import Vault, token_digest
 
@@ -43,6 +45,24 @@ class MaskedParty:
     name: str
     id_no: str
     phone: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaffMember:
+    """An officer in office; `id` is the account, which outlasts name and post."""
+
+    id: UUID
+    name: str
+    role: str
+
+
+async def staff_by_login(login: str) -> StaffMember:
+    """Raises StaffNotFound: no such login, or its account is disabled."""
+    known = "\0" not in login
+    user = await StaffUser.get_or_none(login=login, disabled_at=None) if known else None
+    if user is None:
+        raise StaffNotFound
+    return StaffMember(user.id, user.name, user.role)
 
 
 def number_index(id_type: str, id_no: str, *, vault: Vault) -> str:

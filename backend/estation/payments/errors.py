@@ -147,6 +147,30 @@ class OverpaidBack(Refused):
         )
 
 
+class NewsNotSettled(Refused):
+    """Words do not end it: believed news of money waits in the inbox, or was given up."""
+
+    code = "news_not_settled"
+    http_status = 409
+    message = "渠道的这条收退款通知还没有入账，不能只凭文字办结；请运维排除原因后重新处理。"
+
+
+class RefundStillAbnormal(Refused):
+    """Words do not end it: the payer has nothing yet, and only this incident leads on."""
+
+    code = "refund_still_abnormal"
+    http_status = 409
+    message = "这笔退款仍是异常状态，不能只凭文字办结；请先由两人办理改退。"
+
+
+class MoneyNotInLedger(Refused):
+    """Words do not end it: the channel's bill has money of a payment of ours that nobody booked."""
+
+    code = "money_not_in_ledger"
+    http_status = 409
+    message = "渠道账单上的这笔收款还没有入账，不能只凭文字办结；请先向渠道查询这笔支付。"
+
+
 class NothingToSettleOutside(Refused):
     """No money of the incident is in suspense, or all of it is on its way already."""
 

@@ -345,11 +345,14 @@ INVARIANTS: dict[str, str] = {
         select n.id::text as breach from pay_notice n
         where n.handled_at is null and n.received_at < :now - interval '5 minutes'
         and n.next_try_at is not null""",
+    # An open one, where the news is of money: words do not settle it.
     "every_news_given_up_has_an_incident": """
         select n.id::text as breach from pay_notice n
         where n.handled_at is null and n.next_try_at is null and not exists (
             select from incident i
-            where i.dedupe_key = 'unsettled_news:' || n.account_id || ':' || n.id::text)""",
+            where i.dedupe_key = 'unsettled_news:' || n.account_id || ':' || n.id::text
+              and (i.state = 'open'
+                or n.refund is null and n.report->>'state' is distinct from 'paid'))""",
     "messages_leave_in_time": """
         select m.id::text as breach from outbox_message m
         where m.sent_at is null and m.dead_at is null
@@ -364,7 +367,8 @@ INVARIANTS: dict[str, str] = {
     "an_overdue_incident_is_escalated": """
         select i.id::text as breach from incident i
         where i.state = 'open' and i.due_at < :now - interval '10 minutes' and not exists (
-            select from incident_action a where a.incident_id = i.id and a.action = 'escalate')""",
+            select from incident_action a where a.incident_id = i.id and a.action = 'escalate'
+              and a.at >= i.due_at)""",
     "a_resolved_incident_says_by_whom_and_why": """
         select i.id::text as breach from incident i where i.state = 'resolved'
         and (i.resolved_at is null or i.resolved_by = '' or i.resolution = '')""",

@@ -180,7 +180,7 @@ class IncidentAction(Model):
     """What somebody did about an incident, with the refund or transfer it led to. Append-only.
 
     `by` is the officer as shown then; `by_id` the staff account, by which persons are compared
-    (null: the system, the command line, and rows older than the column).
+    (null: the system, and rows older than the column).
     """
 
     id = fields.UUIDField(primary_key=True)

@@ -1,15 +1,20 @@
 """Who acts, and whether two deeds are one person's: 经办与复核不得为同一人. Pure."""
 
+import re
 from dataclasses import dataclass
 from uuid import UUID
 
 from estation.shared.jsonb import clean_text
 
+ROLE_WORDS = {"finance_clerk": "财务经办", "finance_checker": "财务复核", "operator": "运维"}
+
+_POST = re.compile(r"（[^（）]*）?$")  # the end may be cut off where a column was full
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
     """`shown` is how traces name somebody at that moment; `account` the staff account, None for
-    the system, the command line, the centre, and rows older than the column."""
+    the system, the centre, and rows older than the column."""
 
     shown: str
     account: UUID | None = None
@@ -20,9 +25,14 @@ def person(shown: str, account: UUID | None) -> Person:
     return Person(clean_text(shown, 64), account)
 
 
+def shown_as(name: str, role: str) -> str:
+    """姓名（岗位）, as traces name an officer: one at a page and one at the command line alike."""
+    return f"{name}（{ROLE_WORDS.get(role, role)}）"[:64]
+
+
 def is_same(one: Person, other: Person) -> bool:
     """By their accounts: namesakes are two, and who changes name or post stays one. Where an
-    account is not known, by what was written."""
+    account is not known, by the name that was written, with its post or without."""
     if one.account is not None and other.account is not None:
         return one.account == other.account
-    return one.shown == other.shown
+    return _POST.sub("", one.shown) == _POST.sub("", other.shown)

@@ -191,8 +191,12 @@ OPEN_AGAIN = (
     IncidentKind.REFUND_NOT_ENOUGH,
     IncidentKind.REFUND_UNFINISHED,
     IncidentKind.UNOWNED_SUSPENSE,
+    IncidentKind.UNSETTLED_NEWS,
 )
 """Kinds that tell of something that still is so: words do not end them while it lasts."""
+
+PAID_BUT_NOT_BOOKED = frozenset({"missing_in_ledger", "status_differs"})
+"""Kinds of the reconciliation: the channel's bill has money that our ledger does not have."""
 
 
 class IllegalMove(Exception):

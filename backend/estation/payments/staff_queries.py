@@ -199,9 +199,10 @@ async def wish_to_apply(incident_id: UUID) -> IncidentAction | None:
     return last if last and last.action == "apply_asked" else None
 
 
-async def wish_outside(incident_id: UUID) -> OutsideSettlement | None:
-    """The maker's wish to settle this incident's money outside, not answered yet."""
-    return await OutsideSettlement.get_or_none(incident_id=incident_id, state=OutsideState.ASKED)
+async def wish_outside(arrival_id: UUID) -> OutsideSettlement | None:
+    """The maker's wish to settle this money outside, not answered yet; whichever of the money's
+    incidents it was asked under."""
+    return await OutsideSettlement.get_or_none(arrival_id=arrival_id, state=OutsideState.ASKED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,23 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.ledger.api import arrival_by_key, open_claim_fen
 from estation.payments import queries, refund_rules, rules
+from estation.payments.actions.refund_locking import lock_refunds
 from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
-from estation.payments.errors import IncidentAlreadyResolved, MoneyInSuspense, OverpaidBack
+from estation.payments.errors import (
+    IncidentAlreadyResolved,
+    MoneyInSuspense,
+    MoneyNotInLedger,
+    NewsNotSettled,
+    OverpaidBack,
+    RefundStillAbnormal,
+)
 from estation.payments.invariants import FORGOTTEN
+from estation.payments.models import Incident, PayAttempt
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import IncidentKind, IncidentState
-from estation.shared.errors import InvalidInput
+from estation.payments.rules import IncidentKind, IncidentState, RefundState
+from estation.shared.errors import InvalidInput, Refused
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
 
@@ -60,49 +69,90 @@ async def resolve_incident(
 ) -> IncidentView:
     """Close it with the words of the person who decided. `by` names the staff member.
 
-    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words), MoneyInSuspense
-    (money of it is neither given back, nor on its way, nor settled outside), OverpaidBack (money
-    of it was given away twice).
+    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words), and what words do
+    not end: MoneyInSuspense (money of it is neither given back, nor on its way, nor settled
+    outside), OverpaidBack (money of it was given away twice), NewsNotSettled,
+    RefundStillAbnormal, MoneyNotInLedger.
     """
     words = clean_text(resolution.strip(), 2000)
-    if not words or len(resolution) > 2000:
+    if not resolution.replace("\x00", "").strip() or len(resolution) > 2000:
         raise InvalidInput(field="resolution")
     found = await queries.incident(incident_id)
     async with in_transaction() as db:
-        await _check_no_money(db, found)
-        rows = await db.execute_query_dict(
+        # First the locks of what it is about, whatever its state was: it may be open by now.
+        refusal = await _still_so(db, found)
+        row = await Incident.select_for_update().get(id=incident_id)
+        if row.state is not IncidentState.OPEN:
+            raise IncidentAlreadyResolved(incident_id=str(incident_id))
+        if refusal is not None:
+            raise refusal
+        await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
-               resolution = $3 where id = $4 and state = 'open' returning dedupe_key""",
+               resolution = $3 where id = $4""",
             [now, clean_text(by, 64), words, incident_id],
         )
-        if not rows:
-            raise IncidentAlreadyResolved(incident_id=str(incident_id))
         await note_deed(
-            db, rows[0]["dedupe_key"], deed=Deed.RESOLVE, by=by, by_id=by_id, note=words, now=now
+            db, row.dedupe_key, deed=Deed.RESOLVE, by=by, by_id=by_id, note=words, now=now
         )
     return await queries.incident(incident_id)
 
 
-async def _check_no_money(db: BaseDBAsyncClient, incident: IncidentView) -> None:
+async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | None:
+    """Why words cannot end it, as it stands under the locks of what it is about."""
+    row = await Incident.get(id=incident.id)
+    subject = row.dedupe_key.rpartition(":")[2]
+    if row.kind == IncidentKind.UNSETTLED_NEWS and await _is_money_news_unsettled(db, subject):
+        return NewsNotSettled()
+    if row.kind == IncidentKind.REFUND_ABNORMAL:
+        refund = (await lock_refunds(db, [subject])).get(subject)
+        if refund is not None and refund.now.state is RefundState.ABNORMAL:
+            return RefundStillAbnormal()
+    if row.kind in rules.PAID_BUT_NOT_BOOKED and await _is_missing_in_ledger(row):
+        return MoneyNotInLedger()
+    return await _money_here(db, incident)
+
+
+async def _is_money_news_unsettled(db: BaseDBAsyncClient, notice_id: str) -> bool:
+    """True of news of a success or a refund that waits or was given up: redriving is its end.
+    No lock: what was settled once stays so."""
+    rows = await db.execute_query_dict(
+        """select from pay_notice where id::text = $1 and handled_at is null
+           and (report->>'state' = 'paid' or refund is not null)""",
+        [notice_id],
+    )
+    return bool(rows)
+
+
+async def _is_missing_in_ledger(incident: Incident) -> bool:
+    """True when the bill's money is of a payment of ours, which asking the channel again would
+    settle, and not booked. Money under a stranger's number is a person's to explain."""
+    if not incident.channel_trade_no:
+        return False
+    if not await PayAttempt.exists(out_trade_no=incident.out_trade_no):
+        return False
+    key = rules.arrival_key(incident.account_id, incident.channel_trade_no)
+    return await arrival_by_key(key) is None
+
+
+async def _money_here(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | None:
     """Under the lock of the arrival: no refund of it ends meanwhile."""
-    if incident.state is not IncidentState.OPEN or not incident.channel_trade_no:
-        return
+    if not incident.channel_trade_no:
+        return None
     money = await arrival_by_key(rules.arrival_key(incident.account_id, incident.channel_trade_no))
     if money is None:
-        return
+        return None
     (standing,) = await lock_standings(db, [money], [])
     claim = await open_claim_fen(money.account_id, money.channel_no)
     if claim > 0 or standing.rest_fen < 0:
-        raise OverpaidBack(claim_fen=max(claim, -standing.rest_fen))
+        return OverpaidBack(claim_fen=max(claim, -standing.rest_fen))
     if money.kind != "suspense":
-        return
+        return None
     left = refund_rules.unsettled_fen(
         standing.money.amount_fen,
         [(one.now.state, one.now.amount_fen) for one in standing.refunds],
         standing.settled_fen,
     )
-    if left and not standing.money.is_applied:
-        raise MoneyInSuspense(suspense_fen=left)
+    return MoneyInSuspense(suspense_fen=left) if left and not standing.money.is_applied else None
 
 
 async def take_incident(
@@ -146,21 +196,24 @@ async def note_on(
 
 
 async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
-    """Leave a trace on open incidents past their time, once each; how many. The list shows them
-    first and the operator is alarmed. Two workers at once escalate each only once."""
+    """Leave a trace on open incidents past their time, once for each time; how many. The list
+    shows them first and the operator is alarmed. Two workers at once escalate each only once."""
     async with in_transaction() as db:
         locked = await db.execute_query_dict(
             """select i.id from incident i where i.state = 'open' and i.due_at < $1
                and not exists (select from incident_action a
-                               where a.incident_id = i.id and a.action = 'escalate')
+                               where a.incident_id = i.id and a.action = 'escalate'
+                                 and a.at >= i.due_at)
                order by i.due_at limit $2 for update of i skip locked""",
             [now, limit],
         )
-        # Looked at again under the lock: another worker may just have done it.
+        # Looked at again under the lock: another worker may just have done it. What opened again
+        # has a new time, which is escalated anew.
         overdue = await db.execute_query_dict(
             """select i.dedupe_key from incident i where i.id = any($1::uuid[])
                and not exists (select from incident_action a
-                               where a.incident_id = i.id and a.action = 'escalate')""",
+                               where a.incident_id = i.id and a.action = 'escalate'
+                                 and a.at >= i.due_at)""",
             [[row["id"] for row in locked]],
         )
         for row in overdue:

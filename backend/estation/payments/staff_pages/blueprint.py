@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sanic import Blueprint
 
-from estation.payments.persons import Person, is_same, person
+from estation.payments.persons import Person, is_same, person, shown_as
 from estation.services import OnlineRequest
 from estation.shared.errors import InvalidInput
 
@@ -15,13 +15,12 @@ bp = Blueprint("payment_staff_pages")
 FINANCE = ("finance_clerk", "finance_checker")
 CHECKER = "finance_checker"
 OPERATOR = "operator"
-ROLE_WORDS = {"finance_clerk": "财务经办", "finance_checker": "财务复核", "operator": "运维"}
 
 
 def officer(request: OnlineRequest) -> str:
     """The officer behind the request, as traces and refunds name one."""
     viewer = request.ctx.viewer
-    return f"{viewer.name}（{ROLE_WORDS.get(viewer.role, viewer.role)}）"[:64]
+    return shown_as(viewer.name, viewer.role)
 
 
 def account(request: OnlineRequest) -> UUID | None:

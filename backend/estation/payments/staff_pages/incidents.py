@@ -406,7 +406,9 @@ async def _show(
     deeds = _deeds(request, found)
     money = await _money(found)
     wish = await staff_queries.wish_to_apply(found.id) if Deed.APPLY in deeds else None
-    outside = await staff_queries.wish_outside(found.id) if Deed.SETTLE_OUTSIDE in deeds else None
+    outside = None
+    if money is not None and Deed.SETTLE_OUTSIDE in deeds:
+        outside = await staff_queries.wish_outside(money.arrival_id)
     redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
     return render(
         request,

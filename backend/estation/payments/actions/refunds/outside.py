@@ -66,11 +66,8 @@ async def ask_to_settle_outside(
     Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToSettleOutside,
     RefundableChanged (412, with the present sum), OutsideAlreadyAsked, InvalidInput.
     """
-    said, number = clean_text(reason.strip(), 512), clean_text(document_no.strip(), 512)
-    if not 0 < len(said) <= MAX_REASON:
-        raise InvalidInput(field="reason")
-    if not 0 < len(number) <= MAX_DOCUMENT_NO:
-        raise InvalidInput(field="document_no")
+    said = _proof("reason", reason, MAX_REASON)
+    number = _proof("document_no", document_no, MAX_DOCUMENT_NO)
     maker = person(by, by_id)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
@@ -148,7 +145,7 @@ async def reject_settling_outside(
 ) -> None:
     """The checker's no, with its reason. Refuses as `approve_settling_outside`, and
     InvalidInput."""
-    if not note.strip():
+    if not note.replace("\x00", "").strip():
         raise InvalidInput(field="note")
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
@@ -176,6 +173,15 @@ async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
     return _Case(incident, standing)
 
 
+def _proof(field: str, text: str, most: int) -> str:
+    """What the books will name as the proof. Raises InvalidInput: missing, longer than `most`, or
+    with U+0000, which would be stored as a mark that nobody can look up."""
+    said = text.strip()
+    if not 0 < len(said) <= most or "\x00" in said:
+        raise InvalidInput(field=field)
+    return clean_text(said, most)
+
+
 def _check_sum(standing: Standing, believed_fen: int) -> None:
     if standing.refundable_fen != believed_fen:
         raise RefundableChanged(refundable_fen=standing.refundable_fen)
@@ -184,9 +190,10 @@ def _check_sum(standing: Standing, believed_fen: int) -> None:
 
 
 async def _wish(case: _Case, by: Person) -> OutsideSettlement:
-    """What the maker asked under this incident, to be answered by another person."""
+    """What the maker asked about this money, to be answered by another person: under whichever
+    of its incidents, for that one may be resolved by now."""
     wish = await OutsideSettlement.get_or_none(
-        incident_id=case.incident.id, state=OutsideState.ASKED
+        arrival_id=case.standing.money.id, state=OutsideState.ASKED
     )
     if wish is None:
         raise OutsideNotAsked
