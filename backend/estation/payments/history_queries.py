@@ -11,12 +11,14 @@ from tortoise import Tortoise
 
 from estation.payments.combining import parts_of
 from estation.payments.models import Incident, PayAttempt, PayOrder
-from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund
+from estation.payments.refund_queries import redirected_of
+from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, for_the_payer
 from estation.payments.rules import (
     CloseReason,
     IncidentKind,
     IncidentState,
     OrderState,
+    RefundSource,
     RefundState,
 )
 
@@ -96,7 +98,7 @@ async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
                   o.close_reason,
                   (select json_agg(b.title order by b.bill_no)::text
                    from pay_order_bill b where b.order_id = o.id) as titles,
-                  (select json_agg(json_build_array(r.state, r.amount_fen, r.taken_from)
+                  (select json_agg(json_build_array(r.id, r.state, r.amount_fen, r.taken_from)
                                    order by r.asked_at, r.id)::text
                    from pay_refund r
                    where r.order_id = o.id and r.state = any($4::text[])) as refunds
@@ -104,7 +106,13 @@ async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
            order by o.created_at desc, o.id desc offset $2 limit $3""",
         [person_id, (page - 1) * PAGE_SIZE, PAGE_SIZE, [str(state) for state in FOR_THE_PAYER]],
     )
-    return HistoryPage([_past_order(row) for row in rows], total, page, pages)
+    refunds = [orjson.loads(row["refunds"] or "[]") for row in rows]
+    redirected = await redirected_of([UUID(refund[0]) for own in refunds for refund in own])
+    orders = [
+        _past_order(row, [_past_refund(refund, redirected) for refund in own])
+        for row, own in zip(rows, refunds, strict=True)
+    ]
+    return HistoryPage(orders, total, page, pages)
 
 
 async def set_aside_of(person_id: UUID, order_id: UUID) -> list[SetAside]:
@@ -154,11 +162,17 @@ async def _numbers_of(order_id: UUID) -> Sequence[str]:
     ]
 
 
-def _past_order(row: dict[str, Any]) -> PastOrder:
-    refunds = [
-        PastRefund(FOR_THE_PAYER[RefundState(state)], fen, taken_from == "payment")
-        for state, fen, taken_from in orjson.loads(row["refunds"] or "[]")
-    ]
+def _past_refund(columns: list[Any], redirected: set[UUID]) -> PastRefund:
+    refund_id, state, amount_fen, taken_from = columns
+    is_redirected = UUID(refund_id) in redirected
+    return PastRefund(
+        for_the_payer(RefundState(state), is_redirected=is_redirected),
+        amount_fen,
+        taken_from == RefundSource.PAYMENT,
+    )
+
+
+def _past_order(row: dict[str, Any], refunds: list[PastRefund]) -> PastOrder:
     titles = orjson.loads(row["titles"] or "[]")
     state = OrderState(row["state"])
     return PastOrder(**{**row, "state": state, "titles": titles, "refunds": refunds})
