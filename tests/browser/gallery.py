@@ -22,20 +22,22 @@ from estation.payments.api import (
     OrderState,
     PayersRefund,
     RefundCause,
+    SettledOutside,
 )
 from estation.payments.pages.history import (
     ENDED_WITHOUT_MONEY,
     HistoryRow,
     ToldMoney,
+    ending_of,
     headline_of,
     told_refund,
 )
 from estation.payments.pages.tellings import (
     FULLY_REFUNDED,
     PARTLY_REFUNDED,
+    SETTLED_OUTSIDE,
     TELLINGS,
     standing,
-    telling_of,
     tellings_of,
 )
 from estation.payments.pages.timeline import steps_of
@@ -333,12 +335,20 @@ def refund(state: PayersRefund, **more: Any) -> CitizenRefund:
 
 
 def ended_page(
-    the_order: Values, *refunds: CitizenRefund, aside: IncidentKind | None = None, **more: Any
+    the_order: Values,
+    *refunds: CitizenRefund,
+    aside: IncidentKind | None = None,
+    settled: SettledOutside | None = None,
+    **more: Any,
 ) -> State:
     telling = standing(
-        OrderState(the_order.state), the_order.close_reason, the_order.amount_fen, refunds
+        OrderState(the_order.state),
+        the_order.close_reason,
+        the_order.amount_fen,
+        refunds,
+        is_settled_outside=settled is not None,
     )
-    ending = telling_of(the_order.close_reason) if the_order.state == "closed" else None
+    words = tellings_of(refunds, is_settled_outside=settled is not None)
     if aside and the_order.state == "closed":
         telling = TELLINGS[aside]
     own = TELLINGS[aside] if aside else None
@@ -349,15 +359,14 @@ def ended_page(
         **as_of(),
         "order": the_order,
         "telling": telling,
-        "ending": None if ending is telling else ending,
-        "headline": headline_of(shown, telling, refunds, [money] if aside else []),
-        "refunds": [
-            told_refund(one, words)
-            for one, words in zip(refunds, tellings_of(refunds), strict=True)
-        ],
+        "ending": ending_of(shown, telling),
+        "headline": headline_of(shown, telling, refunds, [money] if aside else [], settled),
+        "refunds": [told_refund(one, its) for one, its in zip(refunds, words, strict=True)],
+        "settled": settled,
+        "settled_telling": TELLINGS[SETTLED_OUTSIDE],
         "aside": [ToldMoney(money, None if own is telling else own)] if aside else [],
         "groups": payee_sums(the_order.splits),
-        "steps": steps_of(shown, refunds),
+        "steps": steps_of(shown, refunds, words),
         "wallet_name": "微信" if the_order.state == "paid" else "",
         "back_href": f"/fees/{BILL}",
         "is_payable_again": telling in ENDED_WITHOUT_MONEY,
@@ -373,6 +382,9 @@ def closed(reason: str) -> Values:
 
 def paid_order(items: list[Values] = FEW) -> Values:
     return order(items, state=OrderState.PAID, paid_at=NOW, applied_at=NOW, paid_attempt=PAID)
+
+
+OUTSIDE = SettledOutside(817_500, NOW + timedelta(days=3), True)
 
 
 def ended_states() -> dict[str, State]:
@@ -400,6 +412,11 @@ def ended_states() -> dict[str, State]:
             refund(PayersRefund.ABNORMAL, cause=RefundCause.CENTRE),
         ),
         "ended-wrong-sum-later": ended_page(closed("expired"), aside=IncidentKind.WRONG_AMOUNT),
+        "ended-settled-outside": ended_page(closed("wrong_amount"), settled=OUTSIDE),
+        "ended-late-settled-outside": ended_page(
+            closed("expired"), refund(PayersRefund.NOT_REFUNDED, **late), settled=OUTSIDE
+        ),
+        "paid-settled-outside-too": ended_page(paid_order(), settled=OUTSIDE),
         "paid-wrong-sum-too": ended_page(paid_order(), aside=IncidentKind.WRONG_AMOUNT),
     }
 
@@ -414,6 +431,7 @@ def history_rows() -> list[HistoryRow]:
         *PayersRefund,
         *CloseReason,
         IncidentKind.WRONG_AMOUNT,
+        SETTLED_OUTSIDE,
     ]
     return [
         HistoryRow(

@@ -46,10 +46,26 @@ def test_some_silences_are_no_outage() -> None:
 def test_an_account_that_is_out_is_tried_by_one_after_the_pause_and_the_others_as_ever() -> None:
     outages = out()
 
-    assert [outages.allowed(ONE, now=after(s), most=8) for s in (0, 4.9, 5, 60)] == [0, 0, 1, 1]
     assert outages.until(ONE, now=after(1)) == after(5)
     assert outages.until(ONE, now=after(60)) == after(60)
+    assert [outages.allowed(ONE, now=after(s), most=8) for s in (0, 4.9, 5, 60)] == [0, 0, 1, 1]
     assert outages.allowed(OTHER, now=NOW, most=8) == 8
+
+
+def test_the_one_try_is_handed_out_once() -> None:
+    outages = out()
+
+    assert [outages.allowed(ONE, now=after(5), most=8) for _ in range(20)] == [1] + [0] * 19
+    silent(outages, after(5))
+    assert outages.until(ONE, now=after(6)) == after(15), "its silence is no second pause"
+    assert [outages.allowed(ONE, now=after(15), most=1) for _ in range(2)] == [1, 0]
+
+
+def test_a_try_whose_end_nobody_heard_is_followed_by_another() -> None:
+    outages = out()
+
+    assert outages.allowed(ONE, now=after(5), most=8) == 1
+    assert [outages.allowed(ONE, now=after(s), most=8) for s in (14, 15)] == [0, 1]
 
 
 def test_those_under_way_together_are_one_silence_to_the_pauses() -> None:

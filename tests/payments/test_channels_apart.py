@@ -20,7 +20,7 @@ from estation.payments.actions.refunds import send
 from estation.payments.api import OrderState
 from estation.payments.invariants import broken_invariants
 from tests.payments.city import TOTAL, City, count, later, make_bill, rows
-from tests.payments.fakes import UNKNOWN, FakeChannel
+from tests.payments.fakes import NOW, UNKNOWN, FakeChannel
 
 A_MINUTE_LATER = later(minutes=1)
 WAIT_SECONDS = 30
@@ -228,6 +228,38 @@ async def test_a_channel_that_never_answers_is_broken_off(
     assert (counts["asked"], counts["answered"]) == (1, 0)
     (attempt,) = await rows("select state, next_query_at from pay_attempt")
     assert attempt == {"state": "open", "next_query_at": later(seconds=30)}
+
+
+async def test_our_own_slowness_is_not_taken_for_the_channels(database: str, city: City) -> None:
+    account = city.wechat.account_id
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asking.talking_to(account, city.services, now=NOW):
+                raise TimeoutError("no connection was free")
+
+    assert city.services.outages.allowed(account, now=NOW, most=8) == 8
+
+
+async def test_what_the_channel_said_at_an_end_is_settled_when_the_talk_is_over(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long our own books take: no answer is thrown away as none."""
+    _, order, number = await city.opened()
+    city.wechat.pay(number)
+    real = asking.settle_reports
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        await asyncio.sleep(asking.TALK_SECONDS * 1.2)
+        return await real(*args, **more)
+
+    monkeypatch.setattr(asking, "TALK_SECONDS", 1.0)
+    monkeypatch.setattr(asking, "settle_reports", slow)
+
+    ended = await api.cancel_order(
+        person_id=city.person_id, order_id=order.id, services=city.services, now=NOW
+    )
+
+    assert ended.state is OrderState.PAID
 
 
 @pytest.mark.parametrize("first_at", [10.0, 899.0])

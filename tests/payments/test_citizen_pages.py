@@ -224,6 +224,69 @@ async def test_the_wrong_sum_after_the_end_is_not_answered_with_pay_again(
     assert await api.set_aside_of(UUID(int=1), order.id) == []
 
 
+async def test_money_settled_outside_is_told_as_settled_on_every_page(
+    desk: Desk, bill: Bill
+) -> None:
+    order = await desk.city.order(bill, now=NOW)
+    attempt = await desk.city.attempt(order, now=NOW)
+    desk.city.wechat.pay(attempt.out_trade_no, amount_fen=5)
+    await api.settle_batch(
+        [api.from_report(desk.city.wechat.report(attempt.out_trade_no))], now=later(minutes=1)
+    )
+    (incident,) = await rows("select id from incident")
+    wish = {"incident_id": UUID(str(incident["id"])), "believed_fen": 5, "now": later(minutes=2)}
+    await api.ask_to_settle_outside(
+        reason="已由基本户转账退还", document_no="江财支〔2026〕118号", by="maker", **wish
+    )
+    browser = await desk.citizen()
+    _, reviewed, _ = await browser.get(f"/pay/{order.id}")
+
+    await api.approve_settling_outside(by="checker", **wish)
+    pages = [
+        (await browser.get(path))[1]
+        for path in (f"/pay/{order.id}", "/fees/history", f"/fees/{bill.id}")
+    ]
+
+    assert "核实中" in reviewed
+    assert "已线下处理" not in reviewed
+    for page in pages:
+        assert "已线下处理" in page
+        assert "核实" not in page
+    assert "线下处理金额" in pages[0]
+    assert "12345" in pages[0], "a person to turn to"
+    assert "118号" not in pages[0], "the office's own papers"
+
+
+async def test_late_money_settled_outside_is_no_refund_that_will_be_tried_again(
+    desk: Desk, bill: Bill
+) -> None:
+    order = await desk.city.order(bill, now=NOW)
+    attempt = await desk.city.attempt(order, now=NOW)
+    browser = await desk.citizen()
+    await browser.post(f"/pay/{order.id}/cancel")
+    desk.city.wechat.pay(attempt.out_trade_no, at=NOW)
+    await api.settle_batch(
+        [api.from_report(desk.city.wechat.report(attempt.out_trade_no))], now=later(minutes=1)
+    )
+    desk.city.wechat.now = later(minutes=2)
+    await jobs.send_refunds(desk.city.services, now=later(minutes=2))
+    (row,) = await rows("select refund_no from pay_refund")
+    await finish(desk, row["refund_no"], RefundStatus.CLOSED)
+    (incident,) = await rows("select id from incident where kind = 'paid_after_close'")
+    wish = {"incident_id": UUID(str(incident["id"])), "believed_fen": TOTAL, "now": later(hours=4)}
+    await api.ask_to_settle_outside(reason="已转账", document_no="1号", by="maker", **wish)
+    _, failed, _ = await browser.get(f"/pay/{order.id}")
+
+    await api.approve_settling_outside(by="checker", **wish)
+    _, page, _ = await browser.get(f"/pay/{order.id}")
+    _, listed, _ = await browser.get("/fees/history")
+
+    assert "会重新退给您" in failed
+    assert "会重新退给您" not in page
+    assert "这笔款项已线下处理" in page
+    assert "已线下处理" in listed
+
+
 async def test_money_after_the_end_is_told_from_on_its_way_back_to_returned(
     desk: Desk, bill: Bill
 ) -> None:

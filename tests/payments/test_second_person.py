@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from estation.outside.pay_channels import RefundStatus
+from estation.outside.pay_channels import ChannelRefused, RefundStatus
 from estation.payments import api
 from estation.payments.errors import (
     RedirectNotAsked,
@@ -222,6 +222,51 @@ class TestRedirecting:
         assert (await api.refund_view(refund_id)).state == "succeeded"
         assert await broken_invariants() == {}
 
+    async def test_what_went_to_our_own_card_is_not_told_as_returned_on_any_page(
+        self, city: City
+    ) -> None:
+        refund_id = await abnormal(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        await order(city, refund_id)
+        await give_back(city, later(hours=6))
+
+        assert await told(city) == ["abnormal", "abnormal"]
+
+    async def test_what_the_channel_refused_and_then_paid_to_the_payer_is_told_as_returned(
+        self, city: City
+    ) -> None:
+        refund_id = await abnormal(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        city.wechat.trouble["redirect_refund"] = ChannelRefused("INVALID_REQUEST")
+        with pytest.raises(RedirectRefused):
+            await order(city, refund_id)
+
+        await succeeds(city)
+
+        assert await told(city) == ["refunded", "refunded"]
+        deeds = await rows(
+            "select action, by, note from incident_action where note <> '' or by = 'checker'"
+            " order by action"
+        )
+        assert deeds == [
+            {"action": "redirect_refund", "by": "checker", "note": ""},
+            {"action": "redirect_refused", "by": "system", "note": "INVALID_REQUEST"},
+        ]
+
+    async def test_after_a_silence_a_refusal_of_the_second_order_proves_nothing_of_the_first(
+        self, city: City
+    ) -> None:
+        refund_id = await abnormal(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        for trouble in (UNKNOWN, ChannelRefused("INVALID_REQUEST")):
+            city.wechat.trouble["redirect_refund"] = trouble
+            with pytest.raises(RedirectRefused):
+                await order(city, refund_id)
+
+        await succeeds(city)
+
+        assert await told(city) == ["abnormal", "abnormal"]
+
     async def test_only_an_abnormal_refund_is_redirected(self, city: City) -> None:
         _, paid_order, _ = await paid(city)
         await ask(paid_order, 500)
@@ -231,6 +276,19 @@ class TestRedirecting:
             await api.ask_redirect(refund_id=refund["id"], by="maker", now=later(hours=3))
 
         assert await rows("select * from incident_action") == []
+
+
+async def succeeds(city: City) -> None:
+    (refund_no,) = city.wechat.refunds
+    report = city.wechat.finish(refund_no, at=later(hours=6))
+    await api.settle_batch([api.from_refund(report)], now=later(hours=6))
+
+
+async def told(city: City) -> list[str]:
+    """How the payer reads the one refund: on the order's page and in the list."""
+    (past,) = (await api.history_of(city.person_id)).rows
+    (own,) = await api.refunds_of_order(city.person_id, past.id)
+    return [own.state, past.refunds[0].state]
 
 
 async def order(city: City, refund_id: UUID, by: str = "checker") -> None:

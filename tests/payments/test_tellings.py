@@ -23,6 +23,7 @@ from estation.payments.pages.tellings import (
     NOT_FOR_THE_PAYER,
     PARTLY_REFUNDED,
     RETRIED,
+    SETTLED_OUTSIDE,
     TELLINGS,
     WHY_REFUNDED,
     standing,
@@ -46,7 +47,7 @@ class Back:
 
 def test_every_reason_incident_and_refund_is_classified() -> None:
     told = {*CloseReason, *IncidentKind, *PayersRefund, *OrderState} - {OrderState.CLOSED}
-    own = {RETRIED, PARTLY_REFUNDED, FULLY_REFUNDED}
+    own = {RETRIED, PARTLY_REFUNDED, FULLY_REFUNDED, SETTLED_OUTSIDE}
 
     assert set(TELLINGS) | NOT_FOR_THE_PAYER == told | own
     assert set(TELLINGS) & NOT_FOR_THE_PAYER == set()
@@ -170,3 +171,32 @@ def test_a_failed_refund_is_past_only_once_another_of_the_same_money_followed() 
     assert (
         standing(OrderState.PAID, "", 100, [failed, other]) is (TELLINGS[PayersRefund.NOT_REFUNDED])
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "refunds", "key"),
+    [
+        ("closed", "wrong_amount", [], SETTLED_OUTSIDE),
+        ("closed", "expired", [Back(PayersRefund.NOT_REFUNDED, 100, False)], SETTLED_OUTSIDE),
+        ("closed", "expired", [Back(PayersRefund.REFUNDED, 40, False)], SETTLED_OUTSIDE),
+        ("paid", "", [Back(PayersRefund.NOT_REFUNDED, 100, False)], OrderState.PAID),
+        ("paid", "", [Back(PayersRefund.NOT_REFUNDED)], PayersRefund.NOT_REFUNDED),
+    ],
+)
+def test_what_was_settled_outside_is_no_longer_looked_into(
+    state: str, reason: str, refunds: list[Any], key: str
+) -> None:
+    told = standing(OrderState(state), reason, 100, refunds, is_settled_outside=True)
+
+    assert told is TELLINGS[key]
+    assert TELLINGS[SETTLED_OUTSIDE].word == "已线下处理"
+    assert TELLINGS[SETTLED_OUTSIDE].asks_a_person
+
+
+def test_a_refund_that_failed_is_past_when_its_money_was_settled_outside() -> None:
+    refunds = [Back(PayersRefund.NOT_REFUNDED, 100, False), Back(PayersRefund.NOT_REFUNDED)]
+
+    assert tellings_of(refunds, is_settled_outside=True) == [
+        TELLINGS[RETRIED],
+        TELLINGS[PayersRefund.NOT_REFUNDED],
+    ]

@@ -47,9 +47,11 @@ from estation.payments.history_queries import (
     PastOrder,
     PastRefund,
     SetAside,
+    SettledOutside,
     history_of,
     last_ended,
     set_aside_of,
+    settled_outside_of,
 )
 from estation.payments.queries import (
     AttemptView,
@@ -146,6 +148,7 @@ __all__ = [
     "RefundableView",
     "SetAside",
     "SettleItem",
+    "SettledOutside",
     "Share",
     "SplitExportView",
     "SplitStanding",
@@ -202,6 +205,7 @@ __all__ = [
     "set_aside_of",
     "settle_batch",
     "settle_reports",
+    "settled_outside_of",
     "split_exports",
     "split_file",
     "split_standing",

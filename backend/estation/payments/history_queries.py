@@ -1,6 +1,6 @@
 """A citizen's orders over the years, page by page, and money of theirs that waits for a person."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,14 +9,18 @@ from uuid import UUID
 import orjson
 from tortoise import Tortoise
 
+from estation.ledger.api import arrivals_by_id
 from estation.payments.combining import parts_of
-from estation.payments.models import Incident, PayAttempt, PayOrder
-from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund
+from estation.payments.models import Incident, OutsideSettlement, PayAttempt, PayOrder, Refund
+from estation.payments.refund_queries import redirected_of
+from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, for_the_payer
 from estation.payments.rules import (
     CloseReason,
     IncidentKind,
     IncidentState,
     OrderState,
+    OutsideState,
+    RefundSource,
     RefundState,
 )
 
@@ -45,7 +49,8 @@ class PastRefund:
 
 @dataclass(frozen=True, slots=True)
 class PastOrder:
-    """One line of a citizen's history; `refunds` in the order they were asked for."""
+    """One line of a citizen's history; `refunds` in the order they were asked for.
+    `is_settled_outside`: all its money that could not be applied, as far as it did not go back."""
 
     id: UUID
     order_no: str
@@ -57,6 +62,7 @@ class PastOrder:
     close_reason: str
     titles: list[str]
     refunds: list[PastRefund]
+    is_settled_outside: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,22 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class SettledOutside:
+    """What of an order's money was dealt with outside the channels (线下处理), when last.
+    `is_all`: nothing else of the order that could not be applied waits for anybody."""
+
+    amount_fen: int
+    at: datetime
+    is_all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EndedOrder:
-    """An order that ended unpaid, and why."""
+    """An order that ended unpaid, and why; `is_settled_outside`: as a PastOrder's."""
 
     id: UUID
     close_reason: str
+    is_settled_outside: bool
 
 
 async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
@@ -96,7 +113,7 @@ async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
                   o.close_reason,
                   (select json_agg(b.title order by b.bill_no)::text
                    from pay_order_bill b where b.order_id = o.id) as titles,
-                  (select json_agg(json_build_array(r.state, r.amount_fen, r.taken_from)
+                  (select json_agg(json_build_array(r.id, r.state, r.amount_fen, r.taken_from)
                                    order by r.asked_at, r.id)::text
                    from pay_refund r
                    where r.order_id = o.id and r.state = any($4::text[])) as refunds
@@ -104,7 +121,14 @@ async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
            order by o.created_at desc, o.id desc offset $2 limit $3""",
         [person_id, (page - 1) * PAGE_SIZE, PAGE_SIZE, [str(state) for state in FOR_THE_PAYER]],
     )
-    return HistoryPage([_past_order(row) for row in rows], total, page, pages)
+    refunds = [orjson.loads(row["refunds"] or "[]") for row in rows]
+    redirected = await redirected_of([UUID(refund[0]) for own in refunds for refund in own])
+    settled = await settled_outside_of([row["id"] for row in rows])
+    orders = [
+        _past_order(row, [_past_refund(refund, redirected) for refund in own], settled)
+        for row, own in zip(rows, refunds, strict=True)
+    ]
+    return HistoryPage(orders, total, page, pages)
 
 
 async def set_aside_of(person_id: UUID, order_id: UUID) -> list[SetAside]:
@@ -124,6 +148,53 @@ async def set_aside_of(person_id: UUID, order_id: UUID) -> list[SetAside]:
     return [SetAside(IncidentKind(one.kind), one.amount_fen, one.opened_at) for one in incidents]
 
 
+async def settled_outside_of(order_ids: Sequence[UUID]) -> dict[UUID, SettledOutside]:
+    """Of these orders, by their ids, those with money settled outside; the caller knows whose
+    they are."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select i.order_id, sum(s.amount_fen)::bigint as amount_fen, max(s.decided_at) as at,
+                  array_agg(distinct s.arrival_id) as arrivals
+           from outside_settlement s join incident i on i.id = s.incident_id
+           where s.state = 'approved' and i.order_id = any($1::uuid[]) group by i.order_id""",
+        [list(order_ids)],
+    )
+    if not rows:
+        return {}
+    waiting = await _waiting([row["order_id"] for row in rows])
+    open_arrivals = await _not_covered([one for row in rows for one in row["arrivals"]])
+    return {
+        row["order_id"]: SettledOutside(
+            row["amount_fen"],
+            row["at"],
+            row["order_id"] not in waiting and open_arrivals.isdisjoint(row["arrivals"]),
+        )
+        for row in rows
+    }
+
+
+async def _waiting(order_ids: Sequence[UUID]) -> set[UUID | None]:
+    """Those of these orders with money under review."""
+    incidents = Incident.filter(
+        order_id__in=list(order_ids),
+        kind__in=[str(kind) for kind in UNDER_REVIEW],
+        state=IncidentState.OPEN,
+        amount_fen__gt=0,
+    )
+    return {incident.order_id for incident in await incidents}
+
+
+async def _not_covered(arrival_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these arrivals of which something neither went back nor was settled outside."""
+    left = {money.id: money.amount_fen for money in await arrivals_by_id(arrival_ids)}
+    for settled in await OutsideSettlement.filter(
+        arrival_id__in=list(left), state=OutsideState.APPROVED
+    ):
+        left[settled.arrival_id] -= settled.amount_fen
+    for refund in await Refund.filter(arrival_id__in=list(left), state=RefundState.SUCCEEDED):
+        left[refund.arrival_id] -= refund.amount_fen
+    return {arrival_id for arrival_id, fen in left.items() if fen > 0}
+
+
 async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> EndedOrder | None:
     """The bill's newest order, when it ended unpaid: at or after `since`, or with money that
     arrived and could not be applied."""
@@ -137,8 +208,11 @@ async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> Ende
     if not rows or rows[0]["state"] != OrderState.CLOSED:
         return None
     reason, closed_at = rows[0]["close_reason"], rows[0]["closed_at"]
+    settled = (await settled_outside_of([rows[0]["id"]])).get(rows[0]["id"])
+    if settled is not None and settled.is_all:
+        return EndedOrder(rows[0]["id"], reason, True) if settled.at >= since else None
     is_news = reason not in list(CloseReason) or (closed_at is not None and closed_at >= since)
-    return EndedOrder(rows[0]["id"], reason) if is_news else None
+    return EndedOrder(rows[0]["id"], reason, False) if is_news else None
 
 
 async def _numbers_of(order_id: UUID) -> Sequence[str]:
@@ -154,11 +228,24 @@ async def _numbers_of(order_id: UUID) -> Sequence[str]:
     ]
 
 
-def _past_order(row: dict[str, Any]) -> PastOrder:
-    refunds = [
-        PastRefund(FOR_THE_PAYER[RefundState(state)], fen, taken_from == "payment")
-        for state, fen, taken_from in orjson.loads(row["refunds"] or "[]")
-    ]
+def _past_refund(columns: list[Any], redirected: set[UUID]) -> PastRefund:
+    refund_id, state, amount_fen, taken_from = columns
+    is_redirected = UUID(refund_id) in redirected
+    return PastRefund(
+        for_the_payer(RefundState(state), is_redirected=is_redirected),
+        amount_fen,
+        taken_from == RefundSource.PAYMENT,
+    )
+
+
+def _past_order(
+    row: dict[str, Any], refunds: list[PastRefund], settled: Mapping[UUID, SettledOutside]
+) -> PastOrder:
     titles = orjson.loads(row["titles"] or "[]")
     state = OrderState(row["state"])
-    return PastOrder(**{**row, "state": state, "titles": titles, "refunds": refunds})
+    outside = settled.get(row["id"])
+    is_settled_outside = outside is not None and outside.is_all
+    return PastOrder(
+        **{**row, "state": state, "titles": titles, "refunds": refunds},
+        is_settled_outside=is_settled_outside,
+    )

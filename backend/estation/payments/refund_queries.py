@@ -1,5 +1,7 @@
 """Refunds as plain values: for staff, for the payer, and what could still be given back."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,7 +21,14 @@ from estation.payments.models import (
     Refund,
     RefundShare,
 )
-from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, Share
+from estation.payments.refund_rules import (
+    FOR_THE_PAYER,
+    REDIRECT_REFUSED,
+    Deed,
+    PayersRefund,
+    Share,
+    for_the_payer,
+)
 from estation.payments.rules import OutsideState, RefundCause, RefundSource, RefundState
 
 PAGE_SIZE = 50
@@ -163,16 +172,11 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
         .order_by("asked_at", "id")
         .limit(MAX_OF_ONE)
     )
-    # Redirected to our own card, the money is not with the payer: a person pays it out.
-    redirected = set(
-        await IncidentAction.filter(
-            refund_id__in=[row.id for row in rows], action="redirect_refund"
-        ).values_list("refund_id", flat=True)
-    )
+    redirected = await redirected_of([row.id for row in rows])
     return [
         CitizenRefund(
             refund_no=row.refund_no,
-            state=PayersRefund.ABNORMAL if row.id in redirected else FOR_THE_PAYER[row.state],
+            state=for_the_payer(row.state, is_redirected=row.id in redirected),
             cause=row.cause,
             amount_fen=row.amount_fen,
             reason=row.reason,
@@ -183,6 +187,20 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
         )
         for row in rows
     ]
+
+
+async def redirected_of(refund_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these refunds whose money went to our own card, or may have: ordered at the
+    channel more often than it said a certain no."""
+    if not refund_ids:
+        return set()
+    ordered = Counter[UUID]()
+    deeds = IncidentAction.filter(
+        refund_id__in=list(refund_ids), action__in=[Deed.REDIRECT_REFUND.value, REDIRECT_REFUSED]
+    )
+    for refund_id, action in await deeds.values_list("refund_id", "action"):
+        ordered[refund_id] += -1 if action == REDIRECT_REFUSED else 1
+    return {refund_id for refund_id, times in ordered.items() if times > 0}
 
 
 async def _refundable(money: ArrivedMoney) -> RefundableView:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from estation.outside.pay_channels import Channel, RefundReport, RefundStatus
@@ -72,6 +73,13 @@ FOR_THE_PAYER: Mapping[RefundState, PayersRefund] = {
 }
 """What was only asked for, or rejected, is the office's own business."""
 
+
+def for_the_payer(state: RefundState, *, is_redirected: bool) -> PayersRefund:
+    """A state of FOR_THE_PAYER in the payer's words. Redirected to our own card, the money is not
+    with the payer, whatever the channel says: a person pays it out."""
+    return PayersRefund.ABNORMAL if is_redirected else FOR_THE_PAYER[state]
+
+
 TAKING_ORDER = ("non_tax", "maintenance_fund", "treasury")
 """From whom a part is taken first when nobody says otherwise (decision 20). Payees that are not
 named stand before the last."""
@@ -118,6 +126,9 @@ class Deed(StrEnum):
     ASK_CHANNEL = "ask_channel"  # ask again about the payment, and settle the answer
     ESCALATE = "escalate"  # by the system alone, when the time is over
 
+
+REDIRECT_REFUSED: Final = "redirect_refused"
+"""The channel's certain no to a Deed.REDIRECT_REFUND, in the same history."""
 
 _GIVE_AWAY = frozenset({Deed.REFUND, Deed.SETTLE_OUTSIDE})
 """How money leaves suspense for good."""

@@ -260,7 +260,7 @@ async def escalated(incident_ids: Sequence[UUID]) -> set[UUID]:
 async def order_by_number(number: str, *, accounts: Iterable[str]) -> PayOrder:
     """By the order's number, our trade number, or the channel's at one of these merchant
     accounts. Raises OrderNotFound."""
-    if not number or len(number) > 64 or not number.isascii():
+    if not number or len(number) > 64 or not (number.isascii() and number.isprintable()):
         raise OrderNotFound
     ours = len(number) <= OUR_NUMBERS
     order = await PayOrder.get_or_none(order_no=number) if ours else None

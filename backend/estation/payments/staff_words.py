@@ -84,6 +84,7 @@ DEED_WORDS = {
     "redirect_refund": "异常退款转入商户卡",
     "redirect_asked": "申请改退到商户卡",
     "redirect_rejected": "不予改退",
+    "redirect_refused": "渠道拒绝改退",
     "ask_channel": "向渠道查询",
     "escalate": "超时升级",
 }

@@ -32,18 +32,29 @@ class _Account:
 
 
 class Outages:
-    """By account. A channel that is out is asked by one call at a time, 5 s doubling to 2 min
-    apart; the first answer, also a refusal, puts all as it was."""
+    """By account. While a channel is out, who asks `allowed` is let through one at a time, 5 s
+    doubling to 2 min apart; the first answer, also a refusal, puts all as it was.
+
+    A citizen's own deed (opening a payment, closing it for another way) and a checker's order
+    are tried without asking: somebody waits for the answer, and is told when there is none.
+    """
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
 
     def allowed(self, account_id: str, *, now: datetime, most: int) -> int:
-        """How many calls may be made at once: `most`, one to try it, or none."""
+        """How many calls may be made at once: `most`, one to try it, or none.
+
+        The one try is handed out once: the next is due a pause later, also when nobody hears
+        how this one went. Ask only when there is something to call about.
+        """
         account = self._accounts.get(account_id)
         if account is None or account.until is None:
             return most
-        return 1 if account.until <= now else 0
+        if now < account.until:
+            return 0
+        self._leave_alone(account_id, account, now)
+        return 1
 
     def until(self, account_id: str, *, now: datetime) -> datetime:
         """When an account that is out may be asked next; `now` when it is not, or may."""
@@ -76,6 +87,9 @@ class Outages:
         # Calls that were under way together when it fell silent are one silence to its pauses.
         if account.silences < SILENCES or (account.until is not None and now < account.until):
             return
+        self._leave_alone(account_id, account, now)
+
+    def _leave_alone(self, account_id: str, account: _Account, now: datetime) -> None:
         account.until = now + pause(account.pauses)
         account.pauses += 1
         log.warning("channel_out", account_id=account_id, pauses=account.pauses)

@@ -123,14 +123,18 @@ async def talking_to(
 ) -> AsyncIterator[PayChannel]:
     """The account's channel, for a few calls that end in time, whatever they do.
 
-    Raises ChannelUnknown after TALK_SECONDS, and for an account out of the settings.
+    Nothing of ours is waited for inside: its slowness would pass for the channel's. Raises
+    ChannelUnknown after TALK_SECONDS, and for an account out of the settings.
     """
     with services.outages.listening(account_id, now=now):
         channel = channel_of(account_id, services)
+        limit = asyncio.timeout(TALK_SECONDS)
         try:
-            async with asyncio.timeout(TALK_SECONDS):
+            async with limit:
                 yield channel
         except TimeoutError as late:
+            if not limit.expired():
+                raise
             raise ChannelUnknown("TIMEOUT", f"no end within {TALK_SECONDS} s") from late
 
 
@@ -171,10 +175,11 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
     """
     try:
         async with talking_to(attempt.account_id, services, now=now) as channel:
-            ending = await _end(attempt, channel, now)
+            said = await _end(attempt, channel)
     except ChannelError as trouble:
         _log_trouble("close_failed", attempt, trouble)
         return Ending.UNKNOWN
+    ending = await _settled(said, now) if isinstance(said, ChannelReport) else said
     if ending is Ending.UNSEEN and rules.life_is_over(attempt.expires_at, now=now):
         await _move(attempt, AttemptState.CLOSED, reason=CloseReason.NEVER_SEEN, now=now)
         return Ending.CLOSED
@@ -239,17 +244,18 @@ async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
     return await _move(attempt, AttemptState.ABANDONED, now=now)
 
 
-async def _end(attempt: WatchedAttempt, channel: PayChannel, now: datetime) -> Ending:
+async def _end(attempt: WatchedAttempt, channel: PayChannel) -> ChannelReport | Ending:
+    """The channel's certain word, not settled yet, or how else the effort came out."""
     number = attempt.out_trade_no
     before = await channel.query(number)
     if before.state in CERTAIN:
-        return await _settled(before, now)
+        return before
     outcome = await channel.close(number)
     if outcome is CloseOutcome.TRY_LATER:
         return Ending.BUSY
     after = await channel.query(number)
     if after.state in CERTAIN:
-        return await _settled(after, now)
+        return after
     nobody_knows = before.state is after.state is ChannelState.NOT_FOUND
     return Ending.UNSEEN if nobody_knows else Ending.BUSY
 

@@ -301,7 +301,7 @@ async def _already_open(person_id: UUID, bill_ids: Sequence[UUID]) -> OrderAlrea
 async def _may_ask(attempt: WatchedAttempt, services: Services, now: datetime) -> bool:
     """Claim the right to ask the channel now; one asker per attempt and pause, all tabs counted,
     and none while the janitor is asking (its lease is not over)."""
-    if not services.outages.allowed(attempt.account_id, now=now, most=1):
+    if services.outages.until(attempt.account_id, now=now) > now:
         return False
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """update pay_attempt set last_query_at = $1, queries = queries + 1, next_query_at = $2
@@ -317,4 +317,5 @@ async def _may_ask(attempt: WatchedAttempt, services: Services, now: datetime) -
             asking.LEASE,
         ],
     )
-    return bool(rows)
+    # Last, because who takes the one try must use it.
+    return bool(rows) and services.outages.allowed(attempt.account_id, now=now, most=1) > 0

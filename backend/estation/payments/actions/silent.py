@@ -1,6 +1,9 @@
 """Asking about silent attempts, account by account, so that none waits for another's channel.
 
 A claim is a lease: whoever took a row works on it alone, and after a crash its time comes again.
+Only news that cannot wait (the order's end) sets a row's time to now amid a lease: two may then ask
+at once, which is harmless, since what both hear is settled once, and better than a code that stays
+payable for as long as the first one's next look is away.
 """
 
 import asyncio

@@ -135,6 +135,7 @@ def _columns(rows: Sequence[tuple[str | None, ...]], kind: Any) -> list[str]:
 
 
 async def hurry_others(db: BaseDBAsyncClient, order_ids: Sequence[UUID], *, now: datetime) -> None:
-    """Have the attempts that are still watched closed at their channel without delay."""
+    """Have the attempts that are still watched closed at their channel without delay, also those
+    somebody is asking about: that was begun before the order's end."""
     if order_ids:
         await db.execute_query_dict(_HURRY, [now, list(order_ids)])

@@ -16,13 +16,16 @@ from estation.payments.api import (
     OrderView,
     PastOrder,
     SetAside,
+    SettledOutside,
     history_of,
     refunds_of_order,
     set_aside_of,
+    settled_outside_of,
 )
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.tellings import (
     FULLY_REFUNDED,
+    SETTLED_OUTSIDE,
     TELLINGS,
     WHY_REFUNDED,
     Telling,
@@ -99,7 +102,12 @@ async def ended_page(
     person_id = citizen(request).person_id
     refunds = await refunds_of_order(person_id, order.id)
     aside = await set_aside_of(person_id, order.id)
-    telling = standing(order.state, order.close_reason, order.amount_fen, refunds)
+    settled = (await settled_outside_of([order.id])).get(order.id)
+    is_settled = settled is not None and settled.is_all
+    telling = standing(
+        order.state, order.close_reason, order.amount_fen, refunds, is_settled_outside=is_settled
+    )
+    words = tellings_of(refunds, is_settled_outside=is_settled)
     if order.state == "closed" and aside and not refunds:
         telling = TELLINGS[aside[0].kind]  # "it expired, pay again" would be the wrong advice
     attempt = order.paid_attempt
@@ -109,15 +117,14 @@ async def ended_page(
         status=status,
         order=order,
         telling=telling,
-        ending=_ending(order, telling),
-        headline=headline_of(order, telling, refunds, aside),
-        refunds=[
-            told_refund(one, words)
-            for one, words in zip(refunds, tellings_of(refunds), strict=True)
-        ],
+        ending=ending_of(order, telling),
+        headline=headline_of(order, telling, refunds, aside, settled),
+        refunds=[told_refund(one, its) for one, its in zip(refunds, words, strict=True)],
+        settled=settled,
+        settled_telling=TELLINGS[SETTLED_OUTSIDE],
         aside=[_told_money(one, telling) for one in aside],
         groups=payee_sums(order.splits),
-        steps=steps_of(order, refunds),
+        steps=steps_of(order, refunds, words),
         wallet_name=WALLETS[attempt.channel] if attempt else "",
         back_href=back_href,
         is_payable_again=telling in ENDED_WITHOUT_MONEY,
@@ -129,12 +136,14 @@ async def ended_page(
     )
 
 
-def _ending(order: OrderView, telling: Telling) -> Telling | None:
-    """Why it ended unpaid, where the headline says something later."""
+def ending_of(order: OrderView, telling: Telling) -> Telling | None:
+    """Why it ended unpaid, where the headline says something later. Not "it is looked into",
+    which is over when it was settled outside."""
     if order.state != "closed":
         return None
     ending = telling_of(order.close_reason)
-    return None if ending is telling else ending
+    is_over = telling is TELLINGS[SETTLED_OUTSIDE] and ending.asks_a_person
+    return None if ending is telling or is_over else ending
 
 
 def headline_of(
@@ -142,12 +151,15 @@ def headline_of(
     telling: Telling,
     refunds: Sequence[CitizenRefund],
     aside: Sequence[SetAside],
+    settled: SettledOutside | None = None,
 ) -> tuple[str, int]:
     """The sum the headline is about, and what it is: of the refund, not of the whole payment,
     where the headline speaks of a refund."""
     meant = [one for one in refunds if TELLINGS[one.state] is telling]
     if meant:
         return "退款金额", sum(one.amount_fen for one in meant)
+    if settled and telling is TELLINGS[SETTLED_OUTSIDE]:
+        return "线下处理金额", settled.amount_fen
     if telling is TELLINGS[FULLY_REFUNDED]:
         return "退款金额", refunded_fen(one for one in refunds if one.is_of_payment)
     if order.state == "paid":
@@ -168,7 +180,13 @@ def _told_money(money: SetAside, headline: Telling) -> ToldMoney:
 
 
 def _row(order: PastOrder) -> HistoryRow:
-    telling = standing(order.state, order.close_reason, order.amount_fen, order.refunds)
+    telling = standing(
+        order.state,
+        order.close_reason,
+        order.amount_fen,
+        order.refunds,
+        is_settled_outside=order.is_settled_outside,
+    )
     return HistoryRow(
         id=order.id,
         title="、".join(order.titles),

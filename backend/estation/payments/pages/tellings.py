@@ -25,6 +25,7 @@ class Telling:
     asks_a_person: bool = False
 
 
+SETTLED_OUTSIDE: Final = "settled_outside"
 RETRIED: Final = "retried"
 PARTLY_REFUNDED: Final = "partly_refunded"
 FULLY_REFUNDED: Final = "fully_refunded"
@@ -159,6 +160,15 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         sentence="付款时开单部门已经撤回账单，所以没有入账。钱会自动原路退回，不需要您申请。",
         next_step="这张账单不用再缴。退款进度会显示在这一页。",
     ),
+    SETTLED_OUTSIDE: Telling(
+        "info",
+        "quiet",
+        "已线下处理",
+        "这笔款项已线下处理",
+        "收到的款项没有在网上入账，财务人员已凭单据在线下办结，例如转账退还付款人。",
+        "费用是否还要缴，以“我的缴费”里显示的为准。如有疑问，可以向工作人员了解。",
+        asks_a_person=True,
+    ),
     # A refund
     PayersRefund.REFUNDING: Telling(
         "time",
@@ -200,7 +210,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "没有退成",
         "这一次没有退成",
         "支付渠道没有办成这一次，之后已另行办理。",
-        "结果见后面的退款。",
+        "结果见这一页后面的内容。",
     ),
 }
 
@@ -240,10 +250,13 @@ class RefundLike(Protocol):
     def is_of_payment(self) -> bool: ...
 
 
-def tellings_of(refunds: Sequence[RefundLike]) -> list[Telling]:
-    """The words for each of an order's refunds, oldest first."""
+def tellings_of(
+    refunds: Sequence[RefundLike], *, is_settled_outside: bool = False
+) -> list[Telling]:
+    """The words for each of an order's refunds, oldest first. `is_settled_outside`: what of the
+    money that could not be applied did not go back."""
     return [
-        TELLINGS[RETRIED if _is_past(one, refunds, turn) else one.state]
+        TELLINGS[RETRIED if _is_past(one, refunds, turn, is_settled_outside) else one.state]
         for turn, one in enumerate(refunds, start=1)
     ]
 
@@ -254,20 +267,27 @@ def telling_of(state: str) -> Telling:
 
 
 def standing(
-    state: OrderState, close_reason: str, amount_fen: int, refunds: Iterable[RefundLike]
+    state: OrderState,
+    close_reason: str,
+    amount_fen: int,
+    refunds: Iterable[RefundLike],
+    *,
+    is_settled_outside: bool = False,
 ) -> Telling:
     """Where the citizen's money is: the headline of an order. `refunds`: oldest first."""
     if state is OrderState.OPEN:
         return TELLINGS[OrderState.OPEN]
     if state is OrderState.CLOSED:
         own = list(refunds)
-        urgent = _most_urgent(own)
+        urgent = _most_urgent(own, is_settled_outside)
+        if urgent is None and is_settled_outside:
+            return TELLINGS[SETTLED_OUTSIDE]
         if urgent is None and own:
             return TELLINGS[PayersRefund.REFUNDED]
         return TELLINGS[urgent] if urgent else telling_of(close_reason)
     own = [one for one in refunds if one.is_of_payment]
     back = refunded_fen(own)
-    urgent = _most_urgent(own)
+    urgent = _most_urgent(own, is_settled_outside)
     if back >= amount_fen:
         return TELLINGS[FULLY_REFUNDED]
     if urgent:
@@ -279,16 +299,22 @@ def refunded_fen(refunds: Iterable[RefundLike]) -> int:
     return sum(one.amount_fen for one in refunds if one.state is PayersRefund.REFUNDED)
 
 
-def _most_urgent(refunds: list[RefundLike]) -> PayersRefund | None:
+def _most_urgent(refunds: list[RefundLike], is_settled_outside: bool) -> PayersRefund | None:
     """The state that still concerns the payer."""
     states = [
-        one.state for turn, one in enumerate(refunds, start=1) if not _is_past(one, refunds, turn)
+        one.state
+        for turn, one in enumerate(refunds, start=1)
+        if not _is_past(one, refunds, turn, is_settled_outside)
     ]
     return next((state for state in _MOST_URGENT if state in states), None)
 
 
-def _is_past(refund: RefundLike, refunds: Sequence[RefundLike], turn: int) -> bool:
-    """A refund that failed is past once another of the same money followed it."""
-    return refund.state is PayersRefund.NOT_REFUNDED and any(
-        later.is_of_payment is refund.is_of_payment for later in refunds[turn:]
+def _is_past(
+    refund: RefundLike, refunds: Sequence[RefundLike], turn: int, is_settled_outside: bool
+) -> bool:
+    """A refund that failed is past once another of the same money followed it, or what was to go
+    back was settled outside."""
+    return refund.state is PayersRefund.NOT_REFUNDED and (
+        (is_settled_outside and not refund.is_of_payment)
+        or any(later.is_of_payment is refund.is_of_payment for later in refunds[turn:])
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from estation.payments.api import CitizenRefund, CloseReason, OrderState, OrderView, PayersRefund
-from estation.payments.pages.tellings import TELLINGS, Telling, telling_of, tellings_of
+from estation.payments.pages.tellings import TELLINGS, Telling, telling_of
 from estation.payments.pages.views import WALLETS
 
 
@@ -29,15 +29,15 @@ _STEP_OF_REFUND = {
 }
 
 
-def steps_of(order: OrderView, refunds: Sequence[CitizenRefund]) -> list[Step]:
-    """下单 → 付款 → 入账 → 凭据 → 退款, as far as it came; refunds in the order they were asked."""
+def steps_of(
+    order: OrderView, refunds: Sequence[CitizenRefund], words: Sequence[Telling]
+) -> list[Step]:
+    """下单 → 付款 → 入账 → 凭据 → 退款, as far as it came; refunds in the order they were asked,
+    each with its words."""
     return [
         Step("下单", "done", "已完成", order.created_at),
         *(_paid(order) if order.state is OrderState.PAID else _unpaid(order)),
-        *(
-            _refund(one, telling)
-            for one, telling in zip(refunds, tellings_of(refunds), strict=True)
-        ),
+        *(_refund(one, telling) for one, telling in zip(refunds, words, strict=True)),
     ]
 
 

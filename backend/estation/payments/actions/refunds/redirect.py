@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.pay_channels import ChannelError
+from estation.outside.pay_channels import ChannelError, ChannelRefused
 from estation.payments.actions.asking import channel_of
 from estation.payments.actions.refund_locking import LockedRefund, lock_refunds
 from estation.payments.actions.refund_writing import refund_incident, refund_incident_key
@@ -21,7 +21,7 @@ from estation.payments.errors import (
 )
 from estation.payments.models import IncidentAction, Refund
 from estation.payments.persons import Person, is_same, person
-from estation.payments.refund_rules import Deed
+from estation.payments.refund_rules import REDIRECT_REFUSED, SYSTEM, Deed
 from estation.payments.rules import IncidentKind, RefundState
 from estation.services import Services
 from estation.shared.errors import InvalidInput
@@ -52,7 +52,8 @@ async def redirect_abnormal(
 ) -> None:
     """The checker's yes: the channel pays the refund to the merchant's own card, from where
     finance pays the citizen by transfer. The order is in the incident's history before the
-    channel is asked; when that failed, a checker may have it asked again.
+    channel is asked, and the channel's certain no after it; when it failed, a checker may have it
+    asked again.
 
     Refuses RefundNotFound, RefundNotAbnormal, RedirectNotAsked, SecondPersonNeeded (the maker
     may not check), RedirectRefused (by the channel).
@@ -68,6 +69,9 @@ async def redirect_abnormal(
         )
     except ChannelError as trouble:
         log.warning("redirect_failed", refund_no=refund.now.refund_no, code=trouble.code)
+        if isinstance(trouble, ChannelRefused):
+            async with in_transaction() as db:
+                await _note(db, refund, REDIRECT_REFUSED, Person(SYSTEM), trouble.code, now)
         raise RedirectRefused(reason=trouble.code) from None
     await settle_batch([from_refund(report)], now=now)
 
