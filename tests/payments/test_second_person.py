@@ -244,8 +244,9 @@ class TestRedirecting:
         await succeeds(city)
 
         assert await told(city) == ["refunded", "refunded"]
+        assert await rows("select state from incident") == [{"state": "resolved"}]
         deeds = await rows(
-            "select action, by, note from incident_action where note <> '' or by = 'checker'"
+            "select action, by, note from incident_action where action like 'redirect_ref%'"
             " order by action"
         )
         assert deeds == [

@@ -122,9 +122,10 @@ with proof as (
 ), done as (
     update incident i set state = 'resolved', resolved_at = $2::timestamptz,
         resolved_by = 'system', resolution = p.note
-    from proof p where i.dedupe_key = p.key and i.state = 'open' and not exists (
-        select from incident_action d
-        where d.refund_id = p.refund_id and d.action = 'redirect_refund'
+    from proof p where i.dedupe_key = p.key and i.state = 'open' and (
+        select count(*) filter (where d.action = 'redirect_refund')
+             <= count(*) filter (where d.action = 'redirect_refused')
+        from incident_action d where d.refund_id = p.refund_id
     ) and (p.is_whole or p.is_payment and i.amount_fen <= (
         select sum(r.amount_fen) from pay_refund r
         where r.incident_key = p.key and r.state = 'succeeded'
@@ -143,7 +144,7 @@ from done
 # `is_whole`: the proof does not depend on how much of the arrival went back, or was settled
 # outside. Of a payment so much must have gone back under the incident as it is about: the sum of
 # the refund that closed. A redirected refund brought the money to our own card: its incidents stay
-# open until a person has paid the citizen.
+# open (unless the channel refused each order) until a person has paid the citizen.
 
 _NOTE = """
 with noted as (
