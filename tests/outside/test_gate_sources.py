@@ -814,3 +814,37 @@ async def test_a_source_that_never_sent_anything_makes_no_page_late(gate: Gate) 
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# What a peer says of streams
+
+
+@pytest.mark.parametrize("report", [{"seq": 2}, {"seq": 9_999_999_999}, {"seq": 0, "behind": True}])
+async def test_nobody_confirms_or_asks_for_packets_of_anothers_stream(
+    gate: Gate, report: dict[str, Any]
+) -> None:
+    county = await gate.add_county()
+    for day in (1, 2):
+        await sending.put_rows(BACK, "fee_bill", [bill(day)], now=gate.now)
+        await gate.pack(await center())
+    digests = await query("select digest from gate_outgoing_packet where stream = $1", BACK)
+    word = rows.ReceivedUpToRow(
+        **{"stream": BACK, "digest": digests[-1]["digest"], "at": T0, **report}
+    )
+
+    await gate.arrive(county, "received_up_to", word)
+    received = await gate.receive(county)
+
+    assert (received.applied, received.quarantined) == ([1], [])
+    (stream,) = await query(
+        """select peer_received_seq, peer_received_at, peer_trouble, u.peer_since
+           from gate_outgoing_stream join gate_upkeep u using (stream) where stream = $1""",
+        BACK,
+    )
+    assert stream == {
+        "peer_received_seq": 0,
+        "peer_received_at": None,
+        "peer_trouble": "",
+        "peer_since": None,
+    }
+    assert await sending.trim_sent(BACK, keep=0) == 0

@@ -103,7 +103,7 @@ async def apply_incoming(
     a large proof is compared, what comes meanwhile is applied too.
     """
     prover = Prover(handlers, reply_stream, alarm, now)
-    own = _with_own(handlers, prover)
+    own = _with_own(handlers, prover, reply_stream, now)
     importer = _Importer(stream, folder, peer_key, own, prover, now, scope, alarm)
     try:
         is_at_work = True
@@ -190,11 +190,13 @@ async def release(stream: str, seq: int, *, folder: Path) -> bool:
     )
 
 
-def _with_own(handlers: Mapping[str, Handler], prover: Prover) -> dict[str, Handler]:
+def _with_own(
+    handlers: Mapping[str, Handler], prover: Prover, reply_stream: str | None, now: datetime
+) -> dict[str, Handler]:
     """The protocol's own business: what the peer received of our packets and wants of them
     first, what must hold behind this packet last."""
     first: dict[str, Handler] = {
-        reporting.TOPIC: reporting.make_received_up_to_handler(),
+        reporting.TOPIC: reporting.make_received_up_to_handler(reply_stream, now=now),
         "rows_wanted": prover.answer,
     }
     last: dict[str, Handler] = {
