@@ -34,7 +34,7 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
 from estation.shared.crypto import Vault
 from tests.outside.gate_peers import COUNTY, COUNTY_STREAM, DEED, Gate, center, county_bill
-from tests.outside.gate_side import BACK, STREAM, T0, bill, query
+from tests.outside.gate_side import BACK, PRIVATE, STREAM, T0, Sides, bill, query
 from tests.registry import rows as register
 
 
@@ -44,6 +44,11 @@ async def gate(database: str, tmp_path: Path) -> Gate:
     made.make_keys()
     await made.keep_first(made.now)
     return made
+
+
+@pytest.fixture
+def sides(database: str, tmp_path: Path) -> Sides:
+    return Sides(tmp_path)
 
 
 # Adding one
@@ -661,6 +666,28 @@ async def test_further_destinations_are_served_while_the_first_folder_fails(gate
     await gate.pack(await center())
     assert sorted(_contents(spare)) == [packets.file_name(BACK, 1)]
     assert _contents(peer.outgoing) == _contents(spare)
+
+
+async def test_the_first_folder_goes_on_behind_packets_forgotten_while_it_failed(
+    sides: Sides,
+) -> None:
+    await sides.send(1)
+    for number in range(2, 7):  # as while it fails and further destinations serve the peer
+        await sides.put(number)
+        await sending.pack_waiting(
+            STREAM, folder=None, key=keys.load_seal_key(PRIVATE), now=sides.now
+        )
+    await query("update gate_outgoing_stream set peer_received_seq = 6")
+    forgotten = await sending.trim_sent(STREAM, keep=2)
+
+    await sides.send(7)
+
+    assert forgotten == 4
+    assert sorted(file.name for file in sides.incoming.iterdir()) == [
+        packets.file_name(STREAM, seq) for seq in (1, 5, 6, 7)
+    ]
+    (stream,) = await query("select last_seq, written_seq from gate_outgoing_stream")
+    assert stream == {"last_seq": 7, "written_seq": 7}
 
 
 async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Gate) -> None:

@@ -480,14 +480,22 @@ async def _record(
 
 
 async def _write_next(stream: str, folder: Path) -> bool:
+    """Packets the peer got another way, and we have forgotten since, are passed over."""
     async with in_transaction() as tx:
         # The lock keeps two workers from writing the same temporary file.
-        head = await tx.execute_query_dict(
-            "select written_seq from gate_outgoing_stream where stream = $1 for update", [stream]
+        found = await tx.execute_query_dict(
+            """select s.written_seq, (select min(p.seq) from gate_outgoing_packet p
+                                      where p.stream = $1 and p.seq > s.written_seq) as seq
+               from gate_outgoing_stream s where s.stream = $1 for update""",
+            [stream],
         )
-        seq = head[0]["written_seq"] + 1 if head else 0
+        if not found or found[0]["seq"] is None:
+            return False
+        seq, before = found[0]["seq"], found[0]["written_seq"]
         if not await _write_file(tx, stream, seq, folder):
             return False
+        if seq > before + 1:
+            log.warning("gate_passed_over", stream=stream, first=before + 1, last=seq - 1)
         await tx.execute_query(
             "update gate_outgoing_stream set written_seq = $2 where stream = $1", [stream, seq]
         )
