@@ -78,7 +78,7 @@ async def pack_waiting(
     MAX_PACKETS_PER_CALL packets; call again for more. Safe to run twice at once. Raises
     OSError when the folder cannot be written: nothing is lost, the next call goes on. Packs
     nothing while the disk is nearly full, and only reports while too much is unconfirmed
-    (`bounds.Pause`); both end by themselves.
+    (`bounds.Pause`), but for a snapshot that may heal it; both end by themselves.
     """
     if folder and await asyncio.to_thread(limits.free_bytes, folder) < bounds.disk_reserve:
         await upkeep.ensure(_db(), stream)
@@ -123,8 +123,11 @@ async def _pack_in_bounds(
             if not work.is_any:
                 break
             pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
-            order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
-            wants_trees = work.is_exact and not pause
+            only_talk = pause is not None and not await limits.lets_snapshot_through(
+                _db(), stream, bounds
+            )
+            order = _Order(key, max_rows, now, due(packed), only_talk=only_talk)
+            wants_trees = work.is_exact and not only_talk
             trees = await maker.wanted() if wants_trees else None
             seq = await _pack_exactly(stream, order, trees) if trees else None
             if seq is None:
