@@ -30,7 +30,7 @@ from estation.outside.gate import (
 )
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
-from estation.outside.gate.errors import BadPacket, Reason, RowRefused
+from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.folders import Listing
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
@@ -348,6 +348,10 @@ class _Importer:
         except (BadPacket, RowRefused, NoJump) as refusal:
             await jumping.note_refusal(self._stream, run, str(refusal), now=self._now)
         except Exception as failure:
+            if is_about_a_value(failure):
+                why = type(failure).__name__
+                await jumping.note_refusal(self._stream, run, why, now=self._now)
+                return
             wrapped = _HandlerFailed("snapshot")
             wrapped.__cause__ = failure
             await self._stop_and_retry(position, wrapped)
@@ -517,6 +521,9 @@ class _Importer:
         except RowRefused as refusal:
             raise BadPacket(Reason.bad_row, f"topic {topic}: {refusal}") from refusal
         except Exception as failure:
+            if is_about_a_value(failure):
+                kind = type(failure).__name__
+                raise BadPacket(Reason.bad_row, f"topic {topic}: {kind}") from failure
             raise _HandlerFailed(topic) from failure
 
     async def _stop_and_retry(self, position: Position, failure: _HandlerFailed) -> None:
