@@ -4,7 +4,7 @@ import errno
 import itertools
 import os
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,28 @@ import asyncpg
 import pytest
 from msgspec import Struct
 
-from estation.outside.gate import bounds, folders, resending, sending, status
+from estation.outside.gate import bounds, folders, resending, rounds, sending, snapshots, status
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Arrival
+from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
+from tests.outside.gate_peers import Gate
 from tests.outside.gate_side import BACK, STREAM, Sides, bill, names, position, query
 
 
 @pytest.fixture
 async def link(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
     return await make_link(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+async def gate(database: str, tmp_path: Path) -> Gate:
+    made = Gate(tmp_path)
+    made.make_keys()
+    await made.keep_first(made.now)
+    return made
 
 
 async def out() -> status.StreamStatus:
@@ -563,3 +574,71 @@ async def test_a_disk_that_is_really_full_loses_nothing(database: str, tmp_path:
 
     assert paused == "disk_low"
     assert sides.seen == names(*range(1, 400))
+
+
+async def test_a_pause_set_by_a_clock_that_was_ahead_holds_no_peer_up(gate: Gate) -> None:
+    calls: list[datetime] = []
+
+    async def work(peer: Peer, now: datetime) -> None:
+        calls.append(now)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space")
+
+    turns = rounds.Rounds(prepare=gate.keep_first, pack=work, receive=work)
+    await turns.receive(gate.now + timedelta(days=365))
+
+    await turns.receive(gate.now)
+
+    assert calls == [gate.now + timedelta(days=365), gate.now]
+
+
+async def test_the_pause_after_a_failure_is_kept(gate: Gate) -> None:
+    calls: list[datetime] = []
+
+    async def work(peer: Peer, now: datetime) -> None:
+        calls.append(now)
+        raise OSError(errno.ENOSPC, "No space")
+
+    turns = rounds.Rounds(prepare=gate.keep_first, pack=work, receive=work)
+    for seconds in (0, 1, 2):
+        await turns.receive(gate.now + timedelta(seconds=seconds))
+
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("ahead", ["planned_at", "peer_since"])
+async def test_moments_of_a_wrong_clock_do_not_put_off_the_snapshot_a_peer_needs(
+    link: Link, ahead: str
+) -> None:
+    year = link.now + timedelta(days=365)
+    await link.put(1)
+    await link.exchange()
+    await link.look_after()
+    if ahead == "planned_at":
+        await snapshots.plan(STREAM, Why.asked, now=year)
+        await link.pack()
+    await query(
+        "update gate_upkeep set peer_seq = 1, peer_is_behind = true, peer_since = $1",
+        year if ahead == "peer_since" else link.now,
+    )
+    link.later(3 * 3600)
+
+    await link.look_after()
+    await link.look_after()
+
+    planned = await query("select why from gate_snapshot where planned_at <= $1", link.now)
+    assert planned == [{"why": "stuck"}]
+
+
+async def test_what_a_peer_says_is_dated_by_our_own_clock(link: Link) -> None:
+    await link.put(1)
+    await link.pack()
+    link.carry()
+    link.later(365 * 24 * 3600)
+    await link.arrive()
+    link.now -= timedelta(days=365)
+
+    await link.answer()
+
+    (kept,) = await query("select peer_seq, peer_since from gate_upkeep where stream = $1", STREAM)
+    assert kept == {"peer_seq": 1, "peer_since": link.now}
