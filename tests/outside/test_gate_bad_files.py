@@ -659,3 +659,36 @@ async def test_a_row_whose_value_no_calendar_holds_is_a_bad_row(sides: Sides) ->
     refused = await sides.receive(reckons)
 
     assert [reason for _, reason in refused.quarantined] == [Reason.bad_row]
+
+
+async def test_repeats_however_many_do_not_hold_up_what_is_next(
+    sides: Sides,
+) -> None:
+    for number in (1, 2, 3):
+        await sides.send(number)
+    await sides.receive()
+    await sides.send(4)
+    for seq in (1, 2, 3):
+        sides.incoming_file(seq).write_bytes(b"junk %d" % seq)
+
+    first = await sides.receive(max_files=2)
+    second = await sides.receive(max_files=2)
+
+    assert first.applied == [4]
+    assert len(first.quarantined) == 2
+    assert len(second.quarantined) == 1
+    assert list(sides.incoming.iterdir()) == []
+
+
+async def test_records_of_refused_files_are_bounded_the_newest_are_kept(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "KEEP_QUARANTINED", 3)
+    await sides.send(1)
+    for number in range(5):
+        sides.incoming_file(1).write_bytes(b"junk %d" % number)
+        await sides.receive()
+        sides.later(1)
+
+    kept = await query("select received_at from gate_incoming_file order by received_at")
+    assert [row["received_at"] for row in kept] == [T0 + timedelta(seconds=n) for n in (2, 3, 4)]

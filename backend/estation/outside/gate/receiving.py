@@ -90,7 +90,8 @@ async def apply_incoming(
     disk_reserve: int = bounds.DEFAULT.disk_reserve,
     max_files: int = MAX_FILES_PER_CALL,
 ) -> ReceiveReport:
-    """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
+    """Apply what lies in `folder` (`incoming/`), at most `max_files` files, and settle as many
+    repeats; call again for more.
 
     Within a file topics are applied in the order of `handlers`, rows of one topic in the
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
@@ -124,6 +125,8 @@ async def apply_incoming(
             is_at_work = await prover.is_comparing()
     finally:
         await prover.stop()
+    if importer.report.quarantined:
+        await positions.forget_quarantined(_db(), stream)
     return importer.report
 
 
@@ -282,23 +285,27 @@ class _Importer:
         log.error("gate_flooded", stream=self._stream, detail=detail)
 
     async def apply(self, found: dict[int, str], max_files: int) -> None:
+        """What is next goes first: repeats, however many lie there, hold nothing up."""
         db = _db()
         position = await positions.position_of(db, self._stream)
         repeats = sorted(seq for seq in found if seq <= position.last_seq)[:max_files]
-        for seq in repeats:
-            await self._settle_repeat(seq, found.pop(seq))
-        position = await positions.position_of(db, self._stream)
-        budget = max_files - len(repeats)
+        budget = max_files
         try:
             while budget > 0 and self._may_go_on(position):
                 seq = position.last_seq + 1
                 following = found.get(seq + 1) if budget > 1 else None
-                if seq not in found or not await self._apply_next(position, found[seq], following):
+                if seq not in found:
+                    break
+                if not await self._apply_next(position, found[seq], following):
+                    if any(name == found[seq] for name, _ in self.report.quarantined):
+                        del found[seq]  # a refused file is as good as none
                     break
                 budget -= 1
                 position = await positions.position_of(db, self._stream)
         finally:
             await self._forget_ahead()
+        for seq in repeats:
+            await self._settle_repeat(seq, found.pop(seq))
         if not self.report.busy:
             await self._note_what_waits(found, budget)
 
