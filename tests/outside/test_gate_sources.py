@@ -137,6 +137,33 @@ async def test_what_belongs_to_another_peer_is_not_given_away(
     assert [peer.name for peer in await peers.peers()] == ["jc-center"]
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    ["x/../online", "linked", "online/incoming", "online/outgoing/deep/er", "online/quarantine"],
+)
+async def test_a_folder_that_is_anothers_under_any_name_is_refused(gate: Gate, spelt: str) -> None:
+    (gate.root / "x").mkdir()
+    (gate.root / "linked").symlink_to(gate.root / "online", target_is_directory=True)
+
+    with pytest.raises(PeerTaken):
+        await gate.add_county(folder=gate.root / spelt)
+
+    assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+    assert not (gate.root / spelt / "incoming").exists()
+
+
+async def test_no_folder_holds_anothers_packets_in_its_own_incoming(gate: Gate) -> None:
+    await gate.add_county(folder=gate.root / "a" / "incoming" / "b")
+
+    with pytest.raises(PeerTaken):
+        await gate.add_county(
+            name="yz-county", sources=["yz-county"], folder=gate.root / "a",
+            public_pem=keys.make_key()[1],
+        )  # fmt: skip
+
+    assert len(await peers.peers()) == 2
+
+
 async def test_a_file_that_is_no_key_adds_nobody(gate: Gate) -> None:
     with pytest.raises(KeyNotAcceptable):
         await gate.add_county(public_pem=b"-----BEGIN PUBLIC KEY-----\nAAAA\n")
