@@ -26,7 +26,7 @@ from estation.shared.errors import Refused
 T = TypeVar("T")
 console = Console()
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs, a list.")]
 Side = Annotated[str, typer.Option(help="online or inner.")]
 Name = Annotated[str, typer.Argument(help="The peer, as `estation gate sources` lists it.")]
 By = Annotated[str, typer.Option(help="Who does it; your login without it.")]
@@ -453,6 +453,9 @@ def _moment(text: str) -> datetime | None:
 
 
 def _settings(side: str) -> Settings | InnerSettings:
+    if side not in ("online", "inner"):
+        console.print("--side 只能是 online 或 inner。")
+        raise typer.Exit(2)
     return InnerSettings.read() if side == "inner" else Settings.read()
 
 

@@ -464,7 +464,7 @@ async def test_a_peer_that_applied_another_history_is_noticed(sides: Sides) -> N
         ReceivedUpToRow(stream=STREAM, seq=1, digest="f" * 64, at=T0),
         ReceivedUpToRow(stream=STREAM, seq=9, digest="f" * 64, at=T0),
     ]
-    handle = reporting.make_received_up_to_handler()
+    handle = reporting.make_received_up_to_handler(STREAM, now=T0)
     troubles = []
 
     for report in reports:
@@ -472,6 +472,9 @@ async def test_a_peer_that_applied_another_history_is_noticed(sides: Sides) -> N
         troubles.append((await status.stream_status())[0].peer_trouble)
 
     assert troubles == ["other_digest", "ahead_of_us"]
+    (stream,) = await query("select peer_received_seq from gate_outgoing_stream")
+    assert stream == {"peer_received_seq": 0}
+    assert await sending.trim_sent(STREAM, keep=0) == 0
 
 
 async def test_only_confirmed_packets_are_forgotten(sides: Sides) -> None:

@@ -7,14 +7,24 @@ import socket
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 import zstandard
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from estation.outside.gate import folders, keys, positions, proving, receiving, status
+from estation.outside.gate import (
+    folders,
+    keys,
+    positions,
+    proving,
+    receiving,
+    rows,
+    sending,
+    status,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import Reason, RowRefused
 from estation.outside.gate.receiving import Arrival
@@ -585,3 +595,100 @@ async def test_without_the_position_check_a_repeat_would_be_applied_twice(
     await importer._apply_next(stale, sides.incoming_file(1).name)
 
     assert sides.seen == names(1, 1)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "1899-12-31T23:59:59Z"],
+)
+async def test_a_moment_no_table_holds_is_refused_with_its_packet(
+    sides: Sides, moment: str
+) -> None:
+    sides.incoming.mkdir(parents=True)
+    sides.incoming_file(1).write_bytes(packet([a_line(issued_at=moment)]))
+    of_a_row = await sides.receive()
+    stopped = await position()
+    for field in ("watermark", "created_at"):
+        sides.incoming_file(1).write_bytes(sealed(b"", **{field: moment}))
+        of_a_manifest = await sides.receive()
+        assert [reason for _, reason in of_a_manifest.quarantined] == [Reason.bad_manifest]
+
+    sides.incoming_file(1).write_bytes(packet([a_line()]))
+    right = await sides.receive()
+
+    assert [reason for _, reason in of_a_row.quarantined] == [Reason.bad_row]
+    assert stopped == (0, "bad_row")
+    assert right.applied == [1]
+
+
+async def test_our_own_side_never_sends_such_a_moment(sides: Sides) -> None:
+    stage = rows.StageRow(stage="tax", state="done", at=T0.replace(year=2201))
+    case = rows.CaseRow(
+        source="jc-center", source_id="C1", version=1, region="360102", case_no="C1",
+        matter="RESALE_TRANSFER", hall="", unit_code="", address="", opened_at=T0, state="open",
+        parties=[], stages=[structs.replace(stage, at=None), stage],
+    )  # fmt: skip
+
+    with pytest.raises(rows.BadRow, match=r"year - at `\$.stages\[1\].at`"):
+        await sending.put_rows(STREAM, "case", [case], now=T0)
+
+    assert await query("select 1 from gate_outgoing_row") == []
+
+
+@pytest.mark.parametrize("value", ["'x'::int", "99999999999::int", "'0001-01-01'::date - 9999999"])
+async def test_a_row_whose_value_the_database_refuses_is_a_bad_row(
+    sides: Sides, value: str
+) -> None:
+    async def stores(found: Sequence[Struct], arrival: Arrival) -> None:
+        await query(f"select {value}")
+
+    await sides.send(1)
+
+    refused = await sides.receive(stores)
+
+    assert [reason for _, reason in refused.quarantined] == [Reason.bad_row]
+    assert await position() == (0, "bad_row")
+
+
+async def test_a_row_whose_value_no_calendar_holds_is_a_bad_row(sides: Sides) -> None:
+    async def reckons(found: Sequence[Struct], arrival: Arrival) -> None:
+        timedelta(days=10**10)
+
+    await sides.send(1)
+
+    refused = await sides.receive(reckons)
+
+    assert [reason for _, reason in refused.quarantined] == [Reason.bad_row]
+
+
+async def test_repeats_however_many_do_not_hold_up_what_is_next(
+    sides: Sides,
+) -> None:
+    for number in (1, 2, 3):
+        await sides.send(number)
+    await sides.receive()
+    await sides.send(4)
+    for seq in (1, 2, 3):
+        sides.incoming_file(seq).write_bytes(b"junk %d" % seq)
+
+    first = await sides.receive(max_files=2)
+    second = await sides.receive(max_files=2)
+
+    assert first.applied == [4]
+    assert len(first.quarantined) == 2
+    assert len(second.quarantined) == 1
+    assert list(sides.incoming.iterdir()) == []
+
+
+async def test_records_of_refused_files_are_bounded_the_newest_are_kept(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(positions, "KEEP_QUARANTINED", 3)
+    await sides.send(1)
+    for number in range(5):
+        sides.incoming_file(1).write_bytes(b"junk %d" % number)
+        await sides.receive()
+        sides.later(1)
+
+    kept = await query("select received_at from gate_incoming_file order by received_at")
+    assert [row["received_at"] for row in kept] == [T0 + timedelta(seconds=n) for n in (2, 3, 4)]

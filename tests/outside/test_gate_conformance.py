@@ -577,12 +577,22 @@ def test_what_cannot_be_read_is_no_verdict(tmp_path: Path) -> None:
 
     codes = [
         run("check", nowhere)[0],
+        run("check", tmp_path / "nofile.gate")[0],
         run("conform", tmp_path / "nowhere")[0],
         run("conform", tmp_path, "--key", tmp_path / "key.pem")[0],
         run("check", nowhere, "--key", tmp_path / "missing.pem")[0],
     ]
 
-    assert codes == [2, 2, 2, 2]
+    assert codes == [2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["sources"], ["snapshot"], ["prove", "--peer", "x"]]
+)
+def test_a_side_that_does_not_exist_is_refused(command: list[str]) -> None:
+    code, said = run(*command, "--side", "nowhere")
+
+    assert (code, said.strip()) == (2, "--side 只能是 online 或 inner。")
 
 
 def test_the_kit_needs_no_settings_and_no_database(

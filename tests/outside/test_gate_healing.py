@@ -3,22 +3,37 @@
 import errno
 import itertools
 import os
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec import Struct
 
-from estation.outside.gate import bounds, folders, resending, sending, status
+from estation.outside.gate import bounds, folders, resending, rounds, sending, snapshots, status
 from estation.outside.gate.bounds import Bounds
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.peers import Peer
+from estation.outside.gate.receiving import Arrival
+from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
-from tests.outside.gate_side import BACK, STREAM, Sides, names, position, query
+from tests.outside.gate_peers import Gate
+from tests.outside.gate_side import BACK, STREAM, Sides, bill, names, position, query
 
 
 @pytest.fixture
 async def link(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
     return await make_link(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+async def gate(database: str, tmp_path: Path) -> Gate:
+    made = Gate(tmp_path)
+    made.make_keys()
+    await made.keep_first(made.now)
+    return made
 
 
 async def out() -> status.StreamStatus:
@@ -257,6 +272,64 @@ async def test_two_sides_at_their_bounds_still_tell_each_other_what_came(link: L
     left = await query("select topic from gate_outgoing_row where packed_seq is null")
     assert packed == [2]
     assert left == [{"topic": "fee_bill"}]
+
+
+class Picky:
+    """The receiver refuses the first version of bill 2."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    async def merge(self, rows: Sequence[Struct], arrival: Arrival) -> None:
+        if any((row.source_id, row.version) == ("F000002", 1) for row in rows):  # type: ignore[attr-defined]
+            raise RowRefused("no")
+        await self.link.merge(rows, arrival)
+
+    async def turn(self, bounds: Bounds, *, seconds: float) -> None:
+        link = self.link
+        await link.pack(heartbeat_after=timedelta(days=1), bounds=bounds)
+        link.carry()
+        await link.receive(self.merge, reply_stream=BACK, alarm=link.alarm)
+        await link.answer()
+        await link.look_after(bounds=bounds)
+        link.carry()
+        link.later(seconds)
+
+
+async def test_a_correction_reaches_a_receiver_that_waits_for_it_beyond_the_bound(
+    link: Link,
+) -> None:
+    tight, picky = Bounds(packets=2, disk_reserve=0), Picky(link)
+    for number in (1, 2, 3):
+        await link.put(number)
+        await picky.turn(tight, seconds=30)
+    for _ in range(3):  # a snapshot with the wrong row in it goes by in vain
+        await link.put(4)
+        await picky.turn(tight, seconds=600)
+    stopped = await position()
+    await sending.put_rows(STREAM, "fee_bill", [bill(2, version=2)], now=link.now)
+    link.later(24 * 3600)
+
+    for _ in range(10):
+        await picky.turn(tight, seconds=60)
+
+    assert stopped == (1, "bad_row")
+    assert (await link.copied())["F000002"][0] == 2
+    assert (await position())[1] == ""
+
+
+async def test_a_silent_peer_gets_a_few_snapshots_beyond_the_bound_and_no_more(link: Link) -> None:
+    tight = Bounds(packets=2, disk_reserve=0)
+    for number in range(1, 30):
+        await link.put(number)
+        await link.pack(bounds=tight)
+        await link.look_after(bounds=tight)
+        link.later(24 * 3600)
+
+    beyond = await query("select why from gate_snapshot where state = 'done' and first_seq > 2")
+    waiting = await query("select 1 from gate_outgoing_row where packed_seq is null")
+    assert len(beyond) == bounds.SNAPSHOTS_BEYOND
+    assert len(waiting) > 20
 
 
 async def test_clocks_that_were_a_year_ahead_hold_nothing_up_once_they_are_right(
@@ -501,3 +574,71 @@ async def test_a_disk_that_is_really_full_loses_nothing(database: str, tmp_path:
 
     assert paused == "disk_low"
     assert sides.seen == names(*range(1, 400))
+
+
+async def test_a_pause_set_by_a_clock_that_was_ahead_holds_no_peer_up(gate: Gate) -> None:
+    calls: list[datetime] = []
+
+    async def work(peer: Peer, now: datetime) -> None:
+        calls.append(now)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space")
+
+    turns = rounds.Rounds(prepare=gate.keep_first, pack=work, receive=work)
+    await turns.receive(gate.now + timedelta(days=365))
+
+    await turns.receive(gate.now)
+
+    assert calls == [gate.now + timedelta(days=365), gate.now]
+
+
+async def test_the_pause_after_a_failure_is_kept(gate: Gate) -> None:
+    calls: list[datetime] = []
+
+    async def work(peer: Peer, now: datetime) -> None:
+        calls.append(now)
+        raise OSError(errno.ENOSPC, "No space")
+
+    turns = rounds.Rounds(prepare=gate.keep_first, pack=work, receive=work)
+    for seconds in (0, 1, 2):
+        await turns.receive(gate.now + timedelta(seconds=seconds))
+
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("ahead", ["planned_at", "peer_since"])
+async def test_moments_of_a_wrong_clock_do_not_put_off_the_snapshot_a_peer_needs(
+    link: Link, ahead: str
+) -> None:
+    year = link.now + timedelta(days=365)
+    await link.put(1)
+    await link.exchange()
+    await link.look_after()
+    if ahead == "planned_at":
+        await snapshots.plan(STREAM, Why.asked, now=year)
+        await link.pack()
+    await query(
+        "update gate_upkeep set peer_seq = 1, peer_is_behind = true, peer_since = $1",
+        year if ahead == "peer_since" else link.now,
+    )
+    link.later(3 * 3600)
+
+    await link.look_after()
+    await link.look_after()
+
+    planned = await query("select why from gate_snapshot where planned_at <= $1", link.now)
+    assert planned == [{"why": "stuck"}]
+
+
+async def test_what_a_peer_says_is_dated_by_our_own_clock(link: Link) -> None:
+    await link.put(1)
+    await link.pack()
+    link.carry()
+    link.later(365 * 24 * 3600)
+    await link.arrive()
+    link.now -= timedelta(days=365)
+
+    await link.answer()
+
+    (kept,) = await query("select peer_seq, peer_since from gate_upkeep where stream = $1", STREAM)
+    assert kept == {"peer_seq": 1, "peer_since": link.now}

@@ -499,3 +499,27 @@ async def _run(database: str, link: Link, point: str) -> int:
         env={"PYTHONPATH": f"{BACKEND}:{BACKEND.parent}"},
     )
     return await asyncio.wait_for(process.wait(), 60)
+
+
+async def test_a_packet_damaged_now_here_now_there_is_jumped_over_like_a_missing_one(
+    link: Link,
+) -> None:
+    await link.put(*range(1, 6))
+    await link.exchange()
+    await link.put(6)
+    (lost,) = await link.pack()
+    link.outgoing_file(lost).unlink()
+    await query("delete from gate_outgoing_packet where seq = $1", lost)
+    await link.send(7)
+    await snapshots.plan(STREAM, Why.asked, now=link.now)
+    await link.pack()
+    link.carry()
+
+    for turn in range(6):  # three minutes: another damage each half a minute
+        damaged = [b"no manifest", b'{"format":"estation-gate","version":2}\n'][turn % 2]
+        link.incoming_file(lost).write_bytes(damaged + str(turn).encode())
+        await link.arrive()
+        link.later(30)
+
+    assert (await position())[0] > lost
+    assert list(await link.copied()) == names(*range(1, 8))

@@ -34,7 +34,7 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
 from estation.shared.crypto import Vault
 from tests.outside.gate_peers import COUNTY, COUNTY_STREAM, DEED, Gate, center, county_bill
-from tests.outside.gate_side import BACK, STREAM, T0, bill, query
+from tests.outside.gate_side import BACK, PRIVATE, STREAM, T0, Sides, bill, query
 from tests.registry import rows as register
 
 
@@ -44,6 +44,11 @@ async def gate(database: str, tmp_path: Path) -> Gate:
     made.make_keys()
     await made.keep_first(made.now)
     return made
+
+
+@pytest.fixture
+def sides(database: str, tmp_path: Path) -> Sides:
+    return Sides(tmp_path)
 
 
 # Adding one
@@ -130,6 +135,33 @@ async def test_what_belongs_to_another_peer_is_not_given_away(
         await gate.add_county(**changes)
 
     assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    ["x/../online", "linked", "online/incoming", "online/outgoing/deep/er", "online/quarantine"],
+)
+async def test_a_folder_that_is_anothers_under_any_name_is_refused(gate: Gate, spelt: str) -> None:
+    (gate.root / "x").mkdir()
+    (gate.root / "linked").symlink_to(gate.root / "online", target_is_directory=True)
+
+    with pytest.raises(PeerTaken):
+        await gate.add_county(folder=gate.root / spelt)
+
+    assert [peer.name for peer in await peers.peers()] == ["jc-center"]
+    assert not (gate.root / spelt / "incoming").exists()
+
+
+async def test_no_folder_holds_anothers_packets_in_its_own_incoming(gate: Gate) -> None:
+    await gate.add_county(folder=gate.root / "a" / "incoming" / "b")
+
+    with pytest.raises(PeerTaken):
+        await gate.add_county(
+            name="yz-county", sources=["yz-county"], folder=gate.root / "a",
+            public_pem=keys.make_key()[1],
+        )  # fmt: skip
+
+    assert len(await peers.peers()) == 2
 
 
 async def test_a_file_that_is_no_key_adds_nobody(gate: Gate) -> None:
@@ -663,6 +695,28 @@ async def test_further_destinations_are_served_while_the_first_folder_fails(gate
     assert _contents(peer.outgoing) == _contents(spare)
 
 
+async def test_the_first_folder_goes_on_behind_packets_forgotten_while_it_failed(
+    sides: Sides,
+) -> None:
+    await sides.send(1)
+    for number in range(2, 7):  # as while it fails and further destinations serve the peer
+        await sides.put(number)
+        await sending.pack_waiting(
+            STREAM, folder=None, key=keys.load_seal_key(PRIVATE), now=sides.now
+        )
+    await query("update gate_outgoing_stream set peer_received_seq = 6")
+    forgotten = await sending.trim_sent(STREAM, keep=2)
+
+    await sides.send(7)
+
+    assert forgotten == 4
+    assert sorted(file.name for file in sides.incoming.iterdir()) == [
+        packets.file_name(STREAM, seq) for seq in (1, 5, 6, 7)
+    ]
+    (stream,) = await query("select last_seq, written_seq from gate_outgoing_stream")
+    assert stream == {"last_seq": 7, "written_seq": 7}
+
+
 async def test_a_destination_that_was_away_too_long_says_what_it_missed(gate: Gate) -> None:
     spare = gate.root / "spare"
     await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now, from_now_on=False)
@@ -814,3 +868,37 @@ async def test_a_source_that_never_sent_anything_makes_no_page_late(gate: Gate) 
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# What a peer says of streams
+
+
+@pytest.mark.parametrize("report", [{"seq": 2}, {"seq": 9_999_999_999}, {"seq": 0, "behind": True}])
+async def test_nobody_confirms_or_asks_for_packets_of_anothers_stream(
+    gate: Gate, report: dict[str, Any]
+) -> None:
+    county = await gate.add_county()
+    for day in (1, 2):
+        await sending.put_rows(BACK, "fee_bill", [bill(day)], now=gate.now)
+        await gate.pack(await center())
+    digests = await query("select digest from gate_outgoing_packet where stream = $1", BACK)
+    word = rows.ReceivedUpToRow(
+        **{"stream": BACK, "digest": digests[-1]["digest"], "at": T0, **report}
+    )
+
+    await gate.arrive(county, "received_up_to", word)
+    received = await gate.receive(county)
+
+    assert (received.applied, received.quarantined) == ([1], [])
+    (stream,) = await query(
+        """select peer_received_seq, peer_received_at, peer_trouble, u.peer_since
+           from gate_outgoing_stream join gate_upkeep u using (stream) where stream = $1""",
+        BACK,
+    )
+    assert stream == {
+        "peer_received_seq": 0,
+        "peer_received_at": None,
+        "peer_trouble": "",
+        "peer_since": None,
+    }
+    assert await sending.trim_sent(BACK, keep=0) == 0

@@ -63,6 +63,7 @@ Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
 """Gets all rows of its topic of one file, in the file's order, inside the file's transaction.
 
 The same thing may come several times in one call; rows may have been applied before. Raise
-RowRefused for a row that can never be accepted; anything else means "try again later". With
-`repairs` a row replaces what is here whatever its version, except what was paid.
+RowRefused for a row that can never be accepted (a value no table holds is one, too); anything
+else means "try again later". With `repairs` a row replaces what is here whatever its version,
+except what was paid.
 """

@@ -15,6 +15,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 log = structlog.get_logger()
 
 MIB = 1024 * 1024
+SNAPSHOTS_BEYOND = 3
 
 
 class Pause(StrEnum):
@@ -85,6 +86,35 @@ async def beyond(tx: BaseDBAsyncClient, stream: str, bounds: Bounds) -> bool:
     return bool(found) and (
         found[0]["packets"] >= bounds.packets or found[0]["size"] >= bounds.size
     )
+
+
+async def lets_snapshot_through(tx: BaseDBAsyncClient, stream: str, bounds: Bounds) -> bool:
+    """Whether a snapshot, and what waits before it, may leave although we are `beyond`.
+
+    A peer that stands still at a row it refuses waits for the correction, and the correction for
+    the peer. So for each of the peer's positions SNAPSHOTS_BEYOND may begin (a correction may
+    come after the first), and any a person asks for; one that began always ends.
+    """
+    found = await tx.execute_query_dict(
+        """select exists (
+             select from gate_snapshot n
+             where n.stream = $1 and (n.state = 'running' or n.state = 'planned' and (
+               n.why = 'asked' or $4 > (
+                 select count(*)
+                 from gate_outgoing_stream s
+                   join gate_outgoing_packet oldest
+                     on oldest.stream = $1 and oldest.seq = s.peer_received_seq + 1
+                   join gate_snapshot done
+                     on done.stream = $1 and done.state = 'done' and done.first_seq > oldest.seq
+                   join gate_outgoing_packet before
+                     on before.stream = $1 and before.seq = done.first_seq - 1
+                 where s.stream = $1 and (
+                   before.contents_upto - oldest.contents_upto + (oldest.rows > 0)::int >= $2
+                   or before.bytes_upto - oldest.bytes_upto + octet_length(oldest.body) >= $3
+                 ))))) as found""",
+        [stream, bounds.packets, bounds.size, SNAPSHOTS_BEYOND],
+    )
+    return bool(found[0]["found"])
 
 
 async def note_pause(stream: str, reason: Pause | None, *, now: datetime) -> None:

@@ -46,8 +46,18 @@ class BadPacket(Exception):
 class RowRefused(Exception):
     """Raised by a handler: this row can never be accepted. The file is quarantined as bad_row.
 
-    Any other exception of a handler means "not now": the file stays and is tried again.
+    So does what says that no table holds such a value (`is_about_a_value`). Any other exception
+    of a handler means "not now": the file stays and is tried again.
     """
+
+
+def is_about_a_value(failure: Exception) -> bool:
+    """Whether it is the row's own fault: its values do not fit, and will not later."""
+    if isinstance(failure, (OverflowError, ValueError)):
+        return True
+    # Class 22 of SQL: data exceptions, raised by the server or before anything is sent to it.
+    causes = (failure, failure.__cause__, *failure.args)
+    return any(str(getattr(one, "sqlstate", None) or "").startswith("22") for one in causes)
 
 
 class PeerUnknown(NotFound):

@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import KeyRing, PeerKey, SealKey
-from estation.outside.gate.rows import NUL, Digest, Moment
+from estation.outside.gate.rows import NUL, Digest, Moment, fault_of_moments
 
 FORMAT: Literal["estation-gate"] = "estation-gate"
 VERSION: Literal[1] = 1
@@ -207,7 +207,7 @@ def read_head(data: bytes) -> Head:
         raise BadPacket(Reason.bad_manifest, "not canonical")
     seal = fields.pop("seal", None)
     try:
-        return Head(
+        head = Head(
             manifest=msgspec.convert(fields, Manifest),
             seal=msgspec.convert(seal, Seal),
             signed=(signed := canonical(fields)),
@@ -215,6 +215,9 @@ def read_head(data: bytes) -> Head:
         )
     except msgspec.ValidationError as problem:
         raise BadPacket(Reason.bad_manifest, str(problem)) from None
+    if fault := fault_of_moments(head.manifest):
+        raise BadPacket(Reason.bad_manifest, fault)
+    return head
 
 
 def check_seal(head: Head, trusted: PeerKey | KeyRing) -> None:

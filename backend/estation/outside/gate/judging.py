@@ -102,6 +102,7 @@ def judge(path: Path, peer_keys: Sequence[PeerKey] = ()) -> Judgement:
     Raises FileNotFoundError, and OSError when the file cannot be read.
     """
     found = Judgement(path.name)
+    path.lstat()  # what is not there is no packet with a wrong name
     try:
         _judge(path, {key.key_id: key for key in peer_keys}, found)
     except BadPacket as bad:

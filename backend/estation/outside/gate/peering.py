@@ -24,7 +24,7 @@ from estation.outside.gate.errors import (
     PeerUnknown,
     ReasonMissing,
 )
-from estation.outside.gate.peers import OURS, THEIRS, Peer, peer_named
+from estation.outside.gate.peers import OURS, THEIRS, Peer, peer_named, peers
 from estation.settings import Gate
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
@@ -136,6 +136,8 @@ async def add_source(
     nothing is changed.
     """
     _require_well_formed(new)
+    folder = new.folder.resolve()
+    await _require_own_folder(new.name, folder)
     try:
         async with in_transaction() as tx:
             await tx.execute_query(
@@ -146,7 +148,7 @@ async def add_source(
                 [
                     new.name,
                     new.title or new.name,
-                    str(new.folder),
+                    str(folder),
                     f"{new.name}-{here}",
                     f"{here}-{new.name}",
                     _json(new.regions),
@@ -165,8 +167,8 @@ async def add_source(
             await _write_down(tx, new.name, "add_source", "", deed, now)
     except IntegrityError:
         raise PeerTaken(peer=new.name) from None
-    for folder in ("incoming", "outgoing", "quarantine"):
-        (new.folder / folder).mkdir(parents=True, exist_ok=True)
+    for place in _places(folder):
+        place.mkdir(parents=True, exist_ok=True)
     return await peer_named(new.name)
 
 
@@ -322,6 +324,24 @@ def _require_well_formed(new: NewPeer) -> None:
         raise PeerNotAcceptable(field="region")
     if new.late_after_seconds <= 0 or not new.folder.is_absolute() or len(new.title) > 64:
         raise PeerNotAcceptable(field="folder" if new.late_after_seconds > 0 else "late_after")
+
+
+def _places(folder: Path) -> tuple[Path, ...]:
+    """Where the device and we work."""
+    return tuple(folder / name for name in ("incoming", "outgoing", "quarantine"))
+
+
+async def _require_own_folder(name: str, folder: Path) -> None:
+    """No place of it is, lies in, or holds another peer's, however it is spelt or linked: each
+    would set the other's packets aside as strays."""
+    taken = [
+        place.resolve()
+        for peer in await peers()
+        for place in (*_places(peer.folder), *(one.folder for one in peer.destinations))
+    ]
+    ours = [place.resolve() for place in _places(folder)]
+    if any(a.is_relative_to(b) or b.is_relative_to(a) for a in ours for b in taken):
+        raise PeerTaken(peer=name)
 
 
 async def _put_key(

@@ -9,15 +9,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import NEEDS_A_PERSON, Reason
 from estation.shared import ids
 
+log = structlog.get_logger()
+
 KEEP_APPLIED = 100_000
 """So many applied positions keep their digest, by which a repeat is told from a fork."""
 MAX_RETRY = timedelta(seconds=60)
+KEEP_QUARANTINED = 5000
+"""Records of refused files, several times as many as the files that are kept."""
 
 
 _SELECT = """select last_seq, last_digest, stopped_reason, stopped_at, failures, retry_at,
@@ -169,10 +174,13 @@ async def park_bodies(
 async def stop(
     db: BaseDBAsyncClient, stream: str, reason: Reason, detail: str, *, now: datetime
 ) -> None:
-    """The stream stands still, and says why since when. A fork is not overwritten."""
+    """The stream stands still, and says why. A fork is not overwritten.
+
+    `stopped_at` is since when it has not moved, whatever reasons came and went meanwhile.
+    """
     await db.execute_query(
         """update gate_incoming_stream
-           set stopped_at = case when stopped_reason = $2 then stopped_at else $4 end,
+           set stopped_at = case when stopped_at <= $4 then stopped_at else $4 end,
                stopped_reason = $2, stopped_detail = $3
            where stream = $1 and stopped_reason <> all($5::text[])""",
         [stream, reason.value, detail[:500], now, [reason.value for reason in NEEDS_A_PERSON]],
@@ -238,3 +246,16 @@ async def record_quarantined(
         [file_id, stream, seq, file_name, digest, reason.value, detail[:500], kept_as, now],
     )
     return kept_as
+
+
+async def forget_quarantined(db: BaseDBAsyncClient, stream: str) -> None:
+    """Records of refused files beyond the newest KEEP_QUARANTINED; their files are long gone."""
+    gone = await db.execute_query_dict(
+        """delete from gate_incoming_file where id in (
+             select id from gate_incoming_file where stream = $1 and state = 'quarantined'
+             order by received_at desc, id desc offset $2)
+           returning id""",
+        [stream, KEEP_QUARANTINED],
+    )
+    if gone:
+        log.warning("gate_quarantine_records_forgotten", stream=stream, records=len(gone))

@@ -30,7 +30,7 @@ from estation.outside.gate import (
 )
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
-from estation.outside.gate.errors import BadPacket, Reason, RowRefused
+from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.folders import Listing
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
@@ -90,7 +90,8 @@ async def apply_incoming(
     disk_reserve: int = bounds.DEFAULT.disk_reserve,
     max_files: int = MAX_FILES_PER_CALL,
 ) -> ReceiveReport:
-    """Apply what lies in `folder` (`incoming/`), at most `max_files` files; call again for more.
+    """Apply what lies in `folder` (`incoming/`), at most `max_files` files, and settle as many
+    repeats; call again for more.
 
     Within a file topics are applied in the order of `handlers`, rows of one topic in the
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
@@ -103,7 +104,7 @@ async def apply_incoming(
     a large proof is compared, what comes meanwhile is applied too.
     """
     prover = Prover(handlers, reply_stream, alarm, now)
-    own = _with_own(handlers, prover)
+    own = _with_own(handlers, prover, reply_stream, now)
     importer = _Importer(stream, folder, peer_key, own, prover, now, scope, alarm)
     try:
         is_at_work = True
@@ -124,6 +125,8 @@ async def apply_incoming(
             is_at_work = await prover.is_comparing()
     finally:
         await prover.stop()
+    if importer.report.quarantined:
+        await positions.forget_quarantined(_db(), stream)
     return importer.report
 
 
@@ -190,11 +193,13 @@ async def release(stream: str, seq: int, *, folder: Path) -> bool:
     )
 
 
-def _with_own(handlers: Mapping[str, Handler], prover: Prover) -> dict[str, Handler]:
+def _with_own(
+    handlers: Mapping[str, Handler], prover: Prover, reply_stream: str | None, now: datetime
+) -> dict[str, Handler]:
     """The protocol's own business: what the peer received of our packets and wants of them
     first, what must hold behind this packet last."""
     first: dict[str, Handler] = {
-        reporting.TOPIC: reporting.make_received_up_to_handler(),
+        reporting.TOPIC: reporting.make_received_up_to_handler(reply_stream, now=now),
         "rows_wanted": prover.answer,
     }
     last: dict[str, Handler] = {
@@ -280,23 +285,27 @@ class _Importer:
         log.error("gate_flooded", stream=self._stream, detail=detail)
 
     async def apply(self, found: dict[int, str], max_files: int) -> None:
+        """What is next goes first: repeats, however many lie there, hold nothing up."""
         db = _db()
         position = await positions.position_of(db, self._stream)
         repeats = sorted(seq for seq in found if seq <= position.last_seq)[:max_files]
-        for seq in repeats:
-            await self._settle_repeat(seq, found.pop(seq))
-        position = await positions.position_of(db, self._stream)
-        budget = max_files - len(repeats)
+        budget = max_files
         try:
             while budget > 0 and self._may_go_on(position):
                 seq = position.last_seq + 1
                 following = found.get(seq + 1) if budget > 1 else None
-                if seq not in found or not await self._apply_next(position, found[seq], following):
+                if seq not in found:
+                    break
+                if not await self._apply_next(position, found[seq], following):
+                    if any(name == found[seq] for name, _ in self.report.quarantined):
+                        del found[seq]  # a refused file is as good as none
                     break
                 budget -= 1
                 position = await positions.position_of(db, self._stream)
         finally:
             await self._forget_ahead()
+        for seq in repeats:
+            await self._settle_repeat(seq, found.pop(seq))
         if not self.report.busy:
             await self._note_what_waits(found, budget)
 
@@ -346,6 +355,10 @@ class _Importer:
         except (BadPacket, RowRefused, NoJump) as refusal:
             await jumping.note_refusal(self._stream, run, str(refusal), now=self._now)
         except Exception as failure:
+            if is_about_a_value(failure):
+                why = type(failure).__name__
+                await jumping.note_refusal(self._stream, run, why, now=self._now)
+                return
             wrapped = _HandlerFailed("snapshot")
             wrapped.__cause__ = failure
             await self._stop_and_retry(position, wrapped)
@@ -515,6 +528,9 @@ class _Importer:
         except RowRefused as refusal:
             raise BadPacket(Reason.bad_row, f"topic {topic}: {refusal}") from refusal
         except Exception as failure:
+            if is_about_a_value(failure):
+                kind = type(failure).__name__
+                raise BadPacket(Reason.bad_row, f"topic {topic}: {kind}") from failure
             raise _HandlerFailed(topic) from failure
 
     async def _stop_and_retry(self, position: Position, failure: _HandlerFailed) -> None:

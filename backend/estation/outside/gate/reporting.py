@@ -58,45 +58,45 @@ async def report_back(stream: str, reply_stream: str, *, now: datetime) -> bool:
     return bool(found)
 
 
-def make_received_up_to_handler() -> Callable[[Sequence[Struct], object], Awaitable[None]]:
-    """A gate handler that keeps what the peer reports about our streams.
+def make_received_up_to_handler(
+    reply_stream: str | None, *, now: datetime
+) -> Callable[[Sequence[Struct], object], Awaitable[None]]:
+    """A gate handler that keeps what the peer reports about `reply_stream`, our stream to it.
 
-    The peer's digest is compared with ours: a difference, or a position we have not reached,
-    means that one side lost history; it is kept in `peer_trouble` and logged.
+    Of other streams it knows nothing: what it says of them is logged and changes nothing. The
+    peer's digest is compared with ours: a difference, or a position we have not reached, means
+    that one side lost history; it is kept in `peer_trouble`, logged, and confirms nothing.
     """
 
     async def handle(reports: Sequence[Struct], arrival: object) -> None:
         for report in reports:
-            if isinstance(report, ReceivedUpToRow):
-                await _keep(report)
+            if not isinstance(report, ReceivedUpToRow):
+                continue
+            if report.stream == reply_stream:
+                await _keep(report, now)
+            else:
+                log.error("gate_report_about_foreign_stream", stream=report.stream)
 
     return handle
 
 
-async def _keep(report: ReceivedUpToRow) -> None:
+async def _keep(report: ReceivedUpToRow, now: datetime) -> None:
+    """Moments are our own: the peer's clock may be wrong."""
     found: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
         """update gate_outgoing_stream s
-           set peer_received_seq = greatest(s.peer_received_seq, $2), peer_received_at = $4,
-               peer_trouble = case
-                 when $2 > s.last_seq then 'ahead_of_us'
-                 when p.digest <> $3 then 'other_digest'
-                 else '' end
-           from (select) one
-             left join gate_outgoing_packet p on p.stream = $1 and p.seq = $2
+           set peer_received_seq = case when said.trouble = ''
+                 then greatest(s.peer_received_seq, $2) else s.peer_received_seq end,
+               peer_received_at = $4, peer_trouble = said.trouble
+           from (select case
+                   when $2 > o.last_seq then 'ahead_of_us'
+                   when p.digest <> $3 then 'other_digest'
+                   else '' end as trouble
+                 from gate_outgoing_stream o
+                   left join gate_outgoing_packet p on p.stream = o.stream and p.seq = $2
+                 where o.stream = $1 for update of o) said
            where s.stream = $1
            returning s.peer_trouble""",
-        [report.stream, report.seq, report.digest, report.at],
-    )
-    await Tortoise.get_connection("default").execute_query(
-        """insert into gate_upkeep as u
-             (stream, peer_seq, peer_since, peer_is_behind, resent_from, resend_pause_seconds,
-              proof_is_due, paused_reason, log_is_complete)
-           select stream, $2, $3, $4, 0, 0, false, '', true
-           from gate_outgoing_stream where stream = $1
-           on conflict (stream) do update set
-             peer_since = case when u.peer_seq = $2 then coalesce(u.peer_since, $3) else $3 end,
-             peer_seq = $2, peer_is_behind = $4""",
-        [report.stream, report.seq, report.at, report.behind],
+        [report.stream, report.seq, report.digest, now],
     )
     if not found:
         log.error("gate_report_about_unknown_stream", stream=report.stream)
@@ -107,3 +107,18 @@ async def _keep(report: ReceivedUpToRow) -> None:
             seq=report.seq,
             trouble=found[0]["peer_trouble"],
         )
+    else:
+        await _note_position(report, now)
+
+
+async def _note_position(report: ReceivedUpToRow, now: datetime) -> None:
+    await Tortoise.get_connection("default").execute_query(
+        """insert into gate_upkeep as u
+             (stream, peer_seq, peer_since, peer_is_behind, resent_from, resend_pause_seconds,
+              proof_is_due, paused_reason, log_is_complete)
+           values ($1, $2, $3, $4, 0, 0, false, '', true)
+           on conflict (stream) do update set
+             peer_since = case when u.peer_seq = $2 then coalesce(u.peer_since, $3) else $3 end,
+             peer_seq = $2, peer_is_behind = $4""",
+        [report.stream, report.seq, now, report.behind],
+    )

@@ -24,7 +24,7 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
 from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
-from estation.shared.looping import pause_seconds
+from estation.shared.looping import LONGEST_PAUSE_SECONDS, pause_seconds
 
 log = structlog.get_logger()
 
@@ -136,6 +136,11 @@ class _Turns:
     failures: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, datetime] = field(default_factory=dict)
 
+    def may_begin(self, name: str, now: datetime) -> bool:
+        """Not in the pause after a failure; one beyond any was set by a clock that was wrong."""
+        longest = timedelta(seconds=LONGEST_PAUSE_SECONDS)
+        return not now < self.not_before.get(name, now) <= now + longest
+
 
 class TurnsFailed(Exception):
     """The peers whose last turn failed; each was logged, and is shown with its trouble."""
@@ -191,7 +196,7 @@ class Rounds:
         started = [
             self._start(turns, peer, now)
             for peer in await self._active_peers(now)
-            if peer.name not in turns.under_way and turns.not_before.get(peer.name, now) <= now
+            if peer.name not in turns.under_way and turns.may_begin(peer.name, now)
         ]
         if started:
             await asyncio.wait(started, timeout=PATIENCE_SECONDS)

@@ -10,11 +10,12 @@ stores each version's JSON as it came (`AsSent`) beside what it understood of it
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta, Struct
 
 from estation.shared.fields import MAX_FEN
@@ -52,6 +53,9 @@ MAX_KEY = 160
 
 MAX_PARTS = 1000
 """Items, parties, stages or splits of one row; the longest real bill has a few dozen."""
+FIRST_YEAR, LAST_YEAR = 1900, 2200
+"""Of every moment, as it is written: nearer to the calendar's ends a change of its time zone alone
+may have no place in a table any more."""
 NUL = b"\\u0000"
 """The one character PostgreSQL can store neither in text nor in jsonb, as JSON spells it."""
 
@@ -511,9 +515,29 @@ def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
 def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
     """As `decode_row`, for JSON that was searched for NUL already."""
     try:
-        return _decoder(TOPICS[topic]).decode(body)
+        row = _decoder(TOPICS[topic]).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise BadRow(_without_values(str(problem))) from None
+    if fault := fault_of_moments(row):
+        raise BadRow(fault)
+    return row
+
+
+def fault_of_moments(row: Struct) -> str:
+    """Which moment of it is beyond FIRST_YEAR … LAST_YEAR; "" for none."""
+    return next((f"Expected a nearer year - at `$.{name}`" for name in _far_moments(row)), "")
+
+
+def _far_moments(row: Struct) -> Iterator[str]:
+    moments, nested = _moments_of(type(row))
+    for name in moments:
+        at: datetime | None = getattr(row, name)
+        if at is not None and not FIRST_YEAR <= at.year <= LAST_YEAR:
+            yield name
+    for name in nested:
+        inner: list[Struct] = getattr(row, name)
+        for place, one in enumerate(inner):
+            yield from (f"{name}[{place}].{far}" for far in _far_moments(one))
 
 
 class Owner(Struct, frozen=True):
@@ -538,6 +562,25 @@ def owner_of(body: bytes | msgspec.Raw) -> Owner:
 @functools.cache
 def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
     return msgspec.json.Decoder(row_type)
+
+
+@functools.cache
+def _moments_of(row_type: type[Struct]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its fields that are moments, and those that are lists of Structs with moments."""
+    info: Any = msgspec.inspect.type_info(row_type)
+    moments: list[str] = []
+    nested: list[str] = []
+    for one in info.fields:
+        kind = one.type
+        kinds = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+        if any(isinstance(each, msgspec.inspect.DateTimeType) for each in kinds):
+            moments.append(one.name)
+        elif isinstance(kind, msgspec.inspect.ListType) and (
+            isinstance(item := kind.item_type, msgspec.inspect.StructType)
+            and any(_moments_of(item.cls))
+        ):
+            nested.append(one.name)
+    return tuple(moments), tuple(nested)
 
 
 class AsSent(NamedTuple):

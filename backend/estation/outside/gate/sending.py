@@ -78,7 +78,7 @@ async def pack_waiting(
     MAX_PACKETS_PER_CALL packets; call again for more. Safe to run twice at once. Raises
     OSError when the folder cannot be written: nothing is lost, the next call goes on. Packs
     nothing while the disk is nearly full, and only reports while too much is unconfirmed
-    (`bounds.Pause`); both end by themselves.
+    (`bounds.Pause`), but for a snapshot that may heal it; both end by themselves.
     """
     if folder and await asyncio.to_thread(limits.free_bytes, folder) < bounds.disk_reserve:
         await upkeep.ensure(_db(), stream)
@@ -123,8 +123,11 @@ async def _pack_in_bounds(
             if not work.is_any:
                 break
             pause = Pause.unconfirmed if await limits.beyond(_db(), stream, bounds) else None
-            order = _Order(key, max_rows, now, due(packed), only_talk=pause is not None)
-            wants_trees = work.is_exact and not pause
+            only_talk = pause is not None and not await limits.lets_snapshot_through(
+                _db(), stream, bounds
+            )
+            order = _Order(key, max_rows, now, due(packed), only_talk=only_talk)
+            wants_trees = work.is_exact and not only_talk
             trees = await maker.wanted() if wants_trees else None
             seq = await _pack_exactly(stream, order, trees) if trees else None
             if seq is None:
@@ -480,14 +483,22 @@ async def _record(
 
 
 async def _write_next(stream: str, folder: Path) -> bool:
+    """Packets the peer got another way, and we have forgotten since, are passed over."""
     async with in_transaction() as tx:
         # The lock keeps two workers from writing the same temporary file.
-        head = await tx.execute_query_dict(
-            "select written_seq from gate_outgoing_stream where stream = $1 for update", [stream]
+        found = await tx.execute_query_dict(
+            """select s.written_seq, (select min(p.seq) from gate_outgoing_packet p
+                                      where p.stream = $1 and p.seq > s.written_seq) as seq
+               from gate_outgoing_stream s where s.stream = $1 for update""",
+            [stream],
         )
-        seq = head[0]["written_seq"] + 1 if head else 0
+        if not found or found[0]["seq"] is None:
+            return False
+        seq, before = found[0]["seq"], found[0]["written_seq"]
         if not await _write_file(tx, stream, seq, folder):
             return False
+        if seq > before + 1:
+            log.warning("gate_passed_over", stream=stream, first=before + 1, last=seq - 1)
         await tx.execute_query(
             "update gate_outgoing_stream set written_seq = $2 where stream = $1", [stream, seq]
         )

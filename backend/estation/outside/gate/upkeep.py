@@ -117,18 +117,21 @@ async def _plan_for_stuck_peer(stream: str, now: datetime, schedule: Schedule) -
     """A snapshot, once for each place where the peer stands still and cannot be helped otherwise.
 
     It lost its memory and asks for what we have forgotten; it stands still although we wrote
-    the packets it misses again and again; or we may pack no further without its word.
+    the packets it misses again and again; or we may pack no further without its word. A moment
+    in the future was written by a clock that was wrong: it puts nothing off.
     """
     found = await _db().execute_query_dict(
-        """select u.paused_reason, coalesce(u.peer_since, $2) as since, u.peer_is_behind,
+        """select u.paused_reason, u.peer_is_behind,
+                  coalesce(u.peer_since <= $2::timestamptz - $4::interval or u.peer_since > $2,
+                           false) as is_stuck,
                   (select min(seq) from gate_outgoing_packet p where p.stream = $1) > u.peer_seq + 1
                     and u.peer_since is not null and u.peer_seq < s.last_seq as is_forgotten,
                   exists (select from gate_snapshot n where n.stream = $1
-                          and (n.state <> 'done' or n.planned_at
-                               >= coalesce(u.peer_since, $2::timestamptz - $3::interval)))
-                    as is_planned
+                          and (n.state <> 'done' or n.planned_at <= $2 and n.planned_at >= case
+                               when u.peer_since <= $2 then u.peer_since
+                               else $2::timestamptz - $3::interval end)) as is_planned
            from gate_upkeep u join gate_outgoing_stream s using (stream) where u.stream = $1""",
-        [stream, now, schedule.snapshot_every],
+        [stream, now, schedule.snapshot_every, schedule.stuck_after],
     )
     if not found or found[0]["is_planned"]:
         return
@@ -137,7 +140,7 @@ async def _plan_for_stuck_peer(stream: str, now: datetime, schedule: Schedule) -
         await snapshots.plan(stream, Why.beyond_kept, now=now)
     elif peer["paused_reason"] == Pause.unconfirmed:
         await snapshots.plan(stream, Why.unconfirmed, now=now)
-    elif peer["peer_is_behind"] and now - peer["since"] >= schedule.stuck_after:
+    elif peer["peer_is_behind"] and peer["is_stuck"]:
         await snapshots.plan(stream, Why.stuck, now=now)
 
 
