@@ -8,12 +8,13 @@ import pytest
 
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
-from estation.outside.gate import keys, receiving, sending, upkeep
+from estation.outside.gate import keys, receiving, rows, sending, upkeep
 from estation.outside.gate.arriving import Handler
 from estation.registry import packets as registry_packets
-from tests.identity.people import VAULT
+from tests.identity.people import ANNA, VAULT
 from tests.outside.gate_link import Link, proofs
-from tests.outside.gate_side import BACK, PUBLIC, STREAM, query
+from tests.outside.gate_side import BACK, PUBLIC, STREAM, T0, bill, query
+from tests.registry import rows as register
 
 
 @dataclass
@@ -83,3 +84,61 @@ async def test_a_phantom_bill_that_its_source_has_after_all_is_due_again(copies:
     assert await states() == {"F000001": "payable", "F000002": "payable"}
     assert await query("select key from gate_phantom") == []
     assert await copies.prove()
+
+
+CASE = rows.CaseRow(
+    source="jc-center", source_id="C1", version=1, region="360101", case_no="C1",
+    matter="RESALE_TRANSFER", hall="h", unit_code="", address="a", opened_at=T0, state="open",
+    parties=[ANNA], stages=[],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("topic", "tampering"),
+    [
+        ("case", "delete from case_party"),
+        ("case", "update case_party set role = 'seller'"),
+        ("case", "insert into case_party (id, case_id, person_id, role)"
+                 " select gen_random_uuid(), case_id, person_id, 'x' from case_party"),
+        ("right", "update registry_holder set name_sealed = 'x'"),
+        ("right", "delete from registry_holder"),
+        ("certificate", "delete from registry_holder"),
+        ("fee_bill", "update bill set state = 'withdrawn'"),
+        ("fee_bill", "insert into bill_item (id, bill_id, version, seq, code, name, payee_code,"
+                     " rate, relief_fen, amount_fen, formula, legal_basis, note)"
+                     " select gen_random_uuid(), bill_id, version, 99, code, name, 'non_tax',"
+                     " rate, relief_fen, 1, formula, legal_basis, note from bill_item"),
+    ],
+)  # fmt: skip
+async def test_parts_changed_past_the_gate_are_found_and_mended(
+    copies: Copies, topic: str, tampering: str
+) -> None:
+    row = {
+        "case": CASE,
+        "right": register.right(source="jc-center"),
+        "certificate": register.certificate(source="jc-center"),
+        "fee_bill": bill(1),
+    }[topic]
+    await copies.send_rows(topic, row)
+    was_equal = await copies.prove()
+    before = await contents()
+
+    await query(tampering)
+    touched = await contents()
+    still_equal = await copies.prove()
+
+    assert was_equal
+    assert touched != before
+    assert not still_equal
+    assert await contents() == before
+    assert await copies.prove()
+
+
+async def contents() -> list[Any]:
+    """The parts of copied things, but for their ids and seals, and the bills' states."""
+    return [
+        await query("select role from case_party order by role"),
+        await query("select seq, id_type, name_sealed = 'x' as x from registry_holder order by 1"),
+        await query("select seq, amount_fen, payee_code from bill_item order by seq"),
+        await query("select state from bill order by source_id"),
+    ]

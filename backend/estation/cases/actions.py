@@ -10,6 +10,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.cases.rules import stage_order
+from estation.outside.gate import replicas
 from estation.outside.gate.rows import AsSent, CaseEventRow, CaseRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
@@ -80,6 +81,7 @@ async def merge_cases(
 
     A handful of statements however many cases.
     """
+    await replicas.write_as_sent(db)
     await _keep_versions(db, cases, vault=vault, data_as_of=data_as_of)
     newest = {(case.row.source, case.row.source_id): case for case in sorted(cases, key=_version)}
     heads = _cases([newest[key] for key in sorted(newest)], data_as_of)

@@ -11,6 +11,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.identity.api import number_index
+from estation.outside.gate import replicas
 from estation.outside.gate.rows import (
     AsSent,
     CertificateRow,
@@ -121,6 +122,7 @@ async def merge_rows(
     A handful of statements however many rows. Repeats and older versions change nothing that is
     shown, unless the rows repair what is. Joins the caller's transaction.
     """
+    await replicas.write_as_sent(db)
     await _keep_versions(db, kind, incoming, vault=vault, data_as_of=data_as_of)
     newest = {
         (one.row.source, one.row.source_id): one

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tortoise.backends.base.client import BaseDBAsyncClient
+
 Withdraw = Callable[[str, Sequence[str], datetime], Awaitable[None]]
 """Takes a source, keys the sender does not know, and now; joins the caller's transaction."""
 
@@ -29,6 +31,15 @@ class Replica:
     key: str = "source_id"
     version: str = "version"
     withdraw: Withdraw | None = None
+
+
+async def write_as_sent(db: BaseDBAsyncClient) -> None:
+    """What the caller's transaction writes into copies is what their source sent.
+
+    Whoever does not say so and changes parts of a copied thing (items, parties, holders) makes
+    its digest void: the next proof finds it.
+    """
+    await db.execute_query("select set_config('estation.writes_as_sent', 'on', true)")
 
 
 REPLICAS: dict[str, Replica] = {}
