@@ -1,16 +1,22 @@
 """The real copies behind the gate: what their proofs see, and what repairs make of them."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.outside.gate import keys, receiving, rows, sending, upkeep
 from estation.outside.gate.arriving import Handler
 from estation.registry import packets as registry_packets
+from estation.registry.api import (
+    restrictions_of_unit,
+    versions_of,
+)
 from tests.identity.people import ANNA, VAULT
 from tests.outside.gate_link import Link, proofs
 from tests.outside.gate_side import BACK, PUBLIC, STREAM, T0, bill, query
@@ -142,3 +148,39 @@ async def contents() -> list[Any]:
         await query("select seq, amount_fen, payee_code from bill_item order by seq"),
         await query("select state from bill order by source_id"),
     ]
+
+
+async def test_a_phantom_restriction_is_in_nobodys_way_and_back_when_it_comes_again(
+    copies: Copies,
+) -> None:
+    first, second = (
+        register.restriction(source="jc-center", source_id=f"X{number}") for number in (1, 2)
+    )
+    await copies.send_rows("restriction", first, second)
+    await copies.forget("X2")
+    await copies.prove()
+    without = await restrictions_of_unit(register.UNIT)
+    named = copies.findings[-1]
+
+    await copies.send_rows("restriction", second)
+
+    assert [one.source_id for one in without] == ["X1"]
+    assert (named.kind, named.keys, named.detail) == ("phantom", ["X2"], {"withdrawn": True})
+    assert len(await restrictions_of_unit(register.UNIT)) == 2
+    assert await copies.prove()
+
+
+async def test_a_repair_mends_the_history_too(copies: Copies) -> None:
+    flat = register.unit(source="jc-center", source_id="U1")
+    await copies.send_rows("case", CASE)
+    await copies.send_rows("unit", flat)
+    await copies.send_rows("case", structs.replace(CASE, address="b"))
+    await copies.send_rows("unit", structs.replace(flat, address="b"))
+
+    await copies.prove()
+
+    (kept,) = await query("select body_sealed from case_version")
+    (version,) = await versions_of("unit", "jc-center", "U1", vault=VAULT)
+    assert json.loads(VAULT.open(kept["body_sealed"]))["address"] == "b"
+    assert json.loads(version.body)["address"] == "b"
+    assert await copies.prove()

@@ -296,8 +296,8 @@ async def merge_bills(
     """
     if known is None:
         known = await known_bills(db, [bill.row for bill in bills])
-    await replicas.write_as_sent(db)
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
+    await replicas.write_as_sent(db, "fee_bill", newest)
     newer = [
         known[key][0]
         for key, bill in newest.items()
