@@ -10,6 +10,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.cases.rules import stage_order
+from estation.outside.gate import replicas
 from estation.outside.gate.rows import AsSent, CaseEventRow, CaseRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
@@ -43,6 +44,12 @@ select v.source, v.source_id, v.version, v.row_digest
 from case_version v
 join unnest($1::text[], $2::text[], $3::int[]) as t(source, source_id, version)
     using (source, source_id, version)
+"""
+
+_FORGET_VERSIONS = """
+delete from case_version v
+using unnest($1::text[], $2::text[], $3::int[]) as t(source, source_id, version)
+where v.source = t.source and v.source_id = t.source_id and v.version = t.version
 """
 
 _KNOWN_EVENTS = """
@@ -80,8 +87,9 @@ async def merge_cases(
 
     A handful of statements however many cases.
     """
-    await _keep_versions(db, cases, vault=vault, data_as_of=data_as_of)
     newest = {(case.row.source, case.row.source_id): case for case in sorted(cases, key=_version)}
+    await replicas.write_as_sent(db, "case", newest)
+    await _keep_versions(db, cases, vault=vault, data_as_of=data_as_of, repairs=repairs)
     heads = _cases([newest[key] for key in sorted(newest)], data_as_of)
     async with staged(db, "case_record", _CASE, heads):
         changed = await db.execute_query_dict(_MERGE_CASES, [repairs])
@@ -113,6 +121,7 @@ async def merge_events(
     """Keep the events that are not here yet, each once; how many. Those that repair replace what
     is here."""
     given = {(event.row.source, event.row.source_id): event for event in events}
+    await replicas.write_as_sent(db, "case_event", given)
     if repairs:
         await db.execute_query(
             """delete from case_event e using unnest($1::text[], $2::text[]) as t(source, source_id)
@@ -132,14 +141,25 @@ async def merge_events(
 
 
 async def _keep_versions(
-    db: BaseDBAsyncClient, cases: Sequence[IncomingCase], *, vault: Vault, data_as_of: datetime
+    db: BaseDBAsyncClient,
+    cases: Sequence[IncomingCase],
+    *,
+    vault: Vault,
+    data_as_of: datetime,
+    repairs: bool,
 ) -> None:
-    """Those we do not have yet. Only the importer, one per source, adds any."""
+    """Those we do not have yet; those that repair replace what is here. Only the importer, one
+    per source, adds any."""
     given = {(case.row.source, case.row.source_id, case.row.version): case for case in cases}
     rows = await db.execute_query_dict(
         _KNOWN_VERSIONS, [[key[0] for key in given], [k[1] for k in given], [k[2] for k in given]]
     )
     known = {(r["source"], r["source_id"], r["version"]): bytes(r["row_digest"]) for r in rows}
+    if repairs and known:
+        await db.execute_query(
+            _FORGET_VERSIONS, [list(column) for column in zip(*known, strict=True)]
+        )
+        known = {}
     _note_contradictions("case", {key: case.sent.digest for key, case in given.items()}, known)
     new = [given[key] for key in sorted(given) if key not in known]
     row_ids = ids.row_id_texts(data_as_of, len(new))

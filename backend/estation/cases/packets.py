@@ -19,7 +19,10 @@ from estation.shared.crypto import Vault
 
 log = structlog.get_logger()
 
-replicas.register(Replica("case", "case_record"), Replica("case_event", "case_event"))
+replicas.register(
+    Replica("case", "case_record", is_read_in_use=True),
+    Replica("case_event", "case_event", is_read_in_use=True),
+)
 
 
 def make_handler(vault: Vault) -> Handler:

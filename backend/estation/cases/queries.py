@@ -11,6 +11,7 @@ from tortoise import Tortoise
 from estation.cases.errors import CaseNotFound
 from estation.cases.rules import ROLES, STAGE_STATES, STAGES
 from estation.identity.api import Tier, masked_parties
+from estation.outside.gate.replicas import in_use
 from estation.shared.crypto import Vault
 
 MOST_CASES = 100
@@ -69,13 +70,13 @@ class CaseView:
     parties: tuple[PartyView, ...] = ()
 
 
-_CASES = """
+_CASES = f"""
 select c.id, c.source, c.source_id, c.case_no, c.matter, c.hall, c.unit_code, c.address, c.state,
        c.stages::text as stages, c.opened_at, c.data_as_of,
        array_agg(p.role order by p.role) as roles
 from case_record c join case_party p on p.case_id = c.id
-where p.person_id = $1
-"""
+where p.person_id = $1 and {in_use("case", "c")}
+"""  # noqa: S608 - names of our own
 
 
 async def cases_of(person_id: UUID) -> list[CaseView]:
@@ -103,9 +104,10 @@ async def case_of(person_id: UUID, case_id: UUID, *, vault: Vault) -> CaseView:
         [other["person_id"] for other in others], tier=Tier.PARTY, vault=vault
     )
     events = await db.execute_query_dict(
-        """select e.stage, e.state, e.at from case_event e
+        f"""select e.stage, e.state, e.at from case_event e
              join case_record c on c.source = e.source and c.source_id = e.case_source_id
-           where c.id = $1 and e.stage <> '' order by e.seq desc, e.id limit $2""",
+           where c.id = $1 and e.stage <> '' and {in_use("case_event", "e")}
+           order by e.seq desc, e.id limit $2""",  # noqa: S608 - names of our own
         [case_id, MOST_EVENTS],
     )
     return _view(

@@ -13,6 +13,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.fees.repairing import confirm_paid, forget_items
 from estation.fees.rules import STATE_OF_ROW, BillState, Change, judge
+from estation.outside.gate import replicas
 from estation.outside.gate.rows import AsSent, FeeBillRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
@@ -296,6 +297,7 @@ async def merge_bills(
     if known is None:
         known = await known_bills(db, [bill.row for bill in bills])
     newest = {_key(bill): bill for bill in sorted(bills, key=_version)}
+    await replicas.write_as_sent(db, "fee_bill", newest)
     newer = [
         known[key][0]
         for key, bill in newest.items()

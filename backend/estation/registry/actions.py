@@ -11,6 +11,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.identity.api import number_index
+from estation.outside.gate import replicas
 from estation.outside.gate.rows import (
     AsSent,
     CertificateRow,
@@ -107,6 +108,14 @@ where v.kind = $1
 """
 
 
+_FORGET_VERSIONS = """
+delete from registry_version v
+using unnest($2::text[], $3::text[], $4::int[]) as t(source, source_id, version)
+where v.kind = $1 and v.source = t.source and v.source_id = t.source_id
+  and v.version = t.version
+"""
+
+
 async def merge_rows(
     db: BaseDBAsyncClient,
     kind: Kind,
@@ -121,11 +130,12 @@ async def merge_rows(
     A handful of statements however many rows. Repeats and older versions change nothing that is
     shown, unless the rows repair what is. Joins the caller's transaction.
     """
-    await _keep_versions(db, kind, incoming, vault=vault, data_as_of=data_as_of)
     newest = {
         (one.row.source, one.row.source_id): one
         for one in sorted(incoming, key=lambda one: one.row.version)
     }
+    await replicas.write_as_sent(db, kind.topic, newest)
+    await _keep_versions(db, kind, incoming, vault=vault, data_as_of=data_as_of, repairs=repairs)
     columns = (*_HEAD, *kind.columns)
     rows = _rows(kind, [newest[key] for key in sorted(newest)], data_as_of)
     async with staged(db, kind.table, columns, rows):
@@ -143,14 +153,21 @@ async def _keep_versions(
     *,
     vault: Vault,
     data_as_of: datetime,
+    repairs: bool,
 ) -> None:
-    """Those we do not have yet. Only the importer, one per source, adds any."""
+    """Those we do not have yet; those that repair replace what is here. Only the importer, one
+    per source, adds any."""
     given = {(one.row.source, one.row.source_id, one.row.version): one for one in incoming}
     rows = await db.execute_query_dict(
         _KNOWN_VERSIONS,
         [kind.topic, [k[0] for k in given], [k[1] for k in given], [k[2] for k in given]],
     )
     known = {(r["source"], r["source_id"], r["version"]): bytes(r["row_digest"]) for r in rows}
+    if repairs and known:
+        await db.execute_query(
+            _FORGET_VERSIONS, [kind.topic, *(list(column) for column in zip(*known, strict=True))]
+        )
+        known = {}
     new = [given[key] for key in sorted(given) if key not in known]
     contradicted = sum(given[key].sent.digest != digest for key, digest in known.items())
     if contradicted:

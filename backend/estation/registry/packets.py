@@ -19,7 +19,9 @@ from estation.shared.crypto import Vault
 
 log = structlog.get_logger()
 
-replicas.register(*(Replica(kind.topic, kind.table) for kind in KINDS.values()))
+replicas.register(
+    *(Replica(kind.topic, kind.table, is_read_in_use=True) for kind in KINDS.values())
+)
 
 _FAULTS: dict[str, Callable[[Any, date], str]] = {
     "unit": lambda row, today: rules.fault_of_unit(row),

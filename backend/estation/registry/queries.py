@@ -1,5 +1,6 @@
 """What other contexts may ask about the register; every answer is a plain value.
 
+Rows that are none of their source's are left out, but for their history (`versions_of`).
 Names and numbers of holders come out as they are: whoever shows them masks them for the viewer.
 """
 
@@ -13,6 +14,7 @@ import orjson
 from tortoise import Tortoise
 
 from estation.identity.api import number_index
+from estation.outside.gate.replicas import in_use
 from estation.registry.errors import CertificateNotFound, UnitNotFound
 from estation.registry.rules import certificate_key, clean_number, clean_unit_code
 from estation.shared.crypto import Vault
@@ -150,7 +152,8 @@ def _columns(view: type) -> str:
 async def unit_by_code(unit_code: str) -> UnitView:
     """By its 28 characters, in groups or not. Raises UnitNotFound."""
     rows = await _query(
-        f"""select {_columns(UnitView)} from registry_unit where unit_code = $1
+        f"""select {_columns(UnitView)} from registry_unit
+            where unit_code = $1 and {in_use("unit", "registry_unit")}
             order by state = 'current' desc, data_as_of desc, id limit 1""",  # noqa: S608 - names of our own
         clean_unit_code(unit_code),
     )
@@ -177,7 +180,8 @@ async def rights_of_holder(id_type: str, id_no: str, *, vault: Vault) -> list[Ri
 async def restrictions_of_unit(unit_code: str) -> list[RestrictionView]:
     """All of them, lifted ones too, as they wait for each other."""
     rows = await _query(
-        f"""select {_columns(RestrictionView)} from registry_restriction where unit_code = $1
+        f"""select {_columns(RestrictionView)} from registry_restriction
+            where unit_code = $1 and {in_use("restriction", "registry_restriction")}
             order by queue_position, registered_at, id limit {MOST_ROWS}""",  # noqa: S608 - names of our own
         clean_unit_code(unit_code),
     )
@@ -188,7 +192,8 @@ async def certificate_by_number(number: str, *, vault: Vault) -> CertificateView
     """By its number in any usual spelling. Raises CertificateNotFound."""
     rows = await _query(
         f"""select {_columns(CertificateView).replace("unit_codes", "unit_codes::text")}
-            from registry_certificate where number_key = $1
+            from registry_certificate
+            where number_key = $1 and {in_use("certificate", "registry_certificate")}
             order by state = 'valid' desc, issued_at desc, id limit 1""",  # noqa: S608 - names of our own
         certificate_key(number),
     )
@@ -224,7 +229,8 @@ async def versions_of(kind: str, source: str, source_id: str, *, vault: Vault) -
 
 async def _rights(where: str, *values: Any, vault: Vault) -> list[RightView]:
     rows = await _query(
-        f"""select {_columns(RightView)} from registry_right where {where}
+        f"""select {_columns(RightView)} from registry_right
+            where {where} and {in_use("right", "registry_right")}
             order by state in ('current', 'provisional') desc, registered_at desc, id
             limit {MOST_ROWS}""",  # noqa: S608 - text of our own
         *values,

@@ -80,7 +80,7 @@ async def name_phantoms(
     await raise_finding(
         Finding(
             "phantom", stream, seq, replica.topic, source, len(keys), keys,
-            {"withdrawn": complete and replica.withdraw is not None},
+            {"withdrawn": complete and replica.takes_out_of_use},
         ),
         alarm,
         now=now,

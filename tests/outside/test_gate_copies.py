@@ -1,0 +1,186 @@
+"""The real copies behind the gate: what their proofs see, and what repairs make of them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from estation.cases import packets as case_packets
+from estation.fees import packets as fee_packets
+from estation.outside.gate import keys, receiving, rows, sending, upkeep
+from estation.outside.gate.arriving import Handler
+from estation.registry import packets as registry_packets
+from estation.registry.api import (
+    restrictions_of_unit,
+    versions_of,
+)
+from tests.identity.people import ANNA, VAULT
+from tests.outside.gate_link import Link, proofs
+from tests.outside.gate_side import BACK, PUBLIC, STREAM, T0, bill, query
+from tests.registry import rows as register
+
+
+@dataclass
+class Copies(Link):
+    """A link whose online side keeps what came where it belongs."""
+
+    async def arrive(self, **_: Any) -> receiving.ReceiveReport:
+        return await receiving.apply_incoming(
+            STREAM,
+            folder=self.incoming,
+            peer_key=keys.load_peer_key(PUBLIC),
+            handlers=self.handlers(),
+            now=self.now,
+            reply_stream=BACK,
+            alarm=self.alarm,
+        )
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "fee_bill": fee_packets.make_handler(VAULT, payees={"treasury"}),
+            "case": case_packets.make_handler(VAULT),
+            "case_event": case_packets.make_event_handler(VAULT),
+            **registry_packets.make_handlers(VAULT),
+        }
+
+    async def send_rows(self, topic: str, *rows: Any) -> None:
+        await sending.put_rows(STREAM, topic, list(rows), now=self.now)
+        await self.exchange()
+
+    async def prove(self) -> bool:
+        """Everything once, with all its repairs; whether both sides were the same at once."""
+        before = len(await proofs())
+        await upkeep.prove(STREAM)
+        await self.exchange()
+        found = [is_equal for _, is_equal, _ in (await proofs())[before:]]
+        assert found
+        await self.exchange(2)
+        return all(found)
+
+    async def forget(self, key: str) -> None:
+        """The sender does not know that it sent this."""
+        await query("delete from gate_sent_row where key = $1", key)
+
+
+@pytest.fixture
+async def copies(database: str, tmp_path: Path) -> Copies:
+    return Copies(tmp_path)
+
+
+async def states() -> dict[str, str]:
+    rows = await query("select source_id, state from bill order by source_id")
+    return {row["source_id"]: row["state"] for row in rows}
+
+
+async def test_a_phantom_bill_that_its_source_has_after_all_is_due_again(copies: Copies) -> None:
+    await copies.put(1, 2)
+    await copies.exchange()
+    await copies.forget("F000002")
+    await copies.prove()
+    named = await states()
+
+    await copies.put(2)
+    await copies.exchange()
+    await copies.prove()
+
+    assert named == {"F000001": "payable", "F000002": "withdrawn"}
+    assert await states() == {"F000001": "payable", "F000002": "payable"}
+    assert await query("select key from gate_phantom") == []
+    assert await copies.prove()
+
+
+CASE = rows.CaseRow(
+    source="jc-center", source_id="C1", version=1, region="360101", case_no="C1",
+    matter="RESALE_TRANSFER", hall="h", unit_code="", address="a", opened_at=T0, state="open",
+    parties=[ANNA], stages=[],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("topic", "tampering"),
+    [
+        ("case", "delete from case_party"),
+        ("case", "update case_party set role = 'seller'"),
+        ("case", "insert into case_party (id, case_id, person_id, role)"
+                 " select gen_random_uuid(), case_id, person_id, 'x' from case_party"),
+        ("right", "update registry_holder set name_sealed = 'x'"),
+        ("right", "delete from registry_holder"),
+        ("certificate", "delete from registry_holder"),
+        ("fee_bill", "update bill set state = 'withdrawn'"),
+        ("fee_bill", "insert into bill_item (id, bill_id, version, seq, code, name, payee_code,"
+                     " rate, relief_fen, amount_fen, formula, legal_basis, note)"
+                     " select gen_random_uuid(), bill_id, version, 99, code, name, 'non_tax',"
+                     " rate, relief_fen, 1, formula, legal_basis, note from bill_item"),
+    ],
+)  # fmt: skip
+async def test_parts_changed_past_the_gate_are_found_and_mended(
+    copies: Copies, topic: str, tampering: str
+) -> None:
+    row = {
+        "case": CASE,
+        "right": register.right(source="jc-center"),
+        "certificate": register.certificate(source="jc-center"),
+        "fee_bill": bill(1),
+    }[topic]
+    await copies.send_rows(topic, row)
+    was_equal = await copies.prove()
+    before = await contents()
+
+    await query(tampering)
+    touched = await contents()
+    still_equal = await copies.prove()
+
+    assert was_equal
+    assert touched != before
+    assert not still_equal
+    assert await contents() == before
+    assert await copies.prove()
+
+
+async def contents() -> list[Any]:
+    """The parts of copied things, but for their ids and seals, and the bills' states."""
+    return [
+        await query("select role from case_party order by role"),
+        await query("select seq, id_type, name_sealed = 'x' as x from registry_holder order by 1"),
+        await query("select seq, amount_fen, payee_code from bill_item order by seq"),
+        await query("select state from bill order by source_id"),
+    ]
+
+
+async def test_a_phantom_restriction_is_in_nobodys_way_and_back_when_it_comes_again(
+    copies: Copies,
+) -> None:
+    first, second = (
+        register.restriction(source="jc-center", source_id=f"X{number}") for number in (1, 2)
+    )
+    await copies.send_rows("restriction", first, second)
+    await copies.forget("X2")
+    await copies.prove()
+    without = await restrictions_of_unit(register.UNIT)
+    named = copies.findings[-1]
+
+    await copies.send_rows("restriction", second)
+
+    assert [one.source_id for one in without] == ["X1"]
+    assert (named.kind, named.keys, named.detail) == ("phantom", ["X2"], {"withdrawn": True})
+    assert len(await restrictions_of_unit(register.UNIT)) == 2
+    assert await copies.prove()
+
+
+async def test_a_repair_mends_the_history_too(copies: Copies) -> None:
+    flat = register.unit(source="jc-center", source_id="U1")
+    await copies.send_rows("case", CASE)
+    await copies.send_rows("unit", flat)
+    await copies.send_rows("case", structs.replace(CASE, address="b"))
+    await copies.send_rows("unit", structs.replace(flat, address="b"))
+
+    await copies.prove()
+
+    (kept,) = await query("select body_sealed from case_version")
+    (version,) = await versions_of("unit", "jc-center", "U1", vault=VAULT)
+    assert json.loads(VAULT.open(kept["body_sealed"]))["address"] == "b"
+    assert json.loads(version.body)["address"] == "b"
+    assert await copies.prove()
