@@ -22,6 +22,7 @@ from estation.outside.gate.spool import BadPart, Part, Spool, SpoolFull
 from tests.outside.gate_side import PUBLIC, STREAM, T0, Sides, position, query
 
 MIB = 1024 * 1024
+SOURCE = "jc-center"
 
 
 class FileChunkRow(Struct, frozen=True, kw_only=True):
@@ -52,11 +53,11 @@ def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)  # noqa: S311
 
 
-def parts_of(data: bytes, file_id: str = "M-1", *, at_most: int = spool.PART_BYTES) -> list[Part]:
+def parts_of(data: bytes, file_id: str = "M-1", *, source: str = SOURCE) -> list[Part]:
     digest = hashlib.sha256(data).hexdigest()
     return [
-        Part(file_id, number, count, len(data), digest, piece)
-        for number, count, piece in spool.cut(io.BytesIO(data), len(data), at_most=at_most)
+        Part(source, file_id, number, count, len(data), digest, piece)
+        for number, count, piece in spool.cut(io.BytesIO(data), len(data))
     ]
 
 
@@ -67,9 +68,11 @@ def handler_of(files: Spool, done: list[Path]) -> receiving.Handler:
         for row in found:
             assert isinstance(row, FileChunkRow)
             data = base64.b64decode(row.data)
-            part = Part(row.file_id, row.part, row.parts, row.size, row.digest, data)
+            part = Part(row.source, row.file_id, row.part, row.parts, row.size, row.digest, data)
             try:
                 whole = files.take(part, now=arrival.watermark)
+            except SpoolFull:
+                continue
             except BadPart as bad:
                 raise RowRefused(f"file {row.file_id}: {bad}") from None
             if whole is not None:
@@ -174,7 +177,7 @@ def test_parts_come_in_any_order_twice_and_after_a_crash(tmp_path: Path) -> None
 
     for part in parts[:-1] + parts[:3]:
         assert Spool(tmp_path).take(part, now=T0) is None
-    missing = Spool(tmp_path).missing("M-1")
+    missing = Spool(tmp_path).missing(SOURCE, "M-1")
     whole = Spool(tmp_path).take(parts[-1], now=T0)
     again = Spool(tmp_path).take(parts[0], now=T0)
 
@@ -200,22 +203,25 @@ def test_a_file_id_is_never_a_path(files: Spool, tmp_path: Path, file_id: str) -
     with pytest.raises(BadPart):
         files.take(parts_of(b"x", file_id)[0], now=T0)
 
-    files.forget(file_id)
-    assert files.missing(file_id) == []
+    files.forget(SOURCE, file_id)
+    assert files.missing(SOURCE, file_id) == []
     assert not (tmp_path / "spool").exists()
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        Part("M-1", 0, 1, 1, "0" * 64, b"x"),
-        Part("M-1", 2, 1, 1, "0" * 64, b"x"),
-        Part("M-1", 1, 10**9, 1, "0" * 64, b"x"),
-        Part("M-1", 1, 1, -1, "0" * 64, b""),
-        Part("M-1", 1, 1, 10**12, "0" * 64, b"x"),
-        Part("M-1", 1, 1, 2, "0" * 64, b"x"),
-        Part("M-1", 1, 1, 1, "0" * 64, b"xx"),
-        Part("M-1", 1, 1, MIB, "0" * 64, b"x" * MIB),
+        Part(SOURCE, "M-1", 0, 1, 1, "0" * 64, b"x"),
+        Part(SOURCE, "M-1", 2, 1, 1, "0" * 64, b"x"),
+        Part(SOURCE, "M-1", 1, 10**9, 1, "0" * 64, b"x"),
+        Part(SOURCE, "M-1", 1, 1, -1, "0" * 64, b""),
+        Part(SOURCE, "M-1", 1, 1, 10**12, "0" * 64, b"x"),
+        Part(SOURCE, "M-1", 1, 1, 2, "0" * 64, b"x"),
+        Part(SOURCE, "M-1", 1, 1, 1, "0" * 64, b"xx"),
+        Part(SOURCE, "M-1", 1, 1, MIB, "0" * 64, b"x" * MIB),
+        Part(SOURCE, "M-1", 1, 1, 1, "z" * 64, b"x"),
+        Part(SOURCE, "M-1", 1, 1, 1, "0" * 500_000, b"x"),
+        Part(SOURCE, "M-1", 1, 3000, 3000 * 64, "0" * 64, b"x" * 64),
     ],
 )
 def test_impossible_parts_leave_nothing_behind(files: Spool, tmp_path: Path, part: Part) -> None:
@@ -226,7 +232,7 @@ def test_impossible_parts_leave_nothing_behind(files: Spool, tmp_path: Path, par
 
 
 def test_a_file_that_is_not_what_was_announced_is_dropped(files: Spool, tmp_path: Path) -> None:
-    part = Part("M-1", 1, 1, 3, "0" * 64, b"abc")
+    part = Part(SOURCE, "M-1", 1, 1, 3, "0" * 64, b"abc")
 
     with pytest.raises(BadPart, match="announced"):
         files.take(part, now=T0)
@@ -249,6 +255,8 @@ def test_the_spool_is_bounded_and_gives_up_what_stays_too_long(tmp_path: Path) -
     files = Spool(tmp_path, max_bytes=2 * MIB, max_files=3, keep=timedelta(days=1))
     begun = parts_of(content(MIB), "M-1")[0]
     files.take(begun, now=T0)
+    theirs = parts_of(content(MIB + 1), "M-1", source="lj-county")[0]
+    files.take(theirs, now=T0)
 
     for number in (2, 3):
         with pytest.raises(SpoolFull):
@@ -257,8 +265,9 @@ def test_the_spool_is_bounded_and_gives_up_what_stays_too_long(tmp_path: Path) -
     late = files.collect(now=T0 + timedelta(hours=24))
     files.take(parts_of(content(MIB + 1), "M-2")[0], now=T0)
 
-    assert (early, late) == (0, 1)
-    assert os.listdir(tmp_path) == ["M-2"]
+    assert (early, late) == (0, 2)
+    assert len(os.listdir(tmp_path)) == 1
+    assert files.missing(SOURCE, "M-2") == [2, 3]
 
 
 def test_so_many_files_and_no_more(tmp_path: Path) -> None:
@@ -276,3 +285,36 @@ def test_what_a_crash_left_of_a_beginning_is_collected(tmp_path: Path) -> None:
 
     assert Spool(tmp_path).collect(now=T0) == 1
     assert os.listdir(tmp_path) == []
+
+
+async def test_two_sources_may_give_their_files_the_same_name(files: Spool) -> None:
+    mine, theirs = content(3 * spool.PART_BYTES), content(2 * spool.PART_BYTES, seed=2)
+    done = [
+        files.take(part, now=T0)
+        for part in (
+            parts_of(theirs, source="lj-county")[0],
+            *parts_of(mine),
+            parts_of(theirs, source="lj-county")[1],
+        )
+    ]
+
+    wholes = [path.read_bytes() for path in done if path is not None]
+    assert wholes == [mine, theirs]
+
+
+async def test_a_file_without_room_holds_up_nothing_behind_it(sides: Sides, tmp_path: Path) -> None:
+    files = Spool(tmp_path / "spool", max_files=1)
+    done: list[Path] = []
+    await put_file(content(500_000), "M-1")
+    await put_file(content(1000), "M-2")
+    await put_file(content(500_000), "M-1")
+    await sides.pack()
+    sides.carry()
+
+    applied = await receive(sides, files, done)
+
+    assert applied == [1]
+    assert await position() == (1, "")
+    assert files.missing(SOURCE, "M-1") == []
+    assert files.missing(SOURCE, "M-2") == []
+    assert [path.read_bytes() == content(500_000) for path in set(done)] == [True]

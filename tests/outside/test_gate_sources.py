@@ -15,6 +15,7 @@ import pytest
 from msgspec import Struct, structs
 
 from estation import worker
+from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.outside.gate import format as packets
 from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending, upkeep
@@ -33,6 +34,7 @@ from estation.outside.gate.peering import Deed
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
 from estation.shared.crypto import Vault
+from tests.cases.test_packets import case
 from tests.outside.gate_peers import COUNTY, COUNTY_STREAM, DEED, Gate, center, county_bill
 from tests.outside.gate_side import BACK, PRIVATE, STREAM, T0, Sides, bill, query
 from tests.registry import rows as register
@@ -902,3 +904,64 @@ async def test_nobody_confirms_or_asks_for_packets_of_anothers_stream(
         "peer_since": None,
     }
     assert await sending.trim_sent(BACK, keep=0) == 0
+
+
+# What several say of one person, and what is said of the future
+
+
+async def test_a_watermark_of_the_future_makes_nobodys_phone_the_newest_for_ever(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county()
+    vault = Vault(bytes(32))
+    handlers = {"fee_bill": fee_packets.make_handler(vault, payees={"treasury"})}
+    await gate.arrive(await center(), "fee_bill", bill(1))
+    await rounds.receive_from(await center(), handlers=handlers, now=gate.now)
+    ours = await _phone()
+    other = structs.replace(bill(1).payer, phone="13999999999")
+    ahead = gate.now
+    gate.later(days=20_000)
+    await gate.arrive(county, "fee_bill", county_bill(1, payer=other))
+    gate.now = ahead + timedelta(minutes=1)
+    await rounds.receive_from(county, handlers=handlers, now=gate.now)
+    theirs = await _phone()
+
+    gate.later(minutes=1)
+    await gate.arrive(await center(), "fee_bill", bill(1, version=2))
+    await rounds.receive_from(await center(), handlers=handlers, now=gate.now)
+
+    assert theirs == vault.index("phone:13999999999") != ours
+    assert await _phone() == ours
+    newest = await query("select max(data_as_of) as at from bill")
+    assert newest[0]["at"] <= gate.now
+
+
+async def test_a_source_whose_clock_was_ahead_is_late_like_any_other(gate: Gate) -> None:
+    peer = await center()
+    gate.later(days=400)
+    await gate.arrive(peer, "fee_bill", bill(1))
+    gate.later(days=-400)
+    await gate.receive(peer)
+
+    gate.later(hours=1)
+    shown = await copy_age(["jc-center"], now=gate.now)
+
+    assert shown["copy"].as_of == gate.now - timedelta(hours=1)
+    assert [late.title for late in shown["copy"].late] == ["市中心"]
+
+
+async def _phone() -> str:
+    (person,) = await query("select phone_index from person")
+    return str(person["phone_index"])
+
+
+async def test_a_case_of_another_regions_unit_is_a_bad_row(gate: Gate) -> None:
+    county = await gate.add_county()
+    handlers = {"case": case_packets.make_handler(Vault(bytes(32)))}
+    foreign = case(source=COUNTY, region="360121", unit_code="360102001001GB00001F00010001")
+    await gate.arrive(county, "case", foreign)
+
+    report = await rounds.receive_from(county, handlers=handlers, now=gate.now)
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert await query("select 1 from case_record") == []

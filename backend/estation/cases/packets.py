@@ -31,7 +31,7 @@ def make_handler(vault: Vault) -> Handler:
     async def apply_cases(rows: Sequence[Struct], arrival: Arrival) -> None:
         cases = [cast("CaseRow", row) for row in rows]
         for case in cases:
-            fault = arrival.fault_of(case) or fault_of(case)
+            fault = arrival.fault_of(case) or fault_of(case) or _foreign_unit(case, arrival)
             if fault:
                 raise RowRefused(f"{_name(case)}: {fault}")
         parties = [(case, party) for case in cases for party in case.parties]
@@ -76,6 +76,12 @@ def make_event_handler(vault: Vault) -> Handler:
         log.info("case_events_applied", stream=arrival.stream, seq=arrival.seq, new=new)
 
     return apply_events
+
+
+def _foreign_unit(case: CaseRow, arrival: Arrival) -> str:
+    """Like the register's rows; a case may still be without a unit."""
+    is_own = not case.unit_code or arrival.covers(case.unit_code[:6])
+    return "" if is_own else "unit_code"
 
 
 def _name(case: CaseRow) -> str:

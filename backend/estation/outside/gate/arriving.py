@@ -28,6 +28,7 @@ class Arrival:
     stream: str
     seq: int
     watermark: datetime
+    """Never later than our own clock when it came (`positions.known_up_to`)."""
     sent: Sequence[AsSent] = ()
     """The JSON of the handler's rows as it came, in their order."""
     regions: Sequence[str] = ()

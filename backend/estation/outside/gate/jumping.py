@@ -221,7 +221,11 @@ class Jump:
         heads, last_lines = await self._stage_packets(tx)
         end = await self._check_whole(tx, last_lines)
         manifest = heads[-1].manifest
-        arrival = replace(self._template, seq=manifest.seq, watermark=manifest.watermark)
+        arrival = replace(
+            self._template,
+            seq=manifest.seq,
+            watermark=positions.known_up_to(manifest, self._now),
+        )
         await self._hand_over_things(tx, arrival)
         await self._hand_over_others(tx, arrival)
         await self._name_vanished(tx, end, arrival)

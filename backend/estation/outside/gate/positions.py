@@ -72,6 +72,14 @@ async def claim(tx: BaseDBAsyncClient, stream: str) -> bool:
     return bool(found[0]["mine"])
 
 
+def known_up_to(manifest: packets.Manifest, now: datetime) -> datetime:
+    """Up to when we know the sender's things: what it says, but nothing of the future.
+
+    A clock that is ahead would else make its rows the newest for ever, and its stream never late.
+    """
+    return min(manifest.watermark, now)
+
+
 async def record_applied(
     tx: BaseDBAsyncClient, head: packets.Head, *, content: bool, now: datetime
 ) -> None:
@@ -99,7 +107,7 @@ async def record_applied(
                failures = 0, retry_at = null,
                content_seq = case when $6 then $2 else content_seq end
            where stream = $1""",
-        [manifest.stream, manifest.seq, head.digest, manifest.watermark, now, content],
+        [manifest.stream, manifest.seq, head.digest, known_up_to(manifest, now), now, content],
     )
     if manifest.seq % 1000 == 0:
         await tx.execute_query(

@@ -511,7 +511,7 @@ class _Importer:
                 arrival = replace(
                     self._template,
                     seq=manifest.seq,
-                    watermark=manifest.watermark,
+                    watermark=positions.known_up_to(manifest, self._now),
                     sent=content.sent[topic],
                 )
                 await self._handle(topic, topic_rows, arrival)

@@ -2,11 +2,13 @@
 
 Any topic may carry them: its handler gives each part to a `Spool` inside the packet's
 transaction. Parts may come again, in any order and after a crash: taking one twice is taking it
-once. Names from outside never become paths. Blocking.
+once. Each source names its files for itself. Names from outside never become paths. Blocking.
 
-    <folder>/<file id>/about.json    what the first part said of the file
-    <folder>/<file id>/000017.part   a part, while others are missing
-    <folder>/<file id>/whole         the file, its digest checked
+    <folder>/<key>/about.json    what the first part said of the file
+    <folder>/<key>/000017.part   a part, while others are missing
+    <folder>/<key>/whole         the file, its digest checked
+
+`key`: SHA-256 over source, a zero byte and file id, in hex.
 """
 
 import hashlib
@@ -30,8 +32,11 @@ log = structlog.get_logger()
 PART_BYTES = 360 * 1024
 """In base64 still below the half line that `sending.put_rows` allows a row."""
 MAX_PART_BYTES = 512 * 1024
+MIN_PART_BYTES = 64 * 1024
+"""Of every part but the last: a file in crumbs would be more entries than content."""
 MAX_PARTS = 10_000
 _FILE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class BadPart(Exception):
@@ -39,13 +44,21 @@ class BadPart(Exception):
 
 
 class SpoolFull(Exception):
-    """No room for another file now; later there may be."""
+    """No room for another file of this source: this one must be sent again, later.
+
+    The part is refused and logged. A handler goes on with its other rows: a file without room
+    is no reason to hold up what comes behind it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part `number` (from 1) of `count` of a file of `size` bytes, whose SHA-256 is `digest`."""
+    """Part `number` (from 1) of `count` of a file of `size` bytes, whose SHA-256 is `digest`.
 
+    `file_id`: the name that `source` gave the file; another source's file may have the same one.
+    """
+
+    source: str
     file_id: str
     number: int
     count: int
@@ -55,6 +68,8 @@ class Part:
 
 
 class _About(Struct, frozen=True):
+    source: str
+    file_id: str
     count: int
     size: int
     digest: str
@@ -77,7 +92,8 @@ def cut(
 
 
 class Spool:
-    """Files on their way. `max_bytes`: of all files begun, by the sizes they announce.
+    """Files on their way. Of each source at most `max_files` are begun, of at most
+    `max_bytes` together by the sizes they announce: nobody takes another's room.
 
     A file that is not whole after `keep` is given up, and so is a whole one nobody fetched.
     """
@@ -103,7 +119,7 @@ class Spool:
         Raises BadPart, SpoolFull, OSError.
         """
         self._check(part)
-        place = self._folder / part.file_id
+        place = self._place(part.source, part.file_id)
         about = self._about(place) or self._begin(place, part, now)
         if (about.count, about.size, about.digest) != (part.count, part.size, part.digest):
             raise BadPart("not of the file that was begun under this id")
@@ -111,53 +127,70 @@ class Spool:
         if whole.exists():
             return whole
         folders.write_atomically(place, _part_name(part.number), [part.data])
-        if self.missing(part.file_id):
+        if self.missing(part.source, part.file_id):
             return None
         self._join(place, about)
         return whole
 
-    def missing(self, file_id: str) -> list[int]:
+    def missing(self, source: str, file_id: str) -> list[int]:
         """Numbers of the parts that have not come; none when the file is whole or unknown."""
-        place = self._folder / file_id
-        about = self._about(place) if _FILE_ID.fullmatch(file_id) else None
+        place = self._place(source, file_id)
+        about = self._about(place)
         if about is None or (place / "whole").exists():
             return []
         here = set(os.listdir(place))
         return [n for n in range(1, about.count + 1) if _part_name(n) not in here]
 
-    def forget(self, file_id: str) -> None:
+    def forget(self, source: str, file_id: str) -> None:
         """The file was fetched, or is no longer wanted."""
-        if _FILE_ID.fullmatch(file_id):
-            shutil.rmtree(self._folder / file_id, ignore_errors=True)
+        shutil.rmtree(self._place(source, file_id), ignore_errors=True)
 
     def collect(self, *, now: datetime) -> int:
         """Give up what has been here too long; how many files."""
         given_up = 0
         for place, about in self._begun():
             if about is None or about.begun_at + self._keep <= now:
-                log.error("gate_file_given_up", file_id=place.name, whole=_is_whole(place))
-                self.forget(place.name)
+                log.error(
+                    "gate_file_given_up",
+                    source=about.source if about else "",
+                    file_id=about.file_id if about else "",
+                    whole=_is_whole(place),
+                )
+                shutil.rmtree(place, ignore_errors=True)
                 given_up += 1
         return given_up
+
+    def _place(self, source: str, file_id: str) -> Path:
+        return self._folder / hashlib.sha256(f"{source}\0{file_id}".encode()).hexdigest()
 
     def _check(self, part: Part) -> None:
         if not _FILE_ID.fullmatch(part.file_id):
             raise BadPart("file id")
+        if not _DIGEST.fullmatch(part.digest):
+            raise BadPart("digest")
         if not 0 <= part.size <= self._max_file_bytes:
             raise BadPart("size")
         if not 1 <= part.number <= part.count <= min(MAX_PARTS, max(1, part.size)):
             raise BadPart("number")
         length = part_bytes(part.size, part.count)
+        if part.count > 1 and length < MIN_PART_BYTES:
+            raise BadPart("crumbs")
         rest = part.size - length * (part.number - 1)
         if length > MAX_PART_BYTES or len(part.data) != min(length, max(rest, 0)):
             raise BadPart("length")
 
     def _begin(self, place: Path, part: Part, now: datetime) -> _About:
-        begun = list(self._begun())
-        taken = sum(about.size for _, about in begun if about is not None)
-        if len(begun) >= self._max_files or taken + part.size > self._max_bytes:
+        sizes = [
+            about.size
+            for _, about in self._begun()
+            if about is not None and about.source == part.source
+        ]
+        if len(sizes) >= self._max_files or sum(sizes) + part.size > self._max_bytes:
+            log.error(
+                "gate_file_refused", source=part.source, file_id=part.file_id, number=part.number
+            )
             raise SpoolFull
-        about = _About(part.count, part.size, part.digest, now)
+        about = _About(part.source, part.file_id, part.count, part.size, part.digest, now)
         folders.write_atomically(place, "about.json", [msgspec.json.encode(about)])
         folders.sync_folder(self._folder)
         return about
@@ -185,7 +218,7 @@ class Spool:
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != about.digest:
-            self.forget(place.name)
+            self.forget(about.source, about.file_id)
             raise BadPart("the parts are not the file that was announced")
         os.replace(temporary, place / "whole")
         folders.sync_folder(place)
