@@ -278,7 +278,7 @@ async def post(day: Day) -> None:
     await ledger.post_many(
         [
             ledger.TransferInput(
-                id=ids.row_id(NOW),
+                id=str(ids.row_id(NOW)),
                 idempotency_key=f"arrival:{one.account_id}:{one.trade_no}:{one.number}:{one.key}",
                 kind=one.kind,
                 region="360101",

@@ -38,7 +38,7 @@ async def post_refund(
     await ledger.post_many(
         [
             ledger.TransferInput(
-                id=ids.row_id(NOW),
+                id=str(ids.row_id(NOW)),
                 idempotency_key=f"{kind}:{refund_no}",
                 kind=kind,
                 region="360101",
