@@ -9,7 +9,7 @@ from estation.shared.clock import system_clock
 
 
 async def test_the_bench_makes_every_key_the_online_program_opens(tmp_path: Path) -> None:
-    callback._write_secrets(tmp_path, callback._account())
+    callback.write_secrets(tmp_path, callback.wechat_account())
     settings = Settings(secrets_dir=tmp_path / "secrets", redis_url="redis://127.0.0.1:1")
 
     async with open_services(settings, system_clock) as services:
