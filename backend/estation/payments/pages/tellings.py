@@ -225,6 +225,7 @@ NOT_FOR_THE_PAYER: Final = frozenset(
         IncidentKind.REFUND_ABNORMAL,  # told as the refund's own state
         IncidentKind.REFUND_NOT_ENOUGH,
         IncidentKind.REFUND_UNFINISHED,
+        IncidentKind.REFUND_OVERPAID,  # our claim; the payer has more than is due
         IncidentKind.REFUND_ORDER_REFUSED,
     }
 )
