@@ -365,6 +365,8 @@ def _postgres(folder: Path) -> Iterator[LocalPostgres]:
         for side, database in DATABASES.items():
             server.create_database(database)
             asyncio.run(_migrate(side, server.url(database)))
+        # Whoever opens a database next in this process gets the tables that all sides have.
+        inner_database.release_shared_models()
         yield server
     finally:
         server.stop(mode="immediate")
