@@ -34,6 +34,7 @@ from estation.outside.gate.peering import Deed
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
 from estation.shared.crypto import Vault
+from estation.shared.turns import TurnsFailed
 from tests.cases.test_packets import case
 from tests.outside.gate_peers import COUNTY, COUNTY_STREAM, DEED, Gate, center, county_bill
 from tests.outside.gate_side import BACK, PRIVATE, STREAM, T0, Sides, bill, query
@@ -594,7 +595,7 @@ async def test_a_failing_peer_is_asked_more_seldom_and_says_why(gate: Gate) -> N
         await running.pack(gate.now)
         gate.later(seconds=1)
 
-    with pytest.raises(rounds.TurnsFailed, match="jc-center"):
+    with pytest.raises(TurnsFailed, match="jc-center"):
         await running.finish()
     assert [(turn - T0).total_seconds() for turn in turns] == [0, 2, 6, 14]
     assert (await center()).trouble == "No space left on device"

@@ -81,3 +81,14 @@ async def test_side_by_side_waits_for_all_before_it_tells_of_a_failure() -> None
     assert sorted(parties.had) == ["broken", "quick", "slow"]
     assert await side_by_side(["quick", "slow"], parties.work) == ["QUICK", "SLOW"]
     assert await side_by_side([], parties.work) == []
+
+
+async def test_a_pause_set_by_a_clock_that_was_ahead_is_over_once_it_is_right() -> None:
+    parties = Parties("broken")
+    await parties.turns.start(NOW + timedelta(days=365))
+    parties.is_broken = False
+
+    await parties.turns.start(NOW)
+    await parties.turns.finish()
+
+    assert parties.had == ["broken", "broken"]

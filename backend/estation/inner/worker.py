@@ -20,6 +20,7 @@ from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
 from estation.shared.clock import Clock, system_clock
 from estation.shared.looping import repeat, stop_on_signals
+from estation.shared.turns import TurnsFailed
 
 log = structlog.get_logger()
 
@@ -116,7 +117,7 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
                 )
             )
         )
-        with contextlib.suppress(rounds.TurnsFailed):  # it was logged when it happened
+        with contextlib.suppress(TurnsFailed):  # it was logged when it happened
             await turns.finish()
     finally:
         await Tortoise.close_connections()

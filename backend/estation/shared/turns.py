@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from estation.shared.looping import pause_seconds
+from estation.shared.looping import LONGEST_PAUSE_SECONDS, pause_seconds
 
 log = structlog.get_logger()
 P = TypeVar("P")
@@ -19,7 +19,31 @@ PATIENCE_SECONDS = 0.25
 
 
 class TurnsFailed(Exception):
-    """The parties whose last turn failed; each was logged."""
+    """The parties whose last turn failed; each was logged when it did."""
+
+
+@dataclass(slots=True)
+class Pauses:
+    """Who failed, how often in a row, and until when each is left alone."""
+
+    failures: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, datetime] = field(default_factory=dict)
+
+    def may_begin(self, party: str, now: datetime) -> bool:
+        """Not in the pause after a failure; one beyond any was set by a clock that was wrong."""
+        longest = timedelta(seconds=LONGEST_PAUSE_SECONDS)
+        return not now < self._not_before.get(party, now) <= now + longest
+
+    def failed(self, party: str, now: datetime) -> int:
+        """The party's turn failed, for the n-th time in a row."""
+        failures = self.failures[party] = self.failures.get(party, 0) + 1
+        self._not_before[party] = now + timedelta(seconds=pause_seconds(failures, 0))
+        return failures
+
+    def went_well(self, party: str) -> int:
+        """How often its turns had failed before this one."""
+        self._not_before.pop(party, None)
+        return self.failures.pop(party, 0)
 
 
 @dataclass(slots=True)
@@ -31,15 +55,14 @@ class Turns:
     waiting: Callable[[datetime], Awaitable[Collection[str]]]
     work: Callable[[str], Awaitable[object]]
     _under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-    _failures: dict[str, int] = field(default_factory=dict)
-    _not_before: dict[str, datetime] = field(default_factory=dict)
+    _pauses: Pauses = field(default_factory=Pauses)
 
     async def start(self, now: datetime) -> None:
         """Waits a moment for the turns it starts, never for those that take long."""
         started = [
             self._start(party, now)
             for party in sorted(await self.waiting(now))
-            if party not in self._under_way and self._not_before.get(party, now) <= now
+            if party not in self._under_way and self._pauses.may_begin(party, now)
         ]
         if started:
             await asyncio.wait(started, timeout=PATIENCE_SECONDS)
@@ -52,8 +75,8 @@ class Turns:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        if self._failures:
-            raise TurnsFailed(", ".join(sorted(self._failures)))
+        if self._pauses.failures:
+            raise TurnsFailed(", ".join(sorted(self._pauses.failures)))
 
     def _start(self, party: str, now: datetime) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._turn(party, now))
@@ -65,12 +88,10 @@ class Turns:
         try:
             await self.work(party)
         except Exception:
-            failures = self._failures[party] = self._failures.get(party, 0) + 1
-            self._not_before[party] = now + timedelta(seconds=pause_seconds(failures, 0))
+            failures = self._pauses.failed(party, now)
             log.exception("turn_failed", turns=self.name, party=party, failures=failures)
         else:
-            self._failures.pop(party, None)
-            self._not_before.pop(party, None)
+            self._pauses.went_well(party)
 
 
 async def side_by_side(parties: Collection[P], work: Callable[[P], Awaitable[T]]) -> list[T]:

@@ -24,7 +24,7 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
 from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
-from estation.shared.looping import LONGEST_PAUSE_SECONDS, pause_seconds
+from estation.shared.turns import Pauses, TurnsFailed
 
 log = structlog.get_logger()
 
@@ -133,17 +133,7 @@ class _Turns:
     work: Work
     places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_WORK))
     under_way: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    not_before: dict[str, datetime] = field(default_factory=dict)
-
-    def may_begin(self, name: str, now: datetime) -> bool:
-        """Not in the pause after a failure; one beyond any was set by a clock that was wrong."""
-        longest = timedelta(seconds=LONGEST_PAUSE_SECONDS)
-        return not now < self.not_before.get(name, now) <= now + longest
-
-
-class TurnsFailed(Exception):
-    """The peers whose last turn failed; each was logged, and is shown with its trouble."""
+    pauses: Pauses = field(default_factory=Pauses)
 
 
 class Rounds:
@@ -184,7 +174,7 @@ class Rounds:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        failed = sorted({name for turns in self._kinds for name in turns.failures})
+        failed = sorted({name for turns in self._kinds for name in turns.pauses.failures})
         if failed:
             raise TurnsFailed(", ".join(failed))
 
@@ -196,7 +186,7 @@ class Rounds:
         started = [
             self._start(turns, peer, now)
             for peer in await self._active_peers(now)
-            if peer.name not in turns.under_way and turns.may_begin(peer.name, now)
+            if peer.name not in turns.under_way and turns.pauses.may_begin(peer.name, now)
         ]
         if started:
             await asyncio.wait(started, timeout=PATIENCE_SECONDS)
@@ -222,20 +212,17 @@ class Rounds:
             async with turns.places, asyncio.timeout(TURN_SECONDS):
                 await turns.work(peer, now)
         except Exception as failure:
-            failures = turns.failures.get(peer.name, 0) + 1
-            turns.failures[peer.name] = failures
-            turns.not_before[peer.name] = now + timedelta(seconds=pause_seconds(failures, 0))
+            failures = turns.pauses.failed(peer.name, now)
             log.exception("gate_turn_failed", peer=peer.name, failures=failures)
             await _note_trouble(peer.name, _words(failure), now=now)
         else:
-            turns.not_before.pop(peer.name, None)
-            had_trouble = turns.failures.pop(peer.name, 0) or peer.trouble
+            had_trouble = turns.pauses.went_well(peer.name) or peer.trouble
             if had_trouble and not self._fails(peer):
                 await _note_trouble(peer.name, "", now=now)
 
     def _fails(self, peer: Peer) -> bool:
         """In any of them: what one hides the others must not."""
-        return any(peer.name in turns.failures for turns in self._kinds)
+        return any(peer.name in turns.pauses.failures for turns in self._kinds)
 
     async def _wait_for_folder(self, peer: Peer, now: datetime) -> None:
         """As long as it takes, for this peer only; others see why after a while."""

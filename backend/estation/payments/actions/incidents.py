@@ -116,7 +116,7 @@ async def _is_money_news_unsettled(db: BaseDBAsyncClient, notice_id: str) -> boo
     """True of news of a success or a refund that waits or was given up: redriving is its end.
     No lock: what was settled once stays so."""
     rows = await db.execute_query_dict(
-        """select from pay_notice where id::text = $1 and handled_at is null
+        """select from pay_notice where id = $1::uuid and handled_at is null
            and (report->>'state' = 'paid' or refund is not null)""",
         [notice_id],
     )

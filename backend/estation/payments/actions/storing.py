@@ -9,6 +9,7 @@ from uuid import UUID
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.payments import rules
+from estation.payments.persons import Person
 from estation.shared import ids
 from estation.shared.jsonb import clean_text, jsonb_text
 
@@ -114,4 +115,29 @@ async def note_deed(
             incident_key,
             by_id,
         ],
+    )
+
+
+async def note_deed_of(
+    db: BaseDBAsyncClient,
+    incident_key: str,
+    deed: str,
+    by: Person,
+    note: str,
+    now: datetime,
+    *,
+    refund_id: UUID | None = None,
+    transfer_id: UUID | None = None,
+) -> None:
+    """`note_deed` of a maker or checker, with the account that tells two persons apart."""
+    await note_deed(
+        db,
+        incident_key,
+        deed=deed,
+        by=by.shown,
+        by_id=by.account,
+        note=note,
+        now=now,
+        refund_id=refund_id,
+        transfer_id=transfer_id,
     )

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ async def _serve(start: Start, pipe: Connection, faults: Faults) -> None:
         await Tortoise.close_connections()
 
 
-class _Side:
+class _Side(ABC):
     """What both kinds of sides can be told."""
 
     gate: Gate
@@ -115,8 +116,9 @@ class _Side:
         self._chance = chance
         self._is_prepared = False
 
+    @abstractmethod
     def database(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """For `Tortoise.init`."""
 
     async def turn(self, order: Order) -> Answer:
         """What the worker does every second or two: receive, pack, look after, for every peer."""

@@ -12,7 +12,7 @@ from estation.payments import refund_rules, rules
 from estation.payments.actions.locking import Locked, LockedAttempt, lock_for_news
 from estation.payments.actions.refunds.ask import Standing, lock_standings
 from estation.payments.actions.settle import apply_from_suspense
-from estation.payments.actions.storing import note_deed
+from estation.payments.actions.storing import note_deed_of
 from estation.payments.errors import (
     IncidentAlreadyResolved,
     IncidentNotFound,
@@ -51,7 +51,7 @@ async def ask_to_apply(
         why = _why_not(case)
         if why:
             raise NothingToApply(why=why)
-        await _note(db, case, ASKED, person(by, by_id), note, now)
+        await note_deed_of(db, case.incident.dedupe_key, ASKED, person(by, by_id), note, now)
 
 
 async def approve_applying(
@@ -68,7 +68,9 @@ async def approve_applying(
         checker = person(by, by_id)
         await _check_second(case, checker)
         transfer_id = await apply_from_suspense(db, case.locked, case.attempt, case.report, now)
-        await _note(db, case, APPLIED, checker, note, now, UUID(transfer_id))
+        await note_deed_of(
+            db, case.incident.dedupe_key, APPLIED, checker, note, now, transfer_id=UUID(transfer_id)
+        )
         await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1::timestamptz,
                resolved_by = $2, resolution = $3 where id = $4""",
@@ -87,7 +89,7 @@ async def reject_applying(
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         await _check_second(case, checker)
-        await _note(db, case, REJECTED, checker, note, now)
+        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, note, now)
 
 
 async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
@@ -169,25 +171,4 @@ def _as_report(money: ArrivedMoney) -> ChannelReport:
         channel_trade_no=money.channel_no,
         paid_fen=money.amount_fen,
         paid_at=money.occurred_at,
-    )
-
-
-async def _note(
-    db: BaseDBAsyncClient,
-    case: _Case,
-    deed: str,
-    by: Person,
-    note: str,
-    now: datetime,
-    transfer_id: UUID | None = None,
-) -> None:
-    await note_deed(
-        db,
-        case.incident.dedupe_key,
-        deed=deed,
-        by=by.shown,
-        by_id=by.account,
-        note=note,
-        now=now,
-        transfer_id=transfer_id,
     )

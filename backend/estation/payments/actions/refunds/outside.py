@@ -18,7 +18,7 @@ from estation.ledger.api import (
 )
 from estation.payments import refund_rules, rules
 from estation.payments.actions.refunds.ask import Standing, lock_standings
-from estation.payments.actions.storing import note_deed
+from estation.payments.actions.storing import note_deed_of
 from estation.payments.errors import (
     IncidentAlreadyResolved,
     IncidentNotFound,
@@ -90,7 +90,7 @@ async def ask_to_settle_outside(
             asked_at=now,
         )
         await wish.save(force_create=True)
-        await _note(db, case, ASKED, maker, f"{said}（{number}）", now)
+        await note_deed_of(db, case.incident.dedupe_key, ASKED, maker, f"{said}（{number}）", now)
     return wish.id
 
 
@@ -120,7 +120,15 @@ async def approve_settling_outside(
         _check_sum(case.standing, wish.amount_fen)
         (transfer_id,) = await post_many([_transfer(wish, case.standing.money, now)], now=now)
         await _decide(wish, OutsideState.APPROVED, checker, note, now, UUID(transfer_id))
-        await _note(db, case, SETTLED, checker, wish.document_no, now, UUID(transfer_id))
+        await note_deed_of(
+            db,
+            case.incident.dedupe_key,
+            SETTLED,
+            checker,
+            wish.document_no,
+            now,
+            transfer_id=UUID(transfer_id),
+        )
         if refund_rules.unsettled_fen(
             case.standing.money.amount_fen,
             [(one.now.state, one.now.amount_fen) for one in case.standing.refunds],
@@ -152,7 +160,7 @@ async def reject_settling_outside(
         checker = person(by, by_id)
         wish = await _wish(case, checker)
         await _decide(wish, OutsideState.REJECTED, checker, note.strip(), now)
-        await _note(db, case, REJECTED, checker, note, now)
+        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, note, now)
 
 
 async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
@@ -231,24 +239,3 @@ async def _decide(
     wish.decided_at, wish.decision_note = now, clean_text(note, MAX_NOTE)
     wish.transfer_id = transfer_id
     await wish.save()
-
-
-async def _note(
-    db: BaseDBAsyncClient,
-    case: _Case,
-    deed: str,
-    by: Person,
-    note: str,
-    now: datetime,
-    transfer_id: UUID | None = None,
-) -> None:
-    await note_deed(
-        db,
-        case.incident.dedupe_key,
-        deed=deed,
-        by=by.shown,
-        by_id=by.account,
-        note=note,
-        now=now,
-        transfer_id=transfer_id,
-    )

@@ -11,7 +11,7 @@ from estation.payments.actions.asking import channel_of
 from estation.payments.actions.refund_locking import LockedRefund, lock_refunds
 from estation.payments.actions.refund_writing import refund_incident, refund_incident_key
 from estation.payments.actions.settle import from_refund, settle_batch
-from estation.payments.actions.storing import FINANCE, note_deed, put_incidents
+from estation.payments.actions.storing import FINANCE, note_deed_of, put_incidents
 from estation.payments.errors import (
     RedirectNotAsked,
     RedirectRefused,
@@ -122,13 +122,5 @@ async def _check_second(refund: LockedRefund, by: Person, *, may_repeat: bool) -
 async def _note(
     db: BaseDBAsyncClient, refund: LockedRefund, deed: str, by: Person, note: str, now: datetime
 ) -> None:
-    await note_deed(
-        db,
-        refund_incident_key(IncidentKind.REFUND_ABNORMAL, refund.now),
-        deed=deed,
-        by=by.shown,
-        by_id=by.account,
-        note=note,
-        now=now,
-        refund_id=refund.now.id,
-    )
+    key = refund_incident_key(IncidentKind.REFUND_ABNORMAL, refund.now)
+    await note_deed_of(db, key, deed, by, note, now, refund_id=refund.now.id)
