@@ -364,3 +364,77 @@ def test_the_cost_of_symbols_is_bounded(
     assert stored < 1.6 * len(data)
     assert peak < 150 * 1024 * 1024
     assert cut_seconds + seconds < 20
+
+
+def test_forged_symbols_hold_neither_memory_nor_a_good_packet_up(tmp_path: Path) -> None:
+    data = data_of(20_000)
+    honest = put(tmp_path, data)
+    block = symbols.BLOCK_BYTES
+    size = symbols.symbol_bytes(block)
+    junk = bytes(size)
+    for number in range(600):
+        header = symbols.Symbol(
+            format=symbols.FORMAT,
+            version=1,
+            stream=STREAM,
+            seq=1,
+            size=block,
+            digest=hashlib.sha256(bytes([number // 100])).hexdigest(),
+            block=0,
+            esi=1000 + number,
+            oti=symbols.oti_of(block, size),
+            symbol_digest=hashlib.sha256(junk).hexdigest(),
+        )
+        name = packets.symbol_name(packets.SymbolName(STREAM, 1, 0, 1000 + number))
+        (tmp_path / name).write_bytes(symbols._file(header, junk))
+    kept = {name: (tmp_path / name).read_bytes() for name in honest}
+    for name in honest[5:]:
+        (tmp_path / name).unlink()
+    tracemalloc.start()
+
+    waiting = assembled(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    for name, symbol in kept.items():
+        (tmp_path / name).write_bytes(symbol)
+    done = assembled(tmp_path)
+
+    assert (waiting.packets, waiting.dropped) == ([], 0)
+    assert peak < 4 * 1024 * 1024
+    assert done.packets == [1]
+    assert (tmp_path / packets.file_name(STREAM, 1)).read_bytes() == data
+
+
+def test_what_was_not_enough_is_not_read_again_until_something_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = put(tmp_path, data_of(20_000))
+    last = (tmp_path / names[0]).read_bytes()
+    for name in [names[0], *names[20:]]:
+        (tmp_path / name).unlink()
+    assert assembled(tmp_path).packets == []
+    reads: list[Path] = []
+    read = folders.read_beginning
+    monkeypatch.setattr(folders, "read_beginning", lambda path: reads.append(path) or read(path))
+
+    again = assembled(tmp_path)
+    read_again = len(reads)
+    (tmp_path / names[0]).write_bytes(last)
+    whole = assembled(tmp_path)
+
+    assert (again.packets, read_again) == ([], 0)
+    assert whole.packets == [1]
+
+
+def test_more_symbols_than_any_packet_has_all_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_OF_PACKET", 10)
+    names = put(tmp_path, data_of(20_000))
+    for name in names[15:]:
+        (tmp_path / name).unlink()
+
+    done = assembled(tmp_path)
+
+    assert (done.packets, done.dropped) == ([], 15)
+    assert list(tmp_path.iterdir()) == []

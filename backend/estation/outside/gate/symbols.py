@@ -7,10 +7,11 @@ that a device that loses many in a row takes a little of each. Whole packet file
 beside them at any time. A damaged or foreign symbol is dropped and missed by nobody. Blocking.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -47,6 +48,8 @@ MAX_TOGETHER_BYTES = 64 * 1024 * 1024
 MAX_WAITING = 20_000
 """Symbol files the device has not taken: it stands still, and more would only fill the disk."""
 MAX_KEPT = 50_000
+MAX_OF_PACKET = 8192
+"""Symbols of the largest packet three times over. More under one seq, and no packet: all go."""
 MAX_AGE = timedelta(hours=24)
 MAX_ASSEMBLED = 8
 
@@ -156,13 +159,9 @@ def oti_of(block_bytes: int, symbol_size: int) -> str:
 def read_symbol(data: bytes) -> tuple[Symbol, bytes]:
     """Header and symbol of a file's bytes. Raises ValueError for whatever is not right in it."""
     text, found, symbol = data.partition(b"\n")
-    if not found or len(text) > MAX_HEADER_BYTES:
+    if not found:
         raise ValueError("no header")
-    try:
-        header = msgspec.json.decode(text, type=Symbol)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise ValueError("bad header") from problem
-    _needed(header)
+    header = _header(text)
     if len(symbol) != int(header.oti[12:16], 16):
         raise ValueError("size")
     if hashlib.sha256(symbol).hexdigest() != header.symbol_digest:
@@ -170,15 +169,25 @@ def read_symbol(data: bytes) -> tuple[Symbol, bytes]:
     return header, symbol
 
 
-def _needed(header: Symbol) -> int:
-    """How many symbols the block needs at least. Raises ValueError for an impossible block."""
+def _header(text: bytes) -> Symbol:
+    """Raises ValueError also for one that speaks of an impossible block."""
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError("no header")
+    try:
+        header = msgspec.json.decode(text, type=Symbol)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise ValueError("bad header") from problem
+    _require_possible(header)
+    return header
+
+
+def _require_possible(header: Symbol) -> None:
     block_bytes, size = int(header.oti[:10], 16), int(header.oti[12:16], 16)
     rest = header.size - header.block * BLOCK_BYTES
     if rest < 1 or block_bytes != min(rest, BLOCK_BYTES):
         raise ValueError("block")
     if header.oti != oti_of(block_bytes, size) or size != symbol_bytes(block_bytes):
         raise ValueError("oti")
-    return -(-block_bytes // size)
 
 
 def _file(header: Symbol, symbol: bytes) -> bytes:
@@ -256,9 +265,6 @@ def _count(folder: Path) -> int:
         return sum(1 for entry in entries if entry.name.endswith(".rq"))
 
 
-Blocks = dict[int, list[str]]
-
-
 def assemble(
     folder: Path, names: Sequence[str], *, applied: int, whole: Mapping[int, str], now: datetime
 ) -> Assembled:
@@ -267,19 +273,18 @@ def assemble(
     Symbols of packets that are applied (up to `applied`) or here as a whole (`whole`) are
     dropped, and so is what is too old or beyond MAX_KEPT: the sender writes it again.
     """
-    of_seq: dict[int, Blocks] = {}
+    of_seq: dict[tuple[int, str], list[str]] = {}
     for name in names:
         parsed = packets.parse_symbol_name(name)
         if parsed is not None:
-            of_seq.setdefault(parsed.seq, {}).setdefault(parsed.block, []).append(name)
+            of_seq.setdefault((parsed.seq, parsed.stream), []).append(name)
     done = Assembled([])
     kept = 0
-    for seq, blocks in sorted(of_seq.items()):
-        files = [name for block in blocks.values() for name in block]
+    for (seq, stream), files in sorted(of_seq.items()):
         kept += len(files)
         if seq <= applied or seq in whole or kept > MAX_KEPT or _is_old(folder / files[0], now):
             done.dropped += _drop(folder, files)
-        elif len(done.packets) < MAX_ASSEMBLED and _assemble_one(folder, seq, blocks, done):
+        elif len(done.packets) < MAX_ASSEMBLED and _assemble_one(folder, stream, seq, files, done):
             done.packets.append(seq)
             _drop(folder, files)
     return done
@@ -292,46 +297,72 @@ def _is_old(path: Path, now: datetime) -> bool:
         return False
 
 
-def _assemble_one(folder: Path, seq: int, blocks: Blocks, done: Assembled) -> bool:
-    """Whether the packet is whole now. Reads next to nothing while too few symbols are here."""
-    first = _first_header(folder, blocks, done)
-    if first is None or not _may_be_enough(first, blocks):
+Found = dict[int, dict[int, str]]
+"""Names of symbol files by block and ESI, of one packet digest and size."""
+
+
+def _assemble_one(
+    folder: Path, stream: str, seq: int, files: Sequence[str], done: Assembled
+) -> bool:
+    """Whether the packet is whole now. Reads headers only, and bodies of what may be enough."""
+    known_as = str(folder), seq
+    looks = _look_of(folder, files)
+    if _fruitless.get(known_as) == looks:
         return False
-    of_packet: dict[tuple[str, int], dict[int, dict[int, bytes]]] = {}
-    for name in (name for block in blocks.values() for name in block):
-        header, symbol = _read(folder, name, done)
-        if header is not None:
-            packet = of_packet.setdefault((header.digest, header.size), {})
-            packet.setdefault(header.block, {})[header.esi] = symbol
-    for (digest, size), given in of_packet.items():
-        data = _decode(size, given)
+    for (digest, size), found in _by_packet(folder, files, done).items():
+        if not _may_be_enough(size, found):
+            continue
+        data = _decode(folder, digest, size, found, done)
         if data is None:
             continue
         if hashlib.sha256(data).hexdigest() != digest:
-            # Somebody put symbols among the others that only look right: all of them go.
+            # Somebody put symbols among the others that only look right: this set goes.
             log.error("gate_symbols_contradict", seq=seq)
-            done.dropped += _drop(folder, [name for block in blocks.values() for name in block])
-            return False
-        folders.write_atomically(folder, packets.file_name(first.stream, seq), [data])
+            done.dropped += _drop(folder, [n for block in found.values() for n in block.values()])
+            continue
+        folders.write_atomically(folder, packets.file_name(stream, seq), [data])
+        _fruitless.pop(known_as, None)
         return True
+    if len(files) > MAX_OF_PACKET:
+        log.error("gate_symbols_too_many", seq=seq, files=len(files))
+        done.dropped += _drop(folder, files)
+    if len(_fruitless) >= _MAX_FRUITLESS:
+        _fruitless.clear()
+    _fruitless[known_as] = looks
     return False
 
 
-def _first_header(folder: Path, blocks: Blocks, done: Assembled) -> Symbol | None:
-    for block in blocks.values():
-        for name in list(block):
-            header, _ = _read(folder, name, done)
-            if header is not None:
-                return header
-            block.remove(name)
-    return None
+_MAX_FRUITLESS = 1000
+_fruitless: dict[tuple[str, int], int] = {}
+"""What was not enough by folder and seq: the same files are not read at each look."""
 
 
-def _may_be_enough(header: Symbol, blocks: Blocks) -> bool:
-    """By the number of files alone, whatever is in them."""
+def _look_of(folder: Path, names: Sequence[str]) -> int:
+    """Another one when a file came, went or was written again."""
+    seen = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            info = (folder / name).lstat()
+            seen.append((name, info.st_ino, info.st_ctime_ns))
+    return hash(tuple(seen))
+
+
+def _by_packet(folder: Path, names: Sequence[str], done: Assembled) -> dict[tuple[str, int], Found]:
+    """The symbols of each packet that the headers speak of; a wrong header's file is dropped."""
+    found: dict[tuple[str, int], Found] = {}
+    for name in names:
+        header = _read_header(folder, name, done)
+        if header is not None:
+            blocks = found.setdefault((header.digest, header.size), {})
+            blocks.setdefault(header.block, {})[header.esi] = name
+    return found
+
+
+def _may_be_enough(size: int, found: Found) -> bool:
+    """By the number of symbols alone, whatever is in them."""
     return all(
-        len(blocks.get(number, ())) >= -(-length // symbol_bytes(length))
-        for number, length in enumerate(_block_lengths(header.size))
+        len(found.get(number, ())) >= -(-length // symbol_bytes(length))
+        for number, length in enumerate(_block_lengths(size))
     )
 
 
@@ -339,41 +370,65 @@ def _block_lengths(size: int) -> list[int]:
     return [min(BLOCK_BYTES, size - start) for start in range(0, size, BLOCK_BYTES)]
 
 
-def _read(folder: Path, name: str, done: Assembled) -> tuple[Symbol | None, bytes]:
-    """A symbol that is what its name says; anything else is dropped."""
+def _read_header(folder: Path, name: str, done: Assembled) -> Symbol | None:
+    """Of a file that is what its name says; anything else is dropped."""
+    try:
+        text, found, _ = folders.read_beginning(folder / name).partition(b"\n")
+        if not found:
+            raise ValueError("no header")
+        header = _header(text)
+        _require_name(header, name)
+    except FileNotFoundError:
+        return None
+    except (BadPacket, ValueError) as problem:
+        _drop_damaged(folder, name, problem, done)
+        return None
+    return header
+
+
+def _require_name(header: Symbol, name: str) -> None:
+    if name != packets.symbol_name(SymbolName(header.stream, header.seq, header.block, header.esi)):
+        raise ValueError("name")
+
+
+def _drop_damaged(folder: Path, name: str, problem: Exception, done: Assembled) -> None:
+    log.warning("gate_symbol_damaged", name=name, why=str(problem))
+    done.dropped += _drop(folder, [name])
+
+
+def _read(folder: Path, name: str, of: tuple[str, int], done: Assembled) -> bytes | None:
+    """The symbol in this file, still one of this packet; a damaged file is dropped."""
     try:
         header, symbol = read_symbol(folders.read_bounded(folder / name, MAX_FILE_BYTES))
-        if (
-            packets.symbol_name(SymbolName(header.stream, header.seq, header.block, header.esi))
-            != name
-        ):
-            raise ValueError("name")
+        _require_name(header, name)
     except FileNotFoundError:
-        return None, b""
+        return None
     except (BadPacket, ValueError) as problem:
-        log.warning("gate_symbol_damaged", name=name, why=str(problem))
-        done.dropped += _drop(folder, [name])
-        return None, b""
-    return header, symbol
+        _drop_damaged(folder, name, problem, done)
+        return None
+    return symbol if (header.digest, header.size) == of else None
 
 
-def _decode(size: int, given: Mapping[int, Mapping[int, bytes]]) -> bytes | None:
+def _decode(folder: Path, digest: str, size: int, found: Found, done: Assembled) -> bytes | None:
     """The packet file, or None when one of its blocks needs more symbols."""
     whole = bytearray()
     for number, length in enumerate(_block_lengths(size)):
-        block = _decode_block(length, given.get(number, {}))
+        symbols = (
+            (esi, symbol)
+            for esi, name in sorted(found[number].items())
+            if (symbol := _read(folder, name, (digest, size), done)) is not None
+        )
+        block = _decode_block(length, symbols)
         if block is None:
             return None
         whole += block
     return bytes(whole)
 
 
-def _decode_block(length: int, symbols: Mapping[int, bytes]) -> bytes | None:
-    size = symbol_bytes(length)
-    if len(symbols) < -(-length // size):
-        return None
-    decoder: Any = _wheel().Decoder.with_defaults(length, size)
-    for esi, symbol in sorted(symbols.items()):
+def _decode_block(length: int, symbols: Iterable[tuple[int, bytes]]) -> bytes | None:
+    """Takes no more symbols than it needs."""
+    decoder: Any = _wheel().Decoder.with_defaults(length, symbol_bytes(length))
+    for esi, symbol in symbols:
         # The wheel wants the payload id of RFC 6330 §3.2 before it: source block 0, then the ESI.
         block: bytes | None = decoder.decode(b"\0" + esi.to_bytes(3, "big") + symbol)
         if block is not None:
