@@ -10,6 +10,7 @@ stores each version's JSON as it came (`AsSent`) beside what it understood of it
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -612,16 +613,36 @@ def digest(body: bytes) -> bytes:
 
 
 def canonical(body: bytes) -> bytes:
-    """As in a packet's manifest: UTF-8, keys sorted, no white space, no needless escapes; numbers
-    in their shortest form.
+    """As in a packet's manifest: UTF-8, keys sorted, no white space, no needless escapes.
 
-    Raises BadRow for what has no such form (half a surrogate pair, numbers beyond a double), also
-    deep inside fields this side does not know.
+    Raises BadRow for what has no such form (half a surrogate pair, fractions and exponents,
+    integers beyond 64 bits), also deep inside fields this side does not know.
     """
     try:
-        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+        found = _whole_numbers.decode(body)
+        if _LONG_NUMBER.search(body):
+            _require_64_bits(found)
+        return msgspec.json.encode(found, order="sorted")
     except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as problem:
         raise BadRow(f"no canonical form: {type(problem).__name__}") from None
+
+
+def _no_fraction(text: str) -> None:
+    raise ValueError("a number that is no integer")  # msgspec makes a DecodeError of it
+
+
+_whole_numbers = msgspec.json.Decoder(float_hook=_no_fraction)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+def _require_64_bits(value: object) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise OverflowError
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            _require_64_bits(one)
 
 
 def respelt(topic: str, stored: bytes) -> bytes:
