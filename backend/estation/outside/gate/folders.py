@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from estation.outside.gate import bounds
@@ -20,6 +21,8 @@ from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason
 
 MAX_LISTED = 100_000
+REMNANT_AGE = timedelta(hours=1)
+"""What a copying tool has not touched for so long it began and never ended."""
 QUARANTINE_MAX_FILES = 500
 QUARANTINE_MAX_BYTES = 512 * 1024 * 1024
 
@@ -31,6 +34,8 @@ class Listing:
     packets: dict[int, str] = field(default_factory=dict)
     symbols: list[str] = field(default_factory=list)
     strays: list[tuple[str, Reason]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    """Hidden names: the device is still writing, or never ended."""
     is_cut: bool = False
     """Whether there is more in the folder than was looked at."""
 
@@ -72,6 +77,7 @@ def list_incoming(folder: Path, stream: str) -> Listing:
                 listing.is_cut = True
                 break
             if packets.is_being_written(entry.name):
+                listing.unfinished.append(entry.name)
                 continue
             name = packets.parse_name(entry.name)
             if not entry.is_file(follow_symlinks=False):
@@ -83,6 +89,17 @@ def list_incoming(folder: Path, stream: str) -> Listing:
             else:
                 listing.packets[name[1]] = entry.name
     return listing
+
+
+def drop_remnants(folder: Path, listing: Listing, *, now: datetime) -> int:
+    """Remove unfinished entries nobody has touched for an hour; how many."""
+    before = (now - REMNANT_AGE).timestamp()
+    old = []
+    for name in listing.unfinished:
+        with contextlib.suppress(FileNotFoundError):
+            if (folder / name).lstat().st_ctime < before:
+                old.append(name)
+    return clear(folder, old)
 
 
 def _list_other(listing: Listing, name: str, stream: str) -> None:

@@ -110,6 +110,7 @@ async def apply_incoming(
         is_at_work = True
         while is_at_work:
             listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
+            await asyncio.to_thread(folders.drop_remnants, folder, listing, now=now)
             await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
             if listing.symbols:
                 listing = await _assemble(stream, folder, listing, now)
