@@ -5,9 +5,10 @@ import hashlib
 import os
 import socket
 import stat
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec import Struct, structs
 
 from estation.outside.gate import (
     folders,
+    judging,
     keys,
     positions,
     proving,
@@ -160,7 +162,9 @@ BAD = {
     "two zstd frames": Bad(
         sealed(zstd(b"{}\n") + zstd(b"{}\n"), count=2, lines_length=6), Reason.bad_body
     ),
-    "bomb that says its size": Bad(sealed(BOMB, lines_length=64_000_000), Reason.zip_bomb),
+    "bomb that says its size": Bad(
+        sealed(BOMB, lines_length=packets.MAX_LINES_BYTES), Reason.zip_bomb
+    ),
     "bomb that lies": Bad(sealed(BOMB, lines_length=1000), Reason.zip_bomb),
     "bomb beyond every limit": Bad(sealed(BOMB, lines_length=10**12), Reason.bad_manifest),
     "more rows than said": Bad(
@@ -168,7 +172,7 @@ BAD = {
     ),
     "fewer rows than said": Bad(sealed(zstd(b"{}\n"), count=2, lines_length=3), Reason.bad_count),
     "more rows than allowed": Bad(
-        sealed(zstd(b"\n" * 100_001), count=100_001, lines_length=100_001), Reason.bad_manifest
+        sealed(zstd(b"\n" * 20_001), count=20_001, lines_length=20_001), Reason.bad_manifest
     ),
     "last line without end": Bad(sealed(zstd(b"{}"), lines_length=2), Reason.bad_body),
     "body not UTF-8": Bad(sealed(zstd(NOT_UTF8), lines_length=len(NOT_UTF8)), Reason.bad_encoding),
@@ -240,7 +244,7 @@ async def test_every_single_flipped_bit_is_refused(sides: Sides) -> None:
                 head = packets.read_head(bytes(data))
                 packets.check_name(head, stream=STREAM, seq=1)
                 packets.check_seal(head, peer)
-                packets.read_lines(bytes(data), head)
+                list(packets.read_lines(bytes(data), head))
             except packets.BadPacket:
                 continue
             accepted.append((place, bit))
@@ -692,3 +696,60 @@ async def test_records_of_refused_files_are_bounded_the_newest_are_kept(
 
     kept = await query("select received_at from gate_incoming_file order by received_at")
     assert [row["received_at"] for row in kept] == [T0 + timedelta(seconds=n) for n in (2, 3, 4)]
+
+
+def test_the_largest_packet_is_not_held_line_by_line_beside_its_text() -> None:
+    row = (
+        b'{"source":"jc-center","text":"'
+        + os.urandom(500_000).hex().encode()
+        + "😀".encode()
+        + b'"}'
+    )
+    lines = [packets.line("hall_calendar", row)] * 33
+    data = packet(lines)
+    head = packets.read_head(data)
+    assert head.manifest.lines_length > 0.98 * packets.MAX_LINES_BYTES
+    tracemalloc.start()
+
+    read = sum(len(bytes(line.row)) for line in packets.read_lines(data, head))
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read == 33 * len(row)
+    assert peak < 1.5 * packets.MAX_LINES_BYTES
+
+
+async def test_what_a_copying_tool_never_ended_goes_after_an_hour(sides: Sides) -> None:
+    sides.incoming.mkdir(parents=True)
+    for number in range(3):
+        (sides.incoming / f".{packets.file_name(STREAM, 1)}.Ab{number:04d}").write_bytes(b"x")
+    (sides.incoming / f".{packets.file_name(STREAM, 2)}.dir").mkdir()
+    begun = datetime.now(UTC)
+
+    sides.now = begun + timedelta(minutes=59)
+    await sides.receive()
+    early = len(os.listdir(sides.incoming))
+    sides.now = begun + timedelta(minutes=61)
+    await sides.receive()
+
+    assert early == 4
+    assert os.listdir(sides.incoming) == []
+
+
+@pytest.mark.parametrize(
+    "number", [b"1.5", b"1e2", b"1.0", b"18446744073709551616", b"-%d" % 2**64]
+)
+async def test_an_unknown_fields_number_is_an_integer_of_64_bits(
+    sides: Sides, number: bytes
+) -> None:
+    row = msgspec.json.encode(bill(1))[:-1] + b',"later":[{"x":' + number + b"}]}"
+    path = sides.incoming_file(1)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(packet([packets.line("fee_bill", row)]))
+    judged = judging.judge(path, [keys.load_peer_key(PUBLIC)])
+
+    report = await sides.receive()
+
+    assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
+    assert not judged.passed
+    assert sides.seen == []

@@ -254,7 +254,7 @@ def test_every_packet_of_the_vectors_is_read_as_described() -> None:
         assert head.digest == vector["digest"] == hashlib.sha256(head.signed).hexdigest()
         assert base64.b64decode(head.seal.signature).hex() == vector["signature_hex"]
         assert data == vector["manifest"].encode() + b"\n" + bytes.fromhex(vector["body_hex"])
-        assert len(packets.read_lines(data, head)) == head.manifest.count
+        assert len(list(packets.read_lines(data, head))) == head.manifest.count
 
 
 def test_rows_have_the_described_identity_and_digest() -> None:

@@ -11,9 +11,10 @@ Everything is checked cheapest first: nothing is unpacked before seal and digest
 
 import base64
 import binascii
+import codecs
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
@@ -31,13 +32,14 @@ VERSION: Literal[1] = 1
 NO_PREVIOUS = "0" * 64
 
 MAX_MANIFEST_BYTES = 8 * 1024
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024
 MAX_FILE_BYTES = MAX_MANIFEST_BYTES + 1 + MAX_BODY_BYTES
-MAX_LINES_BYTES = 128 * 1024 * 1024
+MAX_LINES_BYTES = 32 * 1024 * 1024
 FREE_LINES_BYTES = 16 * 1024 * 1024
 """Up to here any ratio is allowed, so senders that stay below are never refused for it."""
 MAX_RATIO = 200
-MAX_ROWS = 100_000
+MAX_ROWS = 20_000
+"""Rows as read take several times the room of their lines: all of a packet are held at once."""
 MAX_LINE_BYTES = 1024 * 1024
 _MAX_WINDOW = 8 * 1024 * 1024
 _LEVEL = 3
@@ -252,8 +254,11 @@ def check_name(head: Head, *, stream: str, seq: int) -> None:
         raise BadPacket(Reason.name_mismatch, f"the manifest says seq {manifest.seq}")
 
 
-def read_lines(data: bytes, head: Head) -> list[Line]:
-    """The rows of a whole file whose seal holds. Raises BadPacket; bounded in every respect."""
+def read_lines(data: bytes, head: Head) -> Iterator[Line]:
+    """The rows of a whole file whose seal holds, one after the other.
+
+    Raises BadPacket, for what is no row only at its turn; bounded in every respect.
+    """
     manifest = head.manifest
     body = memoryview(data)[data.index(b"\n") + 1 :]
     if len(body) != manifest.body_length:
@@ -263,12 +268,32 @@ def read_lines(data: bytes, head: Head) -> list[Line]:
     if hashlib.sha256(body).hexdigest() != manifest.digest:
         raise BadPacket(Reason.bad_digest, "the body is not the one that was sealed")
     text = _unpack(body, manifest)
-    lines = text.split(b"\n")
-    if lines.pop() != b"":
+    if text and not text.endswith(b"\n"):
         raise BadPacket(Reason.bad_body, "the last line has no end")
-    if len(lines) != manifest.count:
-        raise BadPacket(Reason.bad_count, f"{len(lines)} rows instead of {manifest.count}")
-    return [_read_line(line, number) for number, line in enumerate(lines, 1)]
+    if (count := text.count(b"\n")) != manifest.count:
+        raise BadPacket(Reason.bad_count, f"{count} rows instead of {manifest.count}")
+    _require_short(text)
+    return _each_line(text)
+
+
+def _require_short(text: bytes) -> None:
+    start = number = 0
+    while start < len(text):
+        number += 1
+        end = text.index(b"\n", start)
+        if end - start > MAX_LINE_BYTES:
+            raise BadPacket(Reason.row_too_long, f"line {number} has {end - start} bytes")
+        start = end + 1
+
+
+def _each_line(text: bytes) -> Iterator[Line]:
+    """One after the other: the lines are not held a second time beside the text."""
+    start = number = 0
+    while start < len(text):
+        number += 1
+        end = text.index(b"\n", start)
+        yield _read_line(text[start:end], number)
+        start = end + 1
 
 
 def _unpack(body: memoryview, manifest: Manifest) -> bytes:
@@ -285,21 +310,27 @@ def _unpack(body: memoryview, manifest: Manifest) -> bytes:
         raise BadPacket(Reason.zip_bomb, "grows beyond what the manifest says")
     if len(text) < limit:
         raise BadPacket(Reason.bad_body, "unpacks to less than the manifest says")
-    try:
-        text.decode()
-    except UnicodeDecodeError as problem:
-        raise BadPacket(Reason.bad_encoding, "not UTF-8") from problem
+    _require_utf8(text)
     if NUL in text:
         raise BadPacket(Reason.bad_encoding, "NUL character")
     return text
+
+
+def _require_utf8(text: bytes) -> None:
+    """Piece by piece: as one `str` a text may need four times its room."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(text), MAX_LINE_BYTES):
+            decoder.decode(text[start : start + MAX_LINE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as problem:
+        raise BadPacket(Reason.bad_encoding, "not UTF-8") from problem
 
 
 _line_decoder = msgspec.json.Decoder(Line)
 
 
 def _read_line(line: bytes, number: int) -> Line:
-    if len(line) > MAX_LINE_BYTES:
-        raise BadPacket(Reason.row_too_long, f"line {number} has {len(line)} bytes")
     try:
         return _line_decoder.decode(line)
     except (msgspec.DecodeError, RecursionError) as problem:

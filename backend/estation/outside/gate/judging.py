@@ -128,7 +128,7 @@ def _judge(path: Path, peer_keys: dict[str, PeerKey], found: Judgement) -> None:
     else:
         found.notes.append(f"seal by {head.seal.algorithm} key {head.seal.key!a} not judged")
     with _step(found, _BODY):
-        found.lines = packets.read_lines(data, head)
+        found.lines = list(packets.read_lines(data, head))
     with _step(found, _ROWS):
         _judge_rows(found)
     _note_manifest(data, found)

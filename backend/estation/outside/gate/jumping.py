@@ -177,7 +177,7 @@ def _read(
     head = packets.read_head(data)
     packets.check_name(head, stream=stream, seq=seq)
     packets.check_seal(head, peer_key)
-    return head, packets.read_lines(data, head)
+    return head, list(packets.read_lines(data, head))
 
 
 class Jump:

@@ -7,6 +7,7 @@ file again, and a second copy would only be personal data lying about.
 """
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,8 @@ FLOOD = 1000
 """So much junk at once is no mistake any more that somebody might want to look at."""
 READ_AHEAD_BYTES = 2 * 1024 * 1024
 """The next file is read while the database works on this one, unless that would need much room."""
+READ_AHEAD_LINES = packets.FREE_LINES_BYTES
+"""What it may unpack to, for the same reason."""
 
 __all__ = [
     "Arrival",
@@ -216,6 +219,10 @@ def _with_own(
 
 async def _nothing_to_do(marks: Sequence[Struct], arrival: Arrival) -> None:
     """A snapshot concerns only a stream that stands still; to others its rows are repeats."""
+
+
+class _TooMuchAhead(Exception):
+    """The next file is read at its turn only."""
 
 
 class _HandlerFailed(Exception):
@@ -451,14 +458,18 @@ class _Importer:
         """Of a file that was read ahead, or is read now."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == seq:
-            return await ahead[1]
+            with contextlib.suppress(_TooMuchAhead):
+                return await ahead[1]
         return await asyncio.to_thread(self._read, path, seq)
 
     def _read_ahead(self, name: str | None, seq: int) -> None:
         """Nothing is believed or done with it before its turn: it is only read and unpacked."""
         path = self._folder / (name or "")
         if name is not None and folders.size_of(path) <= READ_AHEAD_BYTES:
-            self._ahead = seq, asyncio.create_task(asyncio.to_thread(self._read, path, seq))
+            self._ahead = (
+                seq,
+                asyncio.create_task(asyncio.to_thread(self._read, path, seq, READ_AHEAD_LINES)),
+            )
 
     async def _forget_ahead(self) -> None:
         """What was read for a turn that did not come; a bad file is met again at its turn."""
@@ -467,12 +478,16 @@ class _Importer:
             self._ahead[1].exception()
             self._ahead = None
 
-    def _read(self, path: Path, seq: int) -> _Content:
+    def _read(
+        self, path: Path, seq: int, max_lines_bytes: int = packets.MAX_LINES_BYTES
+    ) -> _Content:
         """Everything that can be checked without the database. Blocking."""
         data = folders.read_bounded(path)
         head = packets.read_head(data)
         packets.check_name(head, stream=self._stream, seq=seq)
         packets.check_seal(head, self._peer_key)
+        if head.manifest.lines_length > max_lines_bytes:
+            raise _TooMuchAhead
         handled: dict[str, list[Struct]] = {topic: [] for topic in self._handlers}
         sent: dict[str, list[AsSent]] = {topic: [] for topic in self._handlers}
         parked: list[tuple[int, str, bytes]] = []
