@@ -9,12 +9,18 @@ import pytest
 from msgspec import structs
 
 from estation.cases import packets as case_packets
+from estation.cases.queries import cases_of
 from estation.fees import packets as fee_packets
-from estation.outside.gate import keys, receiving, rows, sending, upkeep
+from estation.outside.gate import keys, receiving, rows, sending, snapshots, upkeep
 from estation.outside.gate.arriving import Handler
 from estation.registry import packets as registry_packets
 from estation.registry.api import (
+    CertificateNotFound,
+    UnitNotFound,
+    certificate_by_number,
     restrictions_of_unit,
+    rights_of_unit,
+    unit_by_code,
     versions_of,
 )
 from tests.identity.people import ANNA, VAULT
@@ -170,6 +176,35 @@ async def test_a_phantom_restriction_is_in_nobodys_way_and_back_when_it_comes_ag
     assert await copies.prove()
 
 
+async def test_phantoms_of_every_topic_are_shown_to_nobody(copies: Copies) -> None:
+    event = rows.CaseEventRow(
+        source="jc-center", source_id="E1", region="360101", case_source_id="C1", seq=1,
+        what="stage_moved", stage="tax", state="doing", at=T0, note="",
+    )  # fmt: skip
+    await copies.send_rows("case", CASE)
+    await copies.send_rows("case_event", event)
+    await copies.send_rows("unit", register.unit(source="jc-center"))
+    await copies.send_rows("right", register.right(source="jc-center"))
+    await copies.send_rows("certificate", register.certificate(source="jc-center"))
+    (person,) = await query("select id from person where id_type = $1 limit 1", ANNA.id_type)
+    shown = await cases_of(person["id"])
+    topics = ("case", "case_event", "unit", "right", "certificate")
+    for topic in topics:
+        await query("delete from gate_sent_row where topic = $1", topic)
+
+    await copies.prove()
+
+    assert len(shown) == 1
+    named = await query("select topic from gate_phantom order by topic")
+    assert [row["topic"] for row in named] == sorted(topics)
+    assert await cases_of(person["id"]) == []
+    assert await rights_of_unit(register.UNIT, vault=VAULT) == []
+    with pytest.raises(UnitNotFound):
+        await unit_by_code(register.UNIT)
+    with pytest.raises(CertificateNotFound):
+        await certificate_by_number(register.NUMBER, vault=VAULT)
+
+
 async def test_a_repair_mends_the_history_too(copies: Copies) -> None:
     flat = register.unit(source="jc-center", source_id="U1")
     await copies.send_rows("case", CASE)
@@ -183,4 +218,21 @@ async def test_a_repair_mends_the_history_too(copies: Copies) -> None:
     (version,) = await versions_of("unit", "jc-center", "U1", vault=VAULT)
     assert json.loads(VAULT.open(kept["body_sealed"]))["address"] == "b"
     assert json.loads(version.body)["address"] == "b"
+    assert await copies.prove()
+
+
+@pytest.mark.parametrize("by", ["proof", "snapshot"])
+async def test_what_the_sender_has_nothing_left_of_is_found(copies: Copies, by: str) -> None:
+    await copies.put(1, 2)
+    await copies.exchange()
+    await query("delete from gate_sent_row")
+
+    if by == "proof":
+        await upkeep.prove(STREAM)
+    else:
+        await snapshots.plan(STREAM, snapshots.Why.asked, now=copies.now)
+    await copies.exchange(3)
+
+    assert [finding.kind for finding in copies.findings] == ["phantom"]
+    assert await states() == {"F000001": "withdrawn", "F000002": "withdrawn"}
     assert await copies.prove()

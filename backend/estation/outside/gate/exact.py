@@ -12,7 +12,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
-from estation.outside.gate import rows, snapshots
+from estation.outside.gate import rows, sentlog, snapshots
 from estation.outside.gate.logtrees import LogTrees, Trees
 from estation.outside.gate.merkle import Tree
 from estation.outside.gate.rows import ProofRow, RepairRow
@@ -50,10 +50,12 @@ async def lines(
     trees: Trees = {}
     if state[0]["proof_is_due"] or state[0]["snapshot_ends"]:
         await log_trees.refresh(tx, stream)
-        trees = log_trees.trees
+        # What is gone from the log is proved, too: the peer may still have it.
+        gone = {key: Tree() for key in await sentlog.ever_sent(tx, stream)}
+        trees = gone | log_trees.trees
     elif healed:
         await log_trees.refresh(tx, stream)
-        trees = {key: log_trees.trees[key] for key in healed if key in log_trees.trees}
+        trees = {key: log_trees.trees.get(key, Tree()) for key in healed}
     if state[0]["snapshot_ends"]:
         made.append(await snapshots.end(tx, stream, seq, trees, complete=complete, now=now))
     made += [_proof(topic, source, tree, complete) for (topic, source), tree in trees.items()]

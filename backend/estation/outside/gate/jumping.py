@@ -303,6 +303,7 @@ class Jump:
             (one.topic, one.source): (one.rows, one.root)
             for one in ends[0].topics
             if one.topic in rows.TOPICS  # what names a thing of another topic we cannot know
+            and one.rows  # of which nothing is left in the sender's log
         }
         if here != said:
             topics = {topic for (topic, _), _ in here.items() ^ said.items()}

@@ -342,6 +342,19 @@ class Proof(Model):
         indexes = (("stream", "topic", "source", "at"), ("at",))
 
 
+class SentSource(Model):
+    """A topic and source that was ever sent: proved also when the log has nothing of it."""
+
+    id = fields.BigIntField(primary_key=True, generated=True)
+    stream = fields.CharField(max_length=64)
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+
+    class Meta:
+        table = "gate_sent_source"
+        unique_together = (("stream", "topic", "source"),)
+
+
 class Phantom(Model):
     """A row here that its source does not know. It stays, but is no part of the copy any more."""
 

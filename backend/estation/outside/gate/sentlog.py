@@ -41,6 +41,13 @@ with given as (
 ), queued as (
     insert into gate_outgoing_row (stream, topic, body, created_at)
     select $1, topic, body::jsonb, at from given order by place
+), known as (
+    insert into gate_sent_source (stream, topic, source)
+    select distinct $1, topic, source from given
+    where key is not null and not exists (
+        select from gate_sent_source k
+        where k.stream = $1 and k.topic = given.topic and k.source = given.source)
+    on conflict do nothing
 )
 """ + _KEEP.format(given="given where key is not null")  # noqa: S608 - no value in it
 
@@ -59,6 +66,15 @@ class LogRow(NamedTuple):
     key: str
     version: int
     body: bytes
+
+
+async def ever_sent(tx: BaseDBAsyncClient, stream: str) -> list[tuple[str, str]]:
+    """Every (topic, source) of the stream, also those of which nothing is in the log."""
+    found = await tx.execute_query_dict(
+        "select topic, source from gate_sent_source where stream = $1 order by topic, source",
+        [stream],
+    )
+    return [(row["topic"], row["source"]) for row in found]
 
 
 async def queue_and_keep(
