@@ -11,6 +11,7 @@ from tortoise import Tortoise
 from estation import settings
 from estation.local import LocalPostgres, LocalValkey
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
+from tests.emptying import empty_tables
 
 _numbers = itertools.count(1)
 
@@ -65,13 +66,7 @@ async def database(database_url: str) -> AsyncIterator[str]:
     """Tortoise on a migrated database, emptied after the test so that concurrency is real."""
     await Tortoise.init(config=settings.database(database_url), _enable_global_fallback=True)
     yield database_url
-    connection = Tortoise.get_connection("default")
-    rows = await connection.execute_query_dict(
-        "select tablename from pg_tables where schemaname = 'public'"
-        " and tablename <> 'tortoise_migrations'"
-    )
-    tables = ", ".join(f'"{row["tablename"]}"' for row in rows)
-    await connection.execute_script(f"truncate {tables}")
+    await empty_tables(Tortoise.get_connection("default"))
     await Tortoise.close_connections()
 
 

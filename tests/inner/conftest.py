@@ -23,6 +23,7 @@ from estation.outside.gate import keys
 from estation.settings import InnerSettings
 from estation.shared import ids, passwords
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
+from tests.emptying import empty_tables
 from tests.inner.desk import Browser, Desk
 
 NOW = datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
@@ -53,13 +54,7 @@ async def empty_inner(inner_url: str) -> AsyncIterator[str]:
     release_shared_models()
     await Tortoise.init(config=inner_config(inner_url), _enable_global_fallback=True)
     yield inner_url
-    connection = Tortoise.get_connection("default")
-    rows = await connection.execute_query_dict(
-        "select tablename from pg_tables where schemaname = 'public'"
-        " and tablename <> 'tortoise_migrations'"
-    )
-    tables = ", ".join(f'"{row["tablename"]}"' for row in rows)
-    await connection.execute_script(f"truncate {tables}")
+    await empty_tables(Tortoise.get_connection("default"))
     await Tortoise.close_connections()
     release_shared_models()
 
