@@ -97,3 +97,15 @@ def test_what_is_no_word_of_the_channel_counts_for_nothing() -> None:
             raise ZeroDivisionError
 
     assert outages.allowed(ONE, now=NOW, most=8) == 8
+
+
+def test_an_account_short_of_money_has_answered() -> None:
+    """Its refunds wait for finance; nobody else's question does."""
+    outages = Outages()
+    for _ in range(SILENCES - 1):
+        silent(outages)
+    for _ in range(SILENCES):
+        silent(outages, code="NOT_ENOUGH")
+    silent(outages)
+
+    assert outages.allowed(ONE, now=NOW, most=8) == 8

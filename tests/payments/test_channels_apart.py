@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from estation.outside.pay_channels import Channel, Scene
+from estation.outside.pay_channels import Channel, ChannelUnknown, Scene
 from estation.payments import api, jobs
 from estation.payments.actions import asking, silent
 from estation.payments.actions.refunds import send
@@ -530,3 +530,23 @@ async def test_refunds_put_off_by_an_outage_were_not_sent_and_go_when_it_is_over
     assert put_off["next_try_at"] == later(minutes=2, seconds=5)
     assert city.wechat.verbs(refund_no) == ["refund"]
     assert await state_of_refund(refund_no) == "processing"
+
+
+async def test_an_account_short_of_money_is_no_silence_of_its_channel(
+    database: str, city: City
+) -> None:
+    """It answered: what was paid there meanwhile is asked about as ever."""
+    for n in range(8):
+        _, order, number = await city.opened({"treasury": 100 + n})
+        city.wechat.pay(number)
+        await api.settle_batch([api.from_report(city.wechat.report(number))], now=later(seconds=5))
+        await asked_back(order.id, 100 + n)
+    numbers = [(await city.opened({"treasury": 200 + n}))[2] for n in range(8)]
+    city.wechat.trouble["refund"] = ChannelUnknown("NOT_ENOUGH", "filled up later")
+    await jobs.send_refunds(city.services, now=later(minutes=2))
+    for number in numbers:
+        city.wechat.pay(number)
+
+    await jobs.query_silent_attempts(city.services, now=later(minutes=2, seconds=1))
+
+    assert await count("pay_order", "state = 'paid'") == 16

@@ -22,6 +22,8 @@ FIRST_PAUSE: Final = timedelta(seconds=5)
 LONGEST_PAUSE: Final = timedelta(minutes=2)
 NOT_CONFIGURED: Final = "NOT_CONFIGURED"
 """Nobody was asked: the account is not in the settings."""
+SHORT_OF_MONEY: Final = "NOT_ENOUGH"
+"""A clear answer, though not an end: the merchant's account has too little for a refund today."""
 
 
 @dataclass(slots=True)
@@ -66,8 +68,10 @@ class Outages:
         """Around calls to the account's channel: remembers whether it answered."""
         try:
             yield
-        except ChannelUnknown as silence:
-            if silence.code != NOT_CONFIGURED:
+        except ChannelUnknown as unknown:
+            if unknown.code == SHORT_OF_MONEY:
+                self._answers(account_id)
+            elif unknown.code != NOT_CONFIGURED:
                 self._is_silent(account_id, now)
             raise
         except ChannelError:
