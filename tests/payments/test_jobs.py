@@ -311,3 +311,24 @@ async def test_news_that_never_settles_is_handed_to_a_person(
     (kept,) = await api.notices_about(number)
     assert kept.handled_at is None
     assert "a bug" in kept.last_error
+
+
+@pytest.mark.parametrize("paid_at", [75, 320, 640])
+async def test_a_payment_whose_callbacks_were_lost_is_found_within_five_minutes(
+    database: str, city: City, paid_at: int
+) -> None:
+    """P1: also when the page was watched before, and left for the wallet."""
+    _, order, number = await city.opened()
+    for seconds in range(4, 64, 4):
+        await api.refresh_order(
+            person_id=city.person_id,
+            order_id=order.id,
+            services=city.services,
+            now=later(seconds=seconds),
+        )
+    for seconds in range(64, paid_at + 300, 2):
+        if seconds == paid_at - paid_at % 2:
+            city.wechat.pay(number, at=later(seconds=seconds))
+        await jobs.query_silent_attempts(city.services, now=later(seconds=seconds))
+
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID

@@ -1,7 +1,7 @@
 """The transition tables are complete, and the judgement is a table of cases."""
 
 import dataclasses
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -250,14 +250,25 @@ def test_a_bill_is_compared_with_what_the_citizen_saw() -> None:
     assert judged(3, "a state of tomorrow") is BillNow.REVISED
 
 
-def test_the_pauses_grow_to_ten_minutes_and_never_end() -> None:
-    far = NOW + timedelta(days=30)
-    pauses = [
-        (rules.next_query_at(n, now=NOW, expires_at=far) - NOW).total_seconds() for n in range(300)
+def pauses(end: datetime) -> list[float]:
+    return [
+        (rules.next_query_at(n, now=NOW, expires_at=end) - NOW).total_seconds() for n in range(300)
     ]
 
-    assert pauses[:6] == [10, 20, 40, 80, 160, 320]
-    assert set(pauses[6:]) == {600}
+
+def test_the_pauses_grow_to_ten_minutes_and_never_end() -> None:
+    over = pauses(NOW - timedelta(minutes=10))
+
+    assert over[:6] == [10, 20, 40, 80, 160, 320]
+    assert set(over[6:]) == {600}
+
+
+@pytest.mark.parametrize("end", [timedelta(days=30), timedelta(microseconds=1, minutes=-10)])
+def test_while_it_may_be_paid_no_pause_is_longer_than_four_minutes(end: timedelta) -> None:
+    payable = pauses(NOW + end)
+
+    assert payable[:5] == [10, 20, 40, 80, 160]
+    assert set(payable[5:]) == {240}
 
 
 def test_the_end_of_an_order_is_not_slept_through() -> None:

@@ -175,6 +175,9 @@ LATE_MARGIN = timedelta(minutes=10)
 
 FIRST_QUERY = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(minutes=10)
+LONGEST_PAUSE_WHILE_PAYABLE = timedelta(minutes=4)
+"""A payment whose notices are all lost is found within five minutes, however often it was asked
+about before."""
 
 SILENT_AFTER = timedelta(hours=1)
 """So long after its order's end an attempt without a certain answer is an operator's matter."""
@@ -457,12 +460,15 @@ def arrival_key(account_id: str, channel_trade_no: str) -> str:
 
 
 def next_query_at(queries: int, *, now: datetime, expires_at: datetime) -> datetime:
-    """When to ask next, after `queries` questions: 10 s, 20 s, 40 s … 10 min; and at the end.
+    """When to ask next, after `queries` questions: 10 s, 20 s, 40 s … 4 min while it may be paid,
+    then 10 min; and at the end.
 
     For ever while the attempt is watched: two days of "unknown" are still not "failed" (D12).
     """
     doubled: int = 2 ** min(queries, 10)
-    after = now + min(FIRST_QUERY * doubled, LONGEST_PAUSE)
+    is_over = life_is_over(expires_at, now=now)
+    longest = LONGEST_PAUSE if is_over else LONGEST_PAUSE_WHILE_PAYABLE
+    after = now + min(FIRST_QUERY * doubled, longest)
     return min(after, expires_at) if now < expires_at else after
 
 
