@@ -336,6 +336,9 @@ def test_keys_name_the_refund_and_what_it_does() -> None:
         "refund:R1",
         "refund_reversal:R1",
     )
+    keys = [rules.start_key("R1"), rules.start_key("R1", again=True), rules.refund_key("R1")]
+    assert {rules.refund_no_of(key) for key in keys} == {"R1"}
+    assert rules.refund_no_of("by hand") == ""
 
 
 def test_every_incident_may_be_taken_and_resolved() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 from datetime import date, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -28,6 +28,7 @@ from estation.payments.api import (
 )
 from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
 from estation.payments.models import SplitInstruction
+from estation.payments.refund_rules import start_key
 from estation.shared import ids
 from tests.payments.city import MERCHANTS, TOTAL, City, count, later, make_settings, rows
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
@@ -69,10 +70,11 @@ async def post(
     at: Any = NOW,
     our_no: str = "R1",
     now: Any = NOW,
+    key: str = "",
 ) -> None:
     transfer = TransferInput(
         id=str(ids.row_id(NOW)),
-        idempotency_key=f"{kind}:{uuid4()}",
+        idempotency_key=key or f"{kind}:{uuid4()}",
         kind=kind,
         region="360101",
         order_id=None,
@@ -250,17 +252,49 @@ async def test_refunds_of_the_day_take_back_and_a_reversed_one_gives_again(
 ) -> None:
     await pay(city)
     in_flight = refund_in_flight(ACCOUNT)
-    await post("refund", (payee_payable("treasury"), 500), (in_flight, 500))
-    await post("refund_closed", (in_flight, 200), (payee_payable("treasury"), 200))
+    back = (payee_payable("treasury"), 500), (in_flight, 500)
+    await post("refund_start", *back, key=start_key("R1"))
+    await post("refund_reversal", (in_flight, 200), (payee_payable("treasury"), 200))
 
     export = await make({fee_key("R1", is_refund=True): 3})
 
     assert (export.total_fen, export.refund_fen, export.fee_fen) == (TOTAL + 200, 500, -3)
     standing = await split_standing(DAY, ACCOUNT)
     assert (standing.ledger_fen, standing.open_fen) == (TOTAL - 300, 0)
-    back = [row for row in await lines_of(export) if row[3] == "退款"]
-    assert [row[4:7] for row in back] == [["-5.00", "-0.03", "-4.97"]]
+    taken = [row for row in await lines_of(export) if row[3] == "退款"]
+    assert [row[4:7] for row in taken] == [["-5.00", "-0.03", "-4.97"]]
     assert (await lines_of(export))[-1][4] == "8252.24"
+
+
+async def test_each_refund_of_a_payment_takes_back_its_own_fee(database: str, city: City) -> None:
+    """As the channel's bill names them: by our refund number, of which a trade may have several."""
+    await pay(city)
+    (order,) = await rows("select id from pay_order")
+    numbers = {await refunded(order["id"], 100): 1, await refunded(order["id"], 200): 2}
+
+    export = await make(
+        {fee_key(number, is_refund=True): fee_fen for number, fee_fen in numbers.items()}
+    )
+
+    assert (export.refund_fen, export.fee_fen) == (300, -3)
+    found = await SplitInstruction.filter(is_refund=True)
+    assert sorted((row.amount_fen, row.fee_fen) for row in found) == [(100, 1), (200, 2)]
+
+
+async def refunded(order_id: UUID, amount_fen: int) -> str:
+    """A part of the order, approved by two persons; the refund's number."""
+    left = sum(one.refundable_fen for one in await api.refundable_of(order_id=order_id))
+    request = await api.ask_refund(
+        order_id=order_id,
+        amount_fen=amount_fen,
+        believed_refundable_fen=left,
+        reason="多缴退还",
+        by="maker",
+        now=later(minutes=1),
+    )
+    await api.approve_refund(request_id=request, by="checker", now=later(minutes=2))
+    (refund,) = await api.refunds_of_request(request)
+    return refund.refund_no
 
 
 async def test_what_is_no_payment_of_this_account_and_day_is_left_out(

@@ -216,9 +216,11 @@ async def transfers_by_key(keys: Sequence[str]) -> dict[str, StandingTransfer]:
 
 @dataclass(frozen=True, slots=True)
 class PayeeMovement:
-    """What one transfer at a merchant account owes a payee: fen above zero, below for refunds."""
+    """What one transfer at a merchant account owes a payee: fen above zero, below for refunds.
+    `idempotency_key` says what it was posted for."""
 
     transfer_id: UUID
+    idempotency_key: str
     kind: str
     our_no: str
     channel_no: str
@@ -236,7 +238,8 @@ async def payee_movements(day: date, account_id: str) -> list[PayeeMovement]:
     """
     start, end = day_bounds(day)
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        """select t.id as transfer_id, t.kind, t.our_no, t.channel_no, t.occurred_at,
+        """select t.id as transfer_id, t.idempotency_key, t.kind, t.our_no, t.channel_no,
+                  t.occurred_at,
                   split_part(p.account, ':', 2) as payee_code, p.credit_fen - p.debit_fen as fen
            from ledger_transfer t
            join ledger_entry p on p.transfer_id = t.id and starts_with(p.account, $3)

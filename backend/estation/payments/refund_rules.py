@@ -359,6 +359,11 @@ def start_key(refund_no: str, *, again: bool = False) -> str:
     return f"refund_start:{refund_no}:again" if again else f"refund_start:{refund_no}"
 
 
+def refund_no_of(key: str) -> str:
+    """The refund that a ledger key of it names."""
+    return key.partition(":")[2].partition(":")[0]
+
+
 def refund_key(refund_no: str) -> str:
     return f"refund:{refund_no}"
 

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from estation.ledger.api import PayeeMovement
+from estation.payments.refund_rules import refund_no_of
 from estation.shared.clock import BEIJING, beijing_day
 from estation.shared.money import share_out, yuan_from_fen
 from estation.shared.sheets import BOM, csv_lines, neutral_cell
@@ -60,7 +61,8 @@ class Sheet:
 
 
 def fee_key(number: str, *, is_refund: bool) -> str:
-    """How a channel's fee is found: payments by the channel's trade number, refunds by ours."""
+    """How a channel's fee is found: payments by the channel's trade number, refunds by our refund
+    number; a trade may have several."""
     return f"{'refund' if is_refund else 'payment'}:{number}"
 
 
@@ -86,8 +88,7 @@ def _fee(one: PayeeMovement, fees: Mapping[str, int]) -> int:
         return fees.get(fee_key(one.channel_no, is_refund=False), 0)
     if one.fen > 0:  # A refund that did not happen after all costs nothing.
         return 0
-    ours = fees.get(fee_key(one.our_no, is_refund=True), 0)
-    return ours or fees.get(fee_key(one.channel_no, is_refund=True), 0)
+    return fees.get(fee_key(refund_no_of(one.idempotency_key), is_refund=True), 0)
 
 
 def _lines(members: Sequence[PayeeMovement], fee_fen: int, are_late: bool) -> Iterable[Instruction]:
