@@ -206,6 +206,20 @@ async def test_the_code_leads_into_the_order_in_progress(desk: Desk, bill: Bill)
     assert await count("pay_order") == await count("pay_attempt") == 1
 
 
+async def test_whoever_is_led_into_an_order_of_several_bills_is_told_so(
+    desk: Desk, bill: Bill
+) -> None:
+    """Else the sum of all would stand under one bill's title as what is due on it."""
+    other = await make_bill(desk.city.person_id, now=NOW)
+    await desk.city.order(bill, other, now=NOW)
+
+    _, page, _ = await desk.browser().get(f"/c/{desk.code(bill)}")
+
+    assert "16,510.48" in page
+    assert "连同缴款人的另外 1 张账单" in page
+    assert other.bill_no not in page
+
+
 async def test_two_holders_at_once_share_one_order_and_one_live_code(
     desk: Desk, bill: Bill
 ) -> None:
