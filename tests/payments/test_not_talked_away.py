@@ -9,7 +9,7 @@ import pytest
 
 from estation.outside.pay_channels import RefundStatus
 from estation.payments import api
-from estation.payments.actions import inbox, incidents
+from estation.payments.actions import asking, inbox, incidents
 from estation.payments.errors import (
     IncidentAlreadyResolved,
     MoneyInSuspense,
@@ -20,8 +20,8 @@ from estation.payments.errors import (
 from estation.payments.invariants import broken_invariants
 from estation.payments.rules import MAX_INBOX_TRIES, IncidentKind
 from estation.shared.errors import InvalidInput
-from tests.payments.city import TOTAL, City, count, later, rows
-from tests.payments.fakes import NOW
+from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
+from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 from tests.payments.office import open_office
 from tests.payments.test_asked_refunds import approve, send
 from tests.payments.test_second_person import abnormal
@@ -198,10 +198,32 @@ class TestMoneyOfTheChannelsBill:
 
         assert (await api.incident(incident_id)).state == "resolved"
 
-    async def test_that_is_under_a_strangers_number_is_explained_by_a_person(
-        self, city: City
+    @pytest.mark.parametrize("part", ["-01", "-02"])
+    async def test_that_is_of_a_part_of_a_combined_payment_is_ours_too(
+        self, database: str, part: str
     ) -> None:
-        incident_id = await self.missing("SOMEBODYELSES")
+        """The payee's bill names the part, the channel is asked about the whole."""
+        combining = CombiningChannel()
+        payees = [FakeChannel(account_id=account) for account in MERCHANTS.values()]
+        city = City(merchants=MERCHANTS, others=[combining, *payees])
+        _, order, number = await city.opened()
+        await rows("update pay_attempt set state = 'closed', next_query_at = null returning id")
+        combining.pay(number)
+        incident_id = await self.missing(f"{number}{part}")
+        with pytest.raises(MoneyNotInLedger):
+            await resolve(incident_id)
+        assert (await api.incident(incident_id)).state == "open"
+
+        asked = await asking.ask_again(f"{number}{part}", city.services, now=later(hours=30))
+
+        assert (asked.out_trade_no, asked.answer, asked.after) == (number, "paid", "paid")
+        assert (await api.order_of(city.person_id, order.id)).state == "paid"
+
+    @pytest.mark.parametrize("number", ["SOMEBODYELSES", "S" * 64])
+    async def test_that_is_under_a_strangers_number_is_explained_by_a_person(
+        self, city: City, number: str
+    ) -> None:
+        incident_id = await self.missing(number)
 
         await resolve(incident_id)
 

@@ -30,6 +30,7 @@ from estation.payments import rules
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
 from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
+from estation.payments.combining import whole_number
 from estation.payments.errors import AttemptNotFound
 from estation.payments.rules import AttemptState, CloseReason, IncidentKind, OrderState
 from estation.services import Services
@@ -222,7 +223,8 @@ async def ask_again(out_trade_no: str, services: Services, *, now: datetime) -> 
         [now + rules.FIRST_QUERY, attempt.id],
     )
     after = await _watched(out_trade_no)
-    return AskedAgain(out_trade_no, attempt.state, after.state, str(answer) if answer else None)
+    answered = str(answer) if answer else None
+    return AskedAgain(attempt.out_trade_no, attempt.state, after.state, answered)
 
 
 async def close_now(out_trade_no: str, services: Services, *, now: datetime) -> AskedAgain:
@@ -233,7 +235,7 @@ async def close_now(out_trade_no: str, services: Services, *, now: datetime) -> 
     attempt = await _watched(out_trade_no)
     answer = await end_at_its_end(attempt, services, now=now)
     after = await _watched(out_trade_no)
-    return AskedAgain(out_trade_no, attempt.state, after.state, str(answer))
+    return AskedAgain(attempt.out_trade_no, attempt.state, after.state, str(answer))
 
 
 async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
@@ -268,10 +270,12 @@ async def _settled(report: ChannelReport, now: datetime) -> Ending:
 
 
 async def _watched(out_trade_no: str) -> WatchedAttempt:
+    """The attempt of this number; of a combined payment's part, which the payees' bills and their
+    incidents name, the one the channel knows the whole by."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"""select {WATCHED_COLUMNS} from pay_attempt a join pay_order o on o.id = a.order_id
             where a.out_trade_no = $1""",  # noqa: S608  (our own constant)
-        [out_trade_no],
+        [whole_number(out_trade_no)],
     )
     if not rows:
         raise AttemptNotFound

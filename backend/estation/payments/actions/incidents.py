@@ -12,6 +12,7 @@ from estation.payments import queries, refund_rules, rules
 from estation.payments.actions.refund_locking import lock_refunds
 from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
+from estation.payments.combining import whole_number
 from estation.payments.errors import (
     IncidentAlreadyResolved,
     MoneyInSuspense,
@@ -21,7 +22,7 @@ from estation.payments.errors import (
     RefundStillAbnormal,
 )
 from estation.payments.invariants import FORGOTTEN
-from estation.payments.models import Incident, PayAttempt
+from estation.payments.models import Incident
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
@@ -128,7 +129,11 @@ async def _is_missing_in_ledger(incident: Incident) -> bool:
     settle, and not booked. Money under a stranger's number is a person's to explain."""
     if not incident.channel_trade_no:
         return False
-    if not await PayAttempt.exists(out_trade_no=incident.out_trade_no):
+    # Not through the model, which raises for a number longer than any of ours.
+    ours = await Tortoise.get_connection("default").execute_query_dict(
+        "select from pay_attempt where out_trade_no = $1", [whole_number(incident.out_trade_no)]
+    )
+    if not ours:
         return False
     key = rules.arrival_key(incident.account_id, incident.channel_trade_no)
     return await arrival_by_key(key) is None
