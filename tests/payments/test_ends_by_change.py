@@ -16,6 +16,8 @@ CLEARING = "channel_clearing:wechat_pay:1900000109"
 
 CHANGES = {
     "revised": "version = 2",
+    # A copy that was wrong is mended by the gate in its own version.
+    "mended": "total_fen = total_fen + 100",
     "withdrawn": "version = 2, state = 'withdrawn'",
     "paid otherwise": "state = 'paid', paid_at = now(), paid_version = 1",
 }
@@ -39,6 +41,11 @@ ENDS: dict[tuple[str, str], End] = {
     ("revised", "paying"): End(("closed", "bill_revised"), "paid", gives_back=True),
     ("revised", "abandoned"): UNPAID,
     ("revised", "paid, no news"): End(("closed", "bill_revised"), "paid", gives_back=True),
+    ("mended", "opening"): UNPAID,
+    ("mended", "open"): UNPAID,
+    ("mended", "paying"): End(("closed", "bill_revised"), "paid", gives_back=True),
+    ("mended", "abandoned"): UNPAID,
+    ("mended", "paid, no news"): End(("closed", "bill_revised"), "paid", gives_back=True),
     ("withdrawn", "opening"): UNPAID,
     ("withdrawn", "open"): UNPAID,
     ("withdrawn", "paying"): End(("closed", "bill_withdrawn"), "paid", gives_back=True),

@@ -240,14 +240,18 @@ def test_other_news_is_looked_at_unless_it_is_harmless(
 
 
 def test_a_bill_is_compared_with_what_the_citizen_saw() -> None:
-    def judged(version: int, state: str) -> BillNow:
-        return rules.bill_now(seen_version=3, version=version, state=state)
+    def judged(version: int, state: str, total_fen: int = 100) -> BillNow:
+        return rules.bill_now(
+            seen_version=3, version=version, seen_fen=100, total_fen=total_fen, state=state
+        )
 
     assert judged(3, "payable") is BillNow.AS_SEEN
     assert judged(4, "payable") is BillNow.REVISED
     assert judged(4, "withdrawn") is BillNow.WITHDRAWN
     assert judged(3, "paid") is BillNow.PAID
     assert judged(3, "a state of tomorrow") is BillNow.REVISED
+    assert judged(3, "payable", 101) is judged(3, "payable", 99) is BillNow.REVISED
+    assert judged(3, "paid", 101) is BillNow.PAID
 
 
 def pauses(end: datetime) -> list[float]:

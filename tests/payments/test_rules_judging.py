@@ -285,7 +285,10 @@ def test_a_success_names_its_trade_at_least_one_fen_and_its_moment(
 def test_every_word_for_a_bills_state_is_compared() -> None:
     """A bill given back in full may only be paid in a newer version."""
     words = {
-        state: rules.bill_now(seen_version=3, version=3, state=str(state)) for state in BillState
+        state: rules.bill_now(
+            seen_version=3, version=3, seen_fen=100, total_fen=100, state=str(state)
+        )
+        for state in BillState
     }
 
     assert words == {

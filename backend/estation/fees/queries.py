@@ -141,12 +141,14 @@ async def noted_of(bill_id: UUID) -> NotedView | None:
     return NotedView(**{**rows[0], "state": BillState(rows[0]["state"])}) if rows else None
 
 
-async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, BillState]]:
-    """Version and state of these bills now, not locked; missing ones are not in the answer."""
+async def standing_of(bill_ids: Sequence[UUID]) -> dict[UUID, tuple[int, int, BillState]]:
+    """Version, total in fen and state of these bills now, not locked; missing ones are not in the
+    answer."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
-        "select id, version, state from bill where id = any($1::uuid[])", [list(bill_ids)]
+        "select id, version, total_fen, state from bill where id = any($1::uuid[])",
+        [list(bill_ids)],
     )
-    return {row["id"]: (row["version"], BillState(row["state"])) for row in rows}
+    return {row["id"]: (row["version"], row["total_fen"], BillState(row["state"])) for row in rows}
 
 
 def _view(row: dict[str, Any], items: tuple[ItemView, ...]) -> BillView:

@@ -258,14 +258,17 @@ class BillNow(StrEnum):
     PAID = "paid"
 
 
-def bill_now(*, seen_version: int, version: int, state: str) -> BillNow:
+def bill_now(
+    *, seen_version: int, version: int, seen_fen: int, total_fen: int, state: str
+) -> BillNow:
     """`state` is the fees context's word for the locked row. A refunded bill counts as revised:
-    only a newer version of it may be paid."""
+    only a newer version of it may be paid. So does one of another total: a copy that was wrong
+    is mended without a new version."""
     if state == "paid":
         return BillNow.PAID
     if state == "withdrawn":
         return BillNow.WITHDRAWN
-    if state != "payable" or version != seen_version:
+    if state != "payable" or (version, total_fen) != (seen_version, seen_fen):
         return BillNow.REVISED
     return BillNow.AS_SEEN
 

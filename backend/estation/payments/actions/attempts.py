@@ -331,11 +331,17 @@ async def _wait_for_ticket(attempt_id: UUID) -> None:
 
 
 async def _bills(order_id: UUID) -> list[tuple[LockedBill, BillNow]]:
-    seen = {row.bill_id: row.bill_version for row in await PayOrderBill.filter(order_id=order_id)}
+    seen = {row.bill_id: row for row in await PayOrderBill.filter(order_id=order_id)}
     return [
         (
             bill,
-            rules.bill_now(seen_version=seen[bill.id], version=bill.version, state=str(bill.state)),
+            rules.bill_now(
+                seen_version=seen[bill.id].bill_version,
+                version=bill.version,
+                seen_fen=seen[bill.id].amount_fen,
+                total_fen=bill.total_fen,
+                state=str(bill.state),
+            ),
         )
         for bill in await lock_bills(sorted(seen))
     ]

@@ -114,6 +114,8 @@ class Locked:
             else bill_now(
                 seen_version=seen.version,
                 version=self.bills[seen.id].version,
+                seen_fen=seen.amount_fen,
+                total_fen=self.bills[seen.id].total_fen,
                 state=self.bills[seen.id].state,
             )
             for seen in order.bills
