@@ -475,6 +475,34 @@ async def test_each_receipt_has_a_code_of_its_own_that_anybody_can_have_checked(
             assert secret not in answer
 
 
+async def test_a_receipt_says_what_was_paid_then_also_when_the_bill_is_another_payers_now(
+    desk: Desk, bill: Bill
+) -> None:
+    order = await paid(desk, bill)
+    await finish(desk, await refund(desk, order, TOTAL))
+    await rows(
+        "update bill set version = 2, state = 'payable', title = '新的账单', paid_at = null,"
+        " paid_version = null, payer_id = gen_random_uuid() where id = $1 returning id",
+        bill.id,
+    )
+    await rows(
+        """insert into bill_item (id, bill_id, version, seq, code, name, payee_code, base_fen, rate,
+               relief_fen, amount_fen, formula, legal_basis, note)
+           select gen_random_uuid(), bill_id, 2, seq, 'vat', '增值税', payee_code, base_fen, rate,
+               relief_fen, amount_fen, formula, legal_basis, note from bill_item
+           where bill_id = $1 returning id""",
+        bill.id,
+    )
+
+    status, page, _ = await (await desk.citizen()).get(f"/receipts/{order.id}")
+
+    assert status == 200
+    assert bill.title in page
+    assert "已全部退款" in page
+    assert "新的账单" not in page
+    assert "增值税" not in page
+
+
 async def test_a_receipt_printed_before_is_still_checked_by_its_link(
     desk: Desk, bill: Bill
 ) -> None:

@@ -1,15 +1,16 @@
 """Proof of payment: one page for the order, one PDF for each payee of each bill."""
 
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
 from sanic import HTTPResponse
 from sanic.response import raw
 
-from estation.fees.api import BillView, bill_of, sources_of
+from estation.fees.api import ItemView, items_of, sources_of
 from estation.identity.api import citizen, citizen_only
 from estation.outside.gate.age import copy_age
-from estation.payments.api import OrderView, SplitView, given_back_of, order_of
+from estation.payments.api import OrderBillView, OrderView, SplitView, given_back_of, order_of
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.verify import verify_address
 from estation.payments.pages.views import WALLETS
@@ -66,12 +67,14 @@ async def receipt_file(request: OnlineRequest, order_id: UUID, file_name: str) -
 
 
 async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, list[Paper]]:
-    """Raises ReceiptNotFound while the order is not paid."""
+    """As it was paid, whatever became of the bills since. Raises ReceiptNotFound while the order
+    is not paid."""
     viewer = citizen(request)
     order = await order_of(viewer.person_id, order_id)
     if order.state != "paid" or order.paid_at is None:
         raise ReceiptNotFound
-    bills = {one.bill_id: await bill_of(viewer.person_id, one.bill_id) for one in order.bills}
+    bills = {one.bill_id: one for one in order.bills}
+    items = {one.bill_id: await items_of(one.bill_id, one.version) for one in order.bills}
     given_back = await given_back_of(order_id)
     return order, [
         _paper(
@@ -79,6 +82,7 @@ async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, li
             order,
             split,
             bills[split.bill_id],
+            items[split.bill_id],
             refunded_fen=given_back.get((split.bill_id, split.payee_code), 0),
         )
         for split in order.splits
@@ -87,7 +91,13 @@ async def _papers(request: OnlineRequest, order_id: UUID) -> tuple[OrderView, li
 
 
 def _paper(
-    request: OnlineRequest, order: OrderView, split: SplitView, bill: BillView, *, refunded_fen: int
+    request: OnlineRequest,
+    order: OrderView,
+    split: SplitView,
+    bill: OrderBillView,
+    items: Sequence[ItemView],
+    *,
+    refunded_fen: int,
 ) -> Paper:
     settings = request.app.ctx.settings
     titles = {payee.code: payee.receipt_title for payee in settings.payees}
@@ -114,7 +124,7 @@ def _paper(
         channel_trade_no=split.channel_trade_no,
         paid_at=paid_at,
         amount_fen=split.amount_fen,
-        lines=_lines(split, bill),
+        lines=_lines(split, bill, items),
         refunded_fen=refunded_fen,
         code=code,
         verify_address=verify_address(settings.public_url, receipt_no=split.receipt_no, code=code),
@@ -129,11 +139,11 @@ def account_words(account_id: str, settings: Settings) -> str:
     return f"{names[account_id]}（{number}）" if account_id in names else number
 
 
-def _lines(split: SplitView, bill: BillView) -> list[PaperLine]:
-    """The items this payee was paid for; one line for all if they are not the paid version's."""
+def _lines(split: SplitView, bill: OrderBillView, items: Sequence[ItemView]) -> list[PaperLine]:
+    """The items this payee was paid for; one line for all if they are not what was paid."""
     lines = [
         PaperLine(item.name, item.formula, item.amount_fen)
-        for item in bill.items
+        for item in items
         if item.payee_code == split.payee_code and item.amount_fen
     ]
     if sum(line.amount_fen for line in lines) != split.amount_fen:
