@@ -1,13 +1,14 @@
 """The life of orders and attempts: one open order per bill, one live attempt per order."""
 
 import asyncio
+import itertools
 from uuid import uuid4
 
 import pytest
 
 from estation.fees.api import BillChanged, BillNotFound, BillNotPayable
 from estation.outside.pay_channels import Channel, ChannelRefused, ChannelState, Scene
-from estation.payments import api, jobs
+from estation.payments import api, jobs, rules
 from estation.payments.api import AttemptState, BillChoice, OrderState, OutcomeKind
 from estation.payments.errors import (
     AmountChanged,
@@ -17,6 +18,7 @@ from estation.payments.errors import (
     OrderNotFound,
     OrderNotOpen,
     SceneNotOffered,
+    TooManyCodes,
 )
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput, Refused
@@ -176,6 +178,31 @@ async def test_switching_the_wallet_closes_the_old_code_at_its_channel_first(
     assert attempt.channel is Channel.ALIPAY
     states = {a.state for a in await api.attempts_of_order(order.id)}
     assert states == {AttemptState.CLOSED, AttemptState.OPEN}
+
+
+async def test_codes_that_nobody_scans_are_not_given_out_without_end(
+    database: str, city: City
+) -> None:
+    """Also not by beginning anew: each is asked about for as long as it could be paid."""
+    bill = await make_bill(city.person_id)
+    order = await city.order(bill)
+    scenes = itertools.cycle((Scene.PRECREATE, Scene.WAP))
+    for turn in range(rules.MOST_UNSEEN_CODES + 1):
+        if turn == 10:
+            await api.cancel_order(
+                person_id=city.person_id, order_id=order.id, services=city.services, now=NOW
+            )
+            order = await city.order(bill)
+        await city.attempt(order, Channel.ALIPAY, next(scenes))
+    before = await rows("select id, state from pay_attempt order by id")
+
+    with pytest.raises(TooManyCodes) as refused:
+        await city.attempt(order, Channel.ALIPAY, next(scenes))
+
+    assert refused.value.http_status == 429
+    assert await rows("select id, state from pay_attempt order by id") == before
+    assert (await api.order_of(city.person_id, order.id)).live_attempt is not None
+    assert (await city.attempt(order)).channel is Channel.WECHAT_PAY
 
 
 async def test_switching_while_the_payer_is_at_it_is_refused(database: str, city: City) -> None:

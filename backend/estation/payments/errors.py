@@ -1,6 +1,6 @@
 """Every way the payment desk refuses."""
 
-from estation.shared.errors import InvalidInput, NotFound, Refused
+from estation.shared.errors import InvalidInput, NotFound, Refused, TooManyRequests
 from estation.shared.money import display_yuan
 
 
@@ -233,6 +233,13 @@ class RefundAlreadyDecided(Refused):
     code = "refund_already_decided"
     http_status = 409
     message = "这笔退款已由他人处理。"
+
+
+class TooManyCodes(TooManyRequests):
+    """So many codes of this bill are watched that nobody has scanned: each costs its channel
+    questions until it is over."""
+
+    message = "这笔费用已换过太多付款码，请稍后再试，或改用微信付款。"
 
 
 class SecondPersonNeeded(Refused):

@@ -167,6 +167,9 @@ UNSEEN_UNTIL_SCANNED = frozenset({Scene.PRECREATE, Scene.WAP, Scene.PAGE})
 BOUND_TO_A_PAYER = frozenset({Scene.JSAPI, Scene.MINI_PROGRAM, Scene.TRADE_CREATE})
 """Only the wallet the ticket was made for can pay with it."""
 
+MOST_UNSEEN_CODES = 20
+"""Of one bill, given out and not scanned by anybody; each is asked about until it is over."""
+
 H5_LINK_LIFE = timedelta(minutes=4)
 """WeChat Pay's h5_url opens for five minutes; the payer needs one to tap it."""
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 from msgspec import to_builtins
+from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.fees.api import BillChanged, BillNotPayable, LockedBill, lock_bills
 from estation.outside.pay_channels import (
@@ -35,6 +36,7 @@ from estation.payments.errors import (
     OrderNotFound,
     OrderNotOpen,
     SceneNotOffered,
+    TooManyCodes,
 )
 from estation.payments.models import PayAttempt, PayOrderBill
 from estation.payments.queries import (
@@ -123,7 +125,7 @@ async def open_attempt(
     buyer open id, `return_path` the page of ours the channel sends the payer back to. Refuses
     OrderNotFound, OrderNotOpen, SceneNotOffered (also without the openid, buyer or address the
     scene needs), BillChanged and BillNotPayable (the order is ended then), AnotherAttemptLive,
-    ChannelTrouble (the attempt is kept and watched).
+    TooManyCodes (a live attempt stays live), ChannelTrouble (the attempt is kept and watched).
     """
     payer = _payer(scene, services.settings, openid=openid, appid=appid, buyer_id=buyer_id)
     if scene not in SCENES[channel] or _lacks(scene, payer, payer_ip):
@@ -184,9 +186,29 @@ async def _next_step(
         # Refused before a live attempt of another kind would be closed for nothing.
         number = ids.trade_number(now)
         route = await _route(order["id"], number, asked, services.settings)
+        step = _step_beside(live, asked, now) if live else _Step.ASK
+        if step in (_Step.ASK, _Step.FREE) and asked.scene in rules.UNSEEN_UNTIL_SCANNED:
+            await _bound_unseen(db, order_id, more=int(step is _Step.FREE))
         if live is None:
             return _Step.ASK, await _commit_intent(order, asked, number, route, now)
-    return _step_beside(live, asked, now), live
+    return step, live
+
+
+_UNSEEN = """
+select count(distinct a.id) as n from pay_order_bill mine
+join pay_order_bill ob on ob.bill_id = mine.bill_id
+join pay_attempt a on a.order_id = ob.order_id and a.state = 'abandoned'
+where mine.order_id = $1
+"""
+
+
+async def _bound_unseen(db: BaseDBAsyncClient, order_id: UUID, *, more: int) -> None:
+    """Whoever changes codes without end fills the queue of questions, from which others' lost
+    payments are found too. Counted over all orders of the bills; `more` will be left behind by
+    this change, so that a live code is not given up for nothing. Raises TooManyCodes."""
+    (row,) = await db.execute_query_dict(_UNSEEN, [order_id])
+    if row["n"] + more > rules.MOST_UNSEEN_CODES:
+        raise TooManyCodes
 
 
 def _step_beside(live: PayAttempt, asked: _Asked, now: datetime) -> _Step:
