@@ -23,8 +23,8 @@ from tests.payments.fakes import NOW
 A, B = UUID(int=1), UUID(int=2)
 
 
-def refund(state: RefundState) -> RefundNow:
-    return RefundNow(uuid4(), "R1", "wechat_pay:1", "T1", 100, state)
+def refund(state: RefundState, *, is_redirected: bool = False) -> RefundNow:
+    return RefundNow(uuid4(), "R1", "wechat_pay:1", "T1", 100, state, is_redirected)
 
 
 def said(status: RefundStatus, **changes: Any) -> RefundReport:
@@ -80,6 +80,34 @@ def test_each_word_in_each_state_has_its_meaning(state: RefundState, place: int)
 
     assert verdict == TABLE[state][place]
     assert verdict.to is None or verdict.to in REFUND_MOVES[state]
+
+
+REDIRECTED: dict[RefundState, tuple[RefundVerdict, ...]] = {
+    **TABLE,
+    # The failure that was answered by redirecting is known; that nothing was given back is not.
+    RefundState.SUCCEEDED: (REPEATED, CONTRADICTION, REPEATED, NOTED),
+}
+
+
+@pytest.mark.parametrize("state", RefundState)
+@pytest.mark.parametrize("place", range(len(STATUSES)))
+def test_once_redirected_only_the_failure_it_was_redirected_for_is_old_news(
+    state: RefundState, place: int
+) -> None:
+    verdict = rules.judge_refund(said(STATUSES[place]), refund(state, is_redirected=True))
+
+    assert verdict == REDIRECTED[state][place]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"amount_fen": 99}, {"account_id": "wechat_pay:2"}, {"out_trade_no": "T2"}]
+)
+def test_a_failure_of_other_money_is_no_old_news_of_a_redirected_refund(
+    changes: dict[str, Any],
+) -> None:
+    redirected = refund(RefundState.SUCCEEDED, is_redirected=True)
+
+    assert rules.judge_refund(said(RefundStatus.ABNORMAL, **changes), redirected) == UNEXPECTED
 
 
 @pytest.mark.parametrize("state", sorted(rules.IN_FLIGHT))

@@ -268,6 +268,74 @@ class TestRedirecting:
 
         assert await told(city) == ["abnormal", "abnormal"]
 
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_the_failure_told_again_after_it_arrived_by_redirect_is_nobodys_work(
+        self, city: City, times: int
+    ) -> None:
+        refund_id = await abnormal(city)
+        failed = late_failure(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        await order(city, refund_id)
+        await succeeds(city)
+        before = await state()
+
+        outcomes = await api.settle_batch([failed] * times, now=later(hours=7))
+
+        assert [outcome.kind for outcome in outcomes] == ["repeated"] * times
+        assert await state() == before
+        assert await rows("select kind from incident") == [{"kind": "refund_abnormal"}]
+        assert await rows("select kind, outcome from pay_notice") == [
+            {"kind": "REFUND.ABNORMAL", "outcome": "repeated"}
+        ]
+        assert await broken_invariants() == {}
+
+    async def test_the_failure_in_one_batch_with_the_success_is_nobodys_work(
+        self, city: City
+    ) -> None:
+        refund_id = await abnormal(city)
+        failed = late_failure(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        await order(city, refund_id)
+        (refund_no,) = city.wechat.refunds
+        success = api.from_refund(city.wechat.finish(refund_no, at=later(hours=6)))
+
+        await api.settle_batch([success, failed], now=later(hours=6))
+
+        assert await rows("select kind from incident") == [{"kind": "refund_abnormal"}]
+        assert (await api.refund_view(refund_id)).state == "succeeded"
+
+    @pytest.mark.parametrize("is_refused", [False, True])
+    async def test_a_failure_after_it_arrived_without_a_redirect_is_a_contradiction(
+        self, city: City, is_refused: bool
+    ) -> None:
+        refund_id = await abnormal(city)
+        failed = late_failure(city)
+        if is_refused:
+            await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+            city.wechat.trouble["redirect_refund"] = ChannelRefused("INVALID_REQUEST")
+            with pytest.raises(RedirectRefused):
+                await order(city, refund_id)
+        await succeeds(city)
+
+        await api.settle_batch([failed], now=later(hours=7))
+
+        assert "contradicting_news" in await open_kinds()
+        assert (await api.refund_view(refund_id)).state == "succeeded"
+
+    async def test_that_nothing_was_given_back_contradicts_a_redirected_refund_too(
+        self, city: City
+    ) -> None:
+        refund_id = await abnormal(city)
+        await api.ask_redirect(refund_id=refund_id, by="maker", now=later(hours=3))
+        await order(city, refund_id)
+        await succeeds(city)
+        (refund_no,) = city.wechat.refunds
+        closed = city.wechat.finish(refund_no, RefundStatus.CLOSED)
+
+        await api.settle_batch([api.from_refund(closed)], now=later(hours=7))
+
+        assert "contradicting_news" in await open_kinds()
+
     async def test_only_an_abnormal_refund_is_redirected(self, city: City) -> None:
         _, paid_order, _ = await paid(city)
         await ask(paid_order, 500)
@@ -277,6 +345,17 @@ class TestRedirecting:
             await api.ask_redirect(refund_id=refund["id"], by="maker", now=later(hours=3))
 
         assert await rows("select * from incident_action") == []
+
+
+def late_failure(city: City) -> api.SettleItem:
+    """The notice of what the channel says now, to be delivered whenever."""
+    (refund_no,) = city.wechat.refunds
+    notice = city.wechat.refund_notice(city.wechat.refund_report(refund_no))
+    return api.from_notice(notice, channel=city.wechat.channel, account_id=city.wechat.account_id)
+
+
+async def open_kinds() -> list[str]:
+    return [row["kind"] for row in await rows("select kind from incident where state = 'open'")]
 
 
 async def succeeds(city: City) -> None:

@@ -168,7 +168,11 @@ class Share:
 
 @dataclass(slots=True)
 class RefundNow:
-    """What of a locked refund decides. Mutable: several news of one batch may concern it."""
+    """What of a locked refund decides. Mutable: several news of one batch may concern it.
+
+    `is_redirected`: abnormal once, it was ordered to our own card, and the channel did not
+    certainly refuse.
+    """
 
     id: UUID
     refund_no: str
@@ -176,6 +180,7 @@ class RefundNow:
     out_trade_no: str
     amount_fen: int
     state: RefundState
+    is_redirected: bool = False
 
     def move(self, to: RefundState) -> None:
         if to not in REFUND_MOVES[self.state]:
@@ -209,8 +214,7 @@ def judge_refund(report: RefundReport, refund: RefundNow | None) -> RefundVerdic
     if refund.state is to:
         return _no_change(REPEATED)
     if to not in REFUND_MOVES[refund.state]:
-        late = to is RefundState.PROCESSING
-        return _no_change(NOTED) if late else _only(IncidentKind.CONTRADICTING_NEWS)
+        return _judge_after_the_end(to, refund)
     if to is RefundState.PROCESSING:
         return RefundVerdict(OutcomeKind.NOTED, to)
     if to is RefundState.CLOSED:
@@ -247,6 +251,17 @@ def _judge_success(report: RefundReport, refund: RefundNow) -> RefundVerdict:
             again=True,
         )
     return RefundVerdict(OutcomeKind.APPLIED, RefundState.SUCCEEDED)
+
+
+def _judge_after_the_end(to: RefundState, refund: RefundNow) -> RefundVerdict:
+    """Neither "processing" nor "abnormal" carries a time. What we knew before the end and hear
+    again after it is old news: under way, or the failure that was answered by redirecting."""
+    if to is RefundState.PROCESSING:
+        return _no_change(NOTED)
+    ended_by_redirect = refund.is_redirected and refund.state is RefundState.SUCCEEDED
+    if to is RefundState.ABNORMAL and ended_by_redirect:
+        return _no_change(REPEATED)
+    return _only(IncidentKind.CONTRADICTING_NEWS)
 
 
 def _no_change(verdict: Verdict) -> RefundVerdict:

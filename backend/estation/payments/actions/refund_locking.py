@@ -43,7 +43,12 @@ select r.*, o.order_no,
         - case when exists (
             select from ledger_transfer t join ledger_transfer a
                 on a.idempotency_key = 'applied:' || t.idempotency_key
-            where t.id = r.arrival_id) then r.total_fen else 0 end)::bigint as left_fen
+            where t.id = r.arrival_id) then r.total_fen else 0 end)::bigint as left_fen,
+       (select count(*) filter (where d.action = 'redirect_refund')
+             > count(*) filter (where d.action = 'redirect_refused')
+        from incident i join incident_action d on d.incident_id = i.id
+        where i.dedupe_key = left('refund_abnormal:' || r.account_id || ':' || r.refund_no, 160)
+          and d.refund_id = r.id) as is_redirected
 from pay_refund r left join pay_order o on o.id = r.order_id
 """
 
@@ -173,6 +178,7 @@ def _refund(row: Mapping[str, Any], pots: dict[object, Pot]) -> LockedRefund:
             out_trade_no=row["out_trade_no"],
             amount_fen=row["amount_fen"],
             state=RefundState(row["state"]),
+            is_redirected=row["is_redirected"],
         ),
         cause=RefundCause(row["cause"]),
         taken_from=RefundSource(row["taken_from"]),
