@@ -298,7 +298,11 @@ def split_export(
     Exit code 0: made, or nothing was left to instruct. 2: refused.
     """
     settings = Settings.read()
-    accounts = [account] if account else sorted(set(settings.collecting_accounts.values()))
+    ours = sorted(set(settings.collecting_accounts.values()))
+    accounts = [one for one in ours if one == account] if account else ours
+    if not accounts:
+        console.print(payments.SplitExportNotFound.message)
+        raise typer.Exit(2)
 
     async def make(account_id: str) -> payments.SplitExportView | None:
         asked = date.fromisoformat(day)

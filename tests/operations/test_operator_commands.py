@@ -128,7 +128,7 @@ def test_who_asks_at_the_command_line_may_not_approve_at_the_page() -> None:
     assert refund["asked_by_id"] == account
 
 
-@pytest.mark.parametrize("by", ["罗建平", "nobody", "", "a\x00b", "yunwei"])
+@pytest.mark.parametrize("by", ["罗建平", "nobody", "", "a\x00b", "\udcff", "yunwei"])
 def test_only_a_known_login_of_finance_asks_for_a_refund(by: str) -> None:
     incident_id = operating._on_database(an_office_with_odd_money)
 
@@ -164,3 +164,36 @@ def test_who_resolves_at_the_command_line_is_named_as_at_the_page() -> None:
 
     assert resolve("丁一") == (2, "open", "", None)
     assert resolve("yunwei") == (0, "resolved", "丁一（运维）", True)
+
+
+@pytest.mark.parametrize(
+    "words", ["\x00", "已\x00核实", "已\x1b[2J核实", "\udcff", " ", "字" * 2001]
+)
+def test_words_that_are_no_text_are_refused_at_the_command_line(words: str) -> None:
+    incident_id = str(operating._on_database(an_office_with_odd_money))
+    plant(1)
+    (found,) = operating._on_database(
+        lambda: rows("select id from incident where out_trade_no = $1", NUMBER)
+    )
+    asked = ["refunds", "ask", incident_id, "--by", "fuhe", "--reason", words]
+    resolved = ["incidents", "resolve", str(found["id"]), "--by", "yunwei", "--words", words]
+
+    for command in (asked, resolved):
+        result = CliRunner().invoke(main, command)
+
+        assert (result.exit_code, type(result.exception)) == (2, SystemExit)
+        assert "填写的内容" in result.output
+    assert operating._on_database(lambda: rows("select id from pay_refund")) == []
+    assert operating._on_database(lambda: rows("select 1 from incident_action")) == []
+
+
+@pytest.mark.parametrize("number", ["a\x00b", "\udcff", "\x1b", "NOBODYS"])
+def test_a_number_that_is_no_text_is_nobodys_at_the_command_line(number: str) -> None:
+    for command in (
+        ["receipts", "resend", number],
+        ["split-export", "2026-03-10", "--account", number],
+    ):
+        result = CliRunner().invoke(main, command)
+
+        assert (result.exit_code, type(result.exception)) == (2, SystemExit), command
+        assert "没有" in result.output

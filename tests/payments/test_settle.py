@@ -14,6 +14,7 @@ from estation.payments import api
 from estation.payments.actions import locking
 from estation.payments.api import OrderState, OutcomeKind, SettleItem
 from estation.payments.invariants import broken_invariants
+from estation.shared.typed import NotText
 from tests.payments.city import MONEY, TOTAL, City, count, later, make_bill, rows
 from tests.payments.fakes import NOW
 
@@ -464,7 +465,9 @@ async def test_a_bill_cannot_be_paid_by_two_orders_at_the_same_moment(
     assert await broken_invariants() == {}
 
 
-async def test_a_nul_in_a_resolution_does_not_stop_the_clerk(database: str, city: City) -> None:
+async def test_a_nul_in_a_name_does_not_stop_the_clerk_and_none_is_kept_in_the_words(
+    database: str, city: City
+) -> None:
     await settle(notice_item(city, city.paid("20260803NOBODYKNOWSIT")))
     (incident,) = await api.list_incidents()
     request_id = await api.ask_refund(
@@ -472,9 +475,16 @@ async def test_a_nul_in_a_resolution_does_not_stop_the_clerk(database: str, city
         by="maker", now=NOW,
     )  # fmt: skip
     await api.approve_refund(request_id=request_id, by="checker", now=NOW)
+    with pytest.raises(NotText):
+        await api.resolve_incident(
+            incident_id=incident.id, by="s\x00", resolution="已\x00核实", now=NOW
+        )
+    before = (await api.incident(incident.id)).state
 
     resolved = await api.resolve_incident(
-        incident_id=incident.id, by="s\x00", resolution="已\x00核实", now=NOW
+        incident_id=incident.id, by="s\x00", resolution="已核实\r\n另函告", now=NOW
     )
 
-    assert resolved.resolution == "已\N{REPLACEMENT CHARACTER}核实"
+    assert before == "open"
+    assert resolved.resolution == "已核实\r\n另函告"
+    assert resolved.resolved_by == "s\N{REPLACEMENT CHARACTER}"

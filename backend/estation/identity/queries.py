@@ -11,6 +11,7 @@ from estation.identity.errors import StaffNotFound
 from estation.identity.models import StaffUser
 from estation.identity.rules import Tier
 from estation.shared.crypto import Vault, token_digest
+from estation.shared.typed import is_text
 
 _SESSION = """
 select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid, s.appid,
@@ -58,8 +59,8 @@ class StaffMember:
 
 async def staff_by_login(login: str) -> StaffMember:
     """Raises StaffNotFound: no such login, or its account is disabled."""
-    known = "\0" not in login
-    user = await StaffUser.get_or_none(login=login, disabled_at=None) if known else None
+    may_be = is_text(login)
+    user = await StaffUser.get_or_none(login=login, disabled_at=None) if may_be else None
     if user is None:
         raise StaffNotFound
     return StaffMember(user.id, user.name, user.role)

@@ -40,7 +40,7 @@ from estation.payments.actions.settle import (
 )
 from estation.payments.actions.splits import make_split_export
 from estation.payments.actions.storing import IncidentNote, put_incidents
-from estation.payments.errors import NothingToInstruct
+from estation.payments.errors import NothingToInstruct, SplitExportNotFound
 from estation.payments.history_queries import (
     EndedOrder,
     HistoryPage,
@@ -150,6 +150,7 @@ __all__ = [
     "SettleItem",
     "SettledOutside",
     "Share",
+    "SplitExportNotFound",
     "SplitExportView",
     "SplitStanding",
     "SplitView",

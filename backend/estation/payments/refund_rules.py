@@ -96,6 +96,9 @@ NOT_ENOUGH_CODES = ("NOT_ENOUGH", "SELLER_BALANCE_NOT_ENOUGH")
 
 MAX_REASON = 80
 
+MAX_NOTE = 200
+"""Of a maker or checker, at a wish or its answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelLimits:

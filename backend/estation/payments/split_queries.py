@@ -10,6 +10,7 @@ from estation.ledger.api import PayeeMovement, payee_movements
 from estation.payments.errors import SplitExportNotFound
 from estation.payments.models import SplitExport
 from estation.shared.clock import beijing_day, day_bounds
+from estation.shared.typed import is_text
 
 MOST_EXPORTS = 100
 LATE_DAYS = 92
@@ -92,7 +93,8 @@ async def split_exports(*, limit: int = MOST_EXPORTS) -> list[SplitExportView]:
 async def split_file(export_no: str) -> bytes:
     """The file as it was made. Raises SplitExportNotFound."""
     # Tortoise would refuse a longer text than the column's as a program's mistake.
-    row = await SplitExport.get_or_none(export_no=export_no) if len(export_no) <= 32 else None
+    may_be = len(export_no) <= 32 and is_text(export_no)
+    row = await SplitExport.get_or_none(export_no=export_no) if may_be else None
     if row is None:
         raise SplitExportNotFound(export_no=export_no)
     return bytes(row.content)

@@ -17,7 +17,7 @@ from estation.payments.api import (
     split_file,
     split_standing,
 )
-from estation.payments.errors import SplitDayNotOver
+from estation.payments.errors import SplitDayNotOver, SplitExportNotFound
 from estation.reconciliation.queries import split_fees
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
@@ -45,7 +45,7 @@ async def list_of_splits(request: OnlineRequest) -> HTTPResponse:
 async def make(request: OnlineRequest) -> HTTPResponse:
     """Instruct what of a day was not instructed yet. Refusals are said on the page."""
     services, form = request.app.ctx, request.form
-    account_id = str(form.get("account_id", "")) if form else ""
+    account_id = _account(services.settings, str(form.get("account_id", "")) if form else "")
     day = _day(str(form.get("day", "")) if form else "")
     try:
         if day >= beijing_day(services.clock()):
@@ -106,6 +106,13 @@ async def _page(request: OnlineRequest, *, problem: str = "", status: int = 200)
 def _names(settings: Any, accounts: list[str]) -> dict[str, str]:
     names = {one.account_id: one.name for one in (*settings.wechat_pay, *settings.alipay)}
     return {account_id: names.get(account_id, account_id) for account_id in accounts}
+
+
+def _account(settings: Any, account_id: str) -> str:
+    """Before anything is looked up with it. Raises SplitExportNotFound."""
+    if account_id not in settings.collecting_accounts.values():
+        raise SplitExportNotFound(account_id=account_id)
+    return account_id
 
 
 def _day(text: str) -> date:

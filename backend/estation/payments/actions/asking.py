@@ -35,6 +35,7 @@ from estation.payments.errors import AttemptNotFound
 from estation.payments.rules import AttemptState, CloseReason, IncidentKind, OrderState
 from estation.services import Services
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import is_text
 
 log = structlog.get_logger()
 
@@ -272,6 +273,8 @@ async def _settled(report: ChannelReport, now: datetime) -> Ending:
 async def _watched(out_trade_no: str) -> WatchedAttempt:
     """The attempt of this number; of a combined payment's part, which the payees' bills and their
     incidents name, the one the channel knows the whole by."""
+    if not is_text(out_trade_no):
+        raise AttemptNotFound
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"""select {WATCHED_COLUMNS} from pay_attempt a join pay_order o on o.id = a.order_id
             where a.out_trade_no = $1""",  # noqa: S608  (our own constant)

@@ -26,9 +26,10 @@ from estation.payments.models import Incident
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import Deed
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
-from estation.shared.errors import InvalidInput, Refused
+from estation.shared.errors import Refused
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
 SYSTEM = "system"
 """Who did what no person did."""
@@ -70,14 +71,12 @@ async def resolve_incident(
 ) -> IncidentView:
     """Close it with the words of the person who decided. `by` names the staff member.
 
-    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words), and what words do
-    not end: MoneyInSuspense (money of it is neither given back, nor on its way, nor settled
-    outside), OverpaidBack (money of it was given away twice), NewsNotSettled,
+    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words, or no text), and
+    what words do not end: MoneyInSuspense (money of it is neither given back, nor on its way, nor
+    settled outside), OverpaidBack (money of it was given away twice), NewsNotSettled,
     RefundStillAbnormal, MoneyNotInLedger.
     """
-    words = clean_text(resolution.strip(), 2000)
-    if not resolution.replace("\x00", "").strip() or len(resolution) > 2000:
-        raise InvalidInput(field="resolution")
+    words = typed_text("resolution", resolution, most=2000, lines=True)
     found = await queries.incident(incident_id)
     async with in_transaction() as db:
         # First the locks of what it is about, whatever its state was: it may be open by now.

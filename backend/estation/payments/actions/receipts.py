@@ -17,6 +17,7 @@ from estation.payments.combining import parts_of
 from estation.payments.errors import OrderNotFound, ReceiptNotKnown
 from estation.shared import ids, outbox
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import is_text
 
 _PAYING = """
 select a.out_trade_no, a.channel, a.channel_trade_no, a.parts::text as parts
@@ -65,6 +66,8 @@ async def resend_receipts(*, order_no: str, now: datetime) -> int:
     OrderNotFound, and ReceiptNotKnown when the books do not hold exactly the arrivals of one
     attempt to tell of.
     """
+    if not is_text(order_no):
+        raise OrderNotFound
     async with in_transaction() as db:
         known = await db.execute_query_dict(
             """select id, created_at from pay_order

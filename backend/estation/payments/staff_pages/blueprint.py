@@ -9,6 +9,7 @@ from sanic import Blueprint
 from estation.payments.persons import Person, is_same, person, shown_as
 from estation.services import OnlineRequest
 from estation.shared.errors import InvalidInput
+from estation.shared.typed import NotText
 
 bp = Blueprint("payment_staff_pages")
 
@@ -48,6 +49,11 @@ def page_number(request: OnlineRequest) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 4):
         raise InvalidInput(field="page")
     return int(text)
+
+
+def in_words_of(wrong: InvalidInput, words: str) -> str:
+    """`words` say what a form needs; what nobody can see in it is told apart."""
+    return wrong.message if isinstance(wrong, NotText) else words
 
 
 def field(request: OnlineRequest, name: str) -> str:

@@ -38,6 +38,7 @@ from estation.payments.staff_pages.blueprint import (
     account,
     bp,
     field,
+    in_words_of,
     is_me,
     known,
     officer,
@@ -129,8 +130,8 @@ async def resolve(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
                 resolution=field(request, "resolution"),
                 now=request.app.ctx.clock(),
             )
-        except InvalidInput:
-            raise _Said("请写明处理结果（最多 2000 字）。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "请写明处理结果（最多 2000 字）。") from None
 
     return await _do(request, incident_id, Deed.RESOLVE, work)
 
@@ -191,8 +192,8 @@ async def ask_for_refund(request: OnlineRequest, incident_id: UUID) -> HTTPRespo
             )
         except NotMoney as wrong:
             raise _Said(wrong.message, status=422) from None
-        except InvalidInput:
-            raise _Said("请填写退款原因（付款人看得到，最多 80 字）和金额。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "请填写退款原因（付款人看得到，最多 80 字）和金额。") from None
 
     return await _do(request, incident_id, Deed.REFUND, work)
 
@@ -207,7 +208,7 @@ async def ask_applying(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
             incident_id=incident_id,
             by=officer(request),
             by_id=account(request),
-            note=field(request, "note")[:200],
+            note=field(request, "note"),
             now=request.app.ctx.clock(),
         )
 
@@ -244,8 +245,8 @@ async def reject_apply(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
                 note=field(request, "note"),
                 now=request.app.ctx.clock(),
             )
-        except InvalidInput:
-            raise _Said("不予转入须写明理由。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "不予转入须写明理由（最多 200 字）。") from None
 
     return await _do(request, incident_id, Deed.APPLY, work)
 
@@ -266,8 +267,8 @@ async def ask_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResponse
                 by_id=account(request),
                 now=request.app.ctx.clock(),
             )
-        except InvalidInput:
-            raise _Said("请写明线下处理的经过（最多 200 字）和凭据文号。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "请写明线下处理的经过（最多 200 字）和凭据文号。") from None
 
     return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
 
@@ -303,8 +304,8 @@ async def reject_outside(request: OnlineRequest, incident_id: UUID) -> HTTPRespo
                 note=field(request, "note"),
                 now=request.app.ctx.clock(),
             )
-        except InvalidInput:
-            raise _Said("不予线下处理须写明理由。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "不予线下处理须写明理由（最多 200 字）。") from None
 
     return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
 
@@ -319,7 +320,7 @@ async def ask_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResp
             refund_id=await staff_queries.refund_of(await incident(incident_id)),
             by=officer(request),
             by_id=account(request),
-            note=field(request, "note")[:200],
+            note=field(request, "note"),
             now=request.app.ctx.clock(),
         )
 
@@ -358,8 +359,8 @@ async def reject_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPR
                 note=field(request, "note"),
                 now=request.app.ctx.clock(),
             )
-        except InvalidInput:
-            raise _Said("不予改退须写明理由。", status=422) from None
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "不予改退须写明理由（最多 200 字）。") from None
 
     return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
 
@@ -371,6 +372,10 @@ class _Said(Exception):
         super().__init__(words)
         self.words = words
         self.status = status
+
+
+def _wrong(wrong: InvalidInput, words: str) -> _Said:
+    return _Said(in_words_of(wrong, words), status=wrong.http_status)
 
 
 async def _do(request: OnlineRequest, incident_id: UUID, deed: Deed, work: Any) -> HTTPResponse:

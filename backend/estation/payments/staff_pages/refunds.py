@@ -27,6 +27,7 @@ from estation.payments.staff_pages.blueprint import (
     account,
     bp,
     field,
+    in_words_of,
     is_me,
     known,
     officer,
@@ -107,8 +108,8 @@ async def ask(request: OnlineRequest) -> HTTPResponse:
         )
     except NotMoney as wrong:
         return await _show_form(request, order_no, status=422, problem=wrong.message)
-    except InvalidInput:
-        words = "请填写金额和退款原因（付款人看得到，最多 80 字）。"
+    except InvalidInput as wrong:
+        words = in_words_of(wrong, "请填写金额和退款原因（付款人看得到，最多 80 字）。")
         return await _show_form(request, order_no, status=422, problem=words)
     except Refused as refusal:
         return await _show_form(
@@ -126,12 +127,12 @@ async def _decide(request: OnlineRequest, request_id: UUID, decide: Any) -> HTTP
             note=field(request, "note"),
             now=request.app.ctx.clock(),
         )
-    except InvalidInput:
+    except InvalidInput as wrong:
         return await _show(
             request,
             await refunds_of_request(request_id),
             status=422,
-            problem="不予退款须写明理由。",
+            problem=in_words_of(wrong, "不予退款须写明理由（最多 200 字）。"),
         )
     except Refused as refusal:
         return await _show(

@@ -21,10 +21,10 @@ from estation.payments.errors import (
 )
 from estation.payments.models import Incident, IncidentAction
 from estation.payments.persons import Person, is_same, person
-from estation.payments.refund_rules import Deed
+from estation.payments.refund_rules import MAX_NOTE, Deed
 from estation.payments.rules import IncidentState, RefundState
-from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
 ASKED, REJECTED, APPLIED = "apply_asked", "apply_rejected", "applied"
 
@@ -44,14 +44,15 @@ async def ask_to_apply(
 ) -> None:
     """A maker says that this late money should pay its bill; only the incident's history changes.
 
-    Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToApply.
+    Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToApply, InvalidInput.
     """
+    said = typed_text("note", note, most=MAX_NOTE, least=0)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
         why = _why_not(case)
         if why:
             raise NothingToApply(why=why)
-        await note_deed_of(db, case.incident.dedupe_key, ASKED, person(by, by_id), note, now)
+        await note_deed_of(db, case.incident.dedupe_key, ASKED, person(by, by_id), said, now)
 
 
 async def approve_applying(
@@ -61,15 +62,16 @@ async def approve_applying(
     incident is resolved by the transfer; its id. One transaction, through settle.
 
     Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToApply (a bill changed, money is on
-    its way back, nobody asked), SecondPersonNeeded; nothing is changed then.
+    its way back, nobody asked), SecondPersonNeeded, InvalidInput; nothing is changed then.
     """
+    said = typed_text("note", note, most=MAX_NOTE, least=0)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         await _check_second(case, checker)
         transfer_id = await apply_from_suspense(db, case.locked, case.attempt, case.report, now)
         await note_deed_of(
-            db, case.incident.dedupe_key, APPLIED, checker, note, now, transfer_id=UUID(transfer_id)
+            db, case.incident.dedupe_key, APPLIED, checker, said, now, transfer_id=UUID(transfer_id)
         )
         await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1::timestamptz,
@@ -83,13 +85,12 @@ async def reject_applying(
     *, incident_id: UUID, by: str, by_id: UUID | None = None, note: str, now: datetime
 ) -> None:
     """The checker's no, with its reason. Refuses as `approve_applying`, and InvalidInput."""
-    if not note.strip():
-        raise InvalidInput(field="note")
+    said = typed_text("note", note, most=MAX_NOTE)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         await _check_second(case, checker)
-        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, note, now)
+        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, said, now)
 
 
 async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:

@@ -38,6 +38,7 @@ from estation.shared import ids
 from estation.shared.errors import InvalidInput
 from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ async def ask_refund(
     Refuses ArrivalNotFound, RefundableChanged (412, with the present sum), RefundTooMuch,
     RefundNotPossible (the channel's limits), InvalidInput; nothing is changed then.
     """
-    wish = Wish(amount_fen, believed_refundable_fen, reason, shares)
+    said = typed_text("reason", reason, most=refund_rules.MAX_REASON)
+    wish = Wish(amount_fen, believed_refundable_fen, said, shares)
     incident = None
     if incident_id is not None:
         await queries.incident(incident_id)

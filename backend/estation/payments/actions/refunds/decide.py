@@ -20,10 +20,10 @@ from estation.payments.errors import (
 )
 from estation.payments.models import Refund, RefundShare
 from estation.payments.persons import Person, is_same, person
+from estation.payments.refund_rules import MAX_NOTE
 from estation.payments.rules import RefundState
-from estation.shared.errors import InvalidInput
-from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
 APPROVED = "refund_approved"
 
@@ -35,29 +35,28 @@ async def approve_refund(
 
     Refuses RefundNotFound, RefundAlreadyDecided, SecondPersonNeeded (the maker may not check),
     RefundNotPossible (too late for the channel by now), RefundableChanged (less is left than the
-    maker knew); nothing is changed then.
+    maker knew), InvalidInput; nothing is changed then.
     """
-
     checker = person(by, by_id)
+    said = typed_text("note", note, most=MAX_NOTE, least=0)
 
     def approve(writing: RefundWriting, refund: LockedRefund) -> None:
-        writing.approve(refund, by=checker, note=clean_text(note, 200))
+        writing.approve(refund, by=checker, note=said)
 
-    await _decide(request_id, checker, now, approve, deed=APPROVED, note=note)
+    await _decide(request_id, checker, now, approve, deed=APPROVED, note=said)
 
 
 async def reject_refund(
     *, request_id: UUID, by: str, by_id: UUID | None = None, note: str, now: datetime
 ) -> None:
     """The checker's no, with its reason. Refuses as `approve_refund`, and InvalidInput."""
-    if not note.strip():
-        raise InvalidInput(field="note")
     checker = person(by, by_id)
+    said = typed_text("note", note, most=MAX_NOTE)
 
     def reject(writing: RefundWriting, refund: LockedRefund) -> None:
-        writing.reject(refund, by=checker, note=clean_text(note.strip(), 200))
+        writing.reject(refund, by=checker, note=said)
 
-    await _decide(request_id, checker, now, reject, deed="refund_rejected", note=note)
+    await _decide(request_id, checker, now, reject, deed="refund_rejected", note=said)
 
 
 async def _decide(

@@ -30,14 +30,13 @@ from estation.payments.errors import (
 )
 from estation.payments.models import Incident, OutsideSettlement
 from estation.payments.persons import Person, is_same, person
-from estation.payments.refund_rules import Deed
+from estation.payments.refund_rules import MAX_NOTE, Deed
 from estation.payments.rules import IncidentState, OutsideState
 from estation.shared import ids
-from estation.shared.errors import InvalidInput
-from estation.shared.jsonb import clean_text
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
-MAX_REASON, MAX_DOCUMENT_NO, MAX_NOTE = 200, 64, 200
+MAX_REASON, MAX_DOCUMENT_NO = 200, 64
 
 ASKED, REJECTED, SETTLED = "outside_asked", "outside_rejected", "settled_outside"
 
@@ -66,8 +65,8 @@ async def ask_to_settle_outside(
     Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToSettleOutside,
     RefundableChanged (412, with the present sum), OutsideAlreadyAsked, InvalidInput.
     """
-    said = _proof("reason", reason, MAX_REASON)
-    number = _proof("document_no", document_no, MAX_DOCUMENT_NO)
+    said = typed_text("reason", reason, most=MAX_REASON)
+    number = typed_text("document_no", document_no, most=MAX_DOCUMENT_NO)
     maker = person(by, by_id)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
@@ -109,8 +108,9 @@ async def approve_settling_outside(
 
     Refuses IncidentNotFound, IncidentAlreadyResolved, NothingToSettleOutside, OutsideNotAsked,
     RefundableChanged (412: not the sum the checker saw, or more or less is left by now),
-    SecondPersonNeeded (the maker may not check); nothing is changed then.
+    SecondPersonNeeded (the maker may not check), InvalidInput; nothing is changed then.
     """
+    said = typed_text("note", note, most=MAX_NOTE, least=0)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
@@ -119,7 +119,7 @@ async def approve_settling_outside(
             raise RefundableChanged(refundable_fen=wish.amount_fen)
         _check_sum(case.standing, wish.amount_fen)
         (transfer_id,) = await post_many([_transfer(wish, case.standing.money, now)], now=now)
-        await _decide(wish, OutsideState.APPROVED, checker, note, now, UUID(transfer_id))
+        await _decide(wish, OutsideState.APPROVED, checker, said, now, UUID(transfer_id))
         await note_deed_of(
             db,
             case.incident.dedupe_key,
@@ -153,14 +153,13 @@ async def reject_settling_outside(
 ) -> None:
     """The checker's no, with its reason. Refuses as `approve_settling_outside`, and
     InvalidInput."""
-    if not note.replace("\x00", "").strip():
-        raise InvalidInput(field="note")
+    said = typed_text("note", note, most=MAX_NOTE)
     async with in_transaction() as db:
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         wish = await _wish(case, checker)
-        await _decide(wish, OutsideState.REJECTED, checker, note.strip(), now)
-        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, note, now)
+        await _decide(wish, OutsideState.REJECTED, checker, said, now)
+        await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, said, now)
 
 
 async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
@@ -179,15 +178,6 @@ async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
     if incident.state is not IncidentState.OPEN:
         raise IncidentAlreadyResolved(incident_id=str(incident_id))
     return _Case(incident, standing)
-
-
-def _proof(field: str, text: str, most: int) -> str:
-    """What the books will name as the proof. Raises InvalidInput: missing, longer than `most`, or
-    with U+0000, which would be stored as a mark that nobody can look up."""
-    said = text.strip()
-    if not 0 < len(said) <= most or "\x00" in said:
-        raise InvalidInput(field=field)
-    return clean_text(said, most)
 
 
 def _check_sum(standing: Standing, believed_fen: int) -> None:
@@ -236,6 +226,6 @@ async def _decide(
     transfer_id: UUID | None = None,
 ) -> None:
     wish.state, wish.decided_by, wish.decided_by_id = to, by.shown, by.account
-    wish.decided_at, wish.decision_note = now, clean_text(note, MAX_NOTE)
+    wish.decided_at, wish.decision_note = now, note
     wish.transfer_id = transfer_id
     await wish.save()

@@ -21,11 +21,11 @@ from estation.payments.errors import (
 )
 from estation.payments.models import IncidentAction, Refund
 from estation.payments.persons import Person, is_same, person
-from estation.payments.refund_rules import REDIRECT_REFUSED, SYSTEM, Deed
+from estation.payments.refund_rules import MAX_NOTE, REDIRECT_REFUSED, SYSTEM, Deed
 from estation.payments.rules import IncidentKind, RefundState
 from estation.services import Services
-from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
+from estation.shared.typed import typed_text
 
 log = structlog.get_logger()
 
@@ -37,14 +37,15 @@ async def ask_redirect(
 ) -> None:
     """A maker says that this refund should go to our own card; only the history changes.
 
-    Refuses RefundNotFound, RefundNotAbnormal.
+    Refuses RefundNotFound, RefundNotAbnormal, InvalidInput.
     """
+    said = typed_text("note", note, most=MAX_NOTE, least=0)
     async with in_transaction() as db:
         refund = await _lock_abnormal(db, refund_id)
         # There is always an incident to write it under, whatever became of the first.
         told = refund_incident(IncidentKind.REFUND_ABNORMAL, refund, {}, owner=FINANCE)
         await put_incidents(db, [told], now=now)
-        await _note(db, refund, ASKED, person(by, by_id), note, now)
+        await _note(db, refund, ASKED, person(by, by_id), said, now)
 
 
 async def redirect_abnormal(
@@ -80,13 +81,12 @@ async def reject_redirect(
     *, refund_id: UUID, by: str, by_id: UUID | None = None, note: str, now: datetime
 ) -> None:
     """The checker's no, with its reason. Refuses as `redirect_abnormal`, and InvalidInput."""
-    if not note.strip():
-        raise InvalidInput(field="note")
+    said = typed_text("note", note, most=MAX_NOTE)
     async with in_transaction() as db:
         refund = await _lock_abnormal(db, refund_id)
         checker = person(by, by_id)
         await _check_second(refund, checker, may_repeat=False)
-        await _note(db, refund, REJECTED, checker, note, now)
+        await _note(db, refund, REJECTED, checker, said, now)
 
 
 async def last_word(refund_id: UUID) -> IncidentAction | None:
