@@ -12,7 +12,8 @@ import pytest
 
 from estation.fees.models import Bill
 from estation.outside.gate.pay_codes import bill_no_of, is_code_of, pay_code
-from estation.payments import api
+from estation.outside.pay_channels import RefundStatus
+from estation.payments import api, jobs
 from estation.payments.api import OrderState
 from estation.payments.invariants import broken_invariants
 from estation.payments.models import PayAttempt, PayOrder
@@ -322,6 +323,62 @@ async def test_money_that_could_not_be_applied_is_not_asked_for_twice(
 
     assert "付款金额需要核实" in page
     assert "在此之前请不要重复付款" in page
+
+
+async def test_money_settled_outside_is_told_as_settled_where_the_bill_may_be_paid_again(
+    desk: Desk, bill: Bill
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    number = (await live()).out_trade_no
+    desk.city.wechat.pay(number, amount_fen=1)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(number))], now=NOW)
+    (incident,) = await rows("select id from incident")
+    desk.clock[0] = NOW + timedelta(hours=30)
+    wish = {"incident_id": incident["id"], "believed_fen": 1, "now": desk.clock[0]}
+    _, reviewed, _ = await desk.browser().get(base)
+
+    await api.ask_to_settle_outside(reason="已转账", document_no="118号", by="maker", **wish)
+    await api.approve_settling_outside(by="checker", **wish)
+    _, page, _ = await desk.browser().get(base)
+    desk.clock[0] += timedelta(hours=2)
+    _, later, _ = await desk.browser().get(base)
+
+    assert "付款金额需要核实" in reviewed, "as long as it is looked at, however long"
+    assert "这笔款项已线下处理" in page
+    assert "核实" not in page
+    assert "118号" not in page, "the office's own papers"
+    assert "上一次付款" not in later
+    assert await broken_invariants() == {}
+
+
+@pytest.mark.parametrize(
+    ("ends_as", "told"),
+    [(RefundStatus.SUCCESS, "退款成功"), (RefundStatus.CLOSED, "这笔退款没有退成")],
+)
+async def test_late_money_is_told_from_on_its_way_to_its_true_end(
+    desk: Desk, bill: Bill, ends_as: RefundStatus, told: str
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    number = (await live()).out_trade_no
+    await desk.browser().post(f"{base}/cancel")
+    desk.city.wechat.pay(number, at=NOW)
+    desk.clock[0] = NOW + timedelta(minutes=2)
+    report = desk.city.wechat.report(number)
+    await api.settle_batch([api.from_report(report)], now=desk.clock[0])
+    _, on_its_way, _ = await desk.browser().get(base)
+
+    desk.city.wechat.now = desk.clock[0]
+    await jobs.send_refunds(desk.city.services, now=desk.clock[0])
+    (refund_no,) = desk.city.wechat.refunds
+    news = api.from_refund(desk.city.wechat.finish(refund_no, ends_as, at=desk.clock[0]))
+    await api.settle_batch([news], now=desk.clock[0])
+    _, page, _ = await desk.browser().get(base)
+
+    assert "正在退款" in on_its_way
+    assert told in page
+    assert "正在退款" not in page
 
 
 async def test_an_order_past_its_end_makes_room_for_a_new_one(desk: Desk, bill: Bill) -> None:

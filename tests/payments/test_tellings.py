@@ -26,6 +26,7 @@ from estation.payments.pages.tellings import (
     SETTLED_OUTSIDE,
     TELLINGS,
     WHY_REFUNDED,
+    ending_told,
     standing,
     telling_of,
     tellings_of,
@@ -191,6 +192,44 @@ def test_what_was_settled_outside_is_no_longer_looked_into(
     assert told is TELLINGS[key]
     assert TELLINGS[SETTLED_OUTSIDE].word == "已线下处理"
     assert TELLINGS[SETTLED_OUTSIDE].asks_a_person
+
+
+@pytest.mark.parametrize(
+    ("reason", "refunds", "facts", "told"),
+    [
+        ("expired", [], {}, "expired"),
+        ("wrong_amount", [], {"under_review": "wrong_amount"}, "wrong_amount"),
+        ("wrong_amount", [], {"is_settled_outside": True}, SETTLED_OUTSIDE),
+        ("cancelled", [], {"under_review": "wrong_amount"}, "wrong_amount"),
+        ("brand_new", [], {}, "unknown_order"),
+        ("bill_revised", [Back(PayersRefund.REFUNDING, 9, False)], {}, "bill_revised"),
+        ("cancelled", [Back(PayersRefund.REFUNDING, 9, False)], {}, PayersRefund.REFUNDING),
+        ("bill_revised", [Back(PayersRefund.REFUNDED, 9, False)], {}, PayersRefund.REFUNDED),
+        ("bill_revised", [Back(PayersRefund.ABNORMAL, 9, False)], {}, PayersRefund.ABNORMAL),
+        (
+            "wrong_amount",
+            [Back(PayersRefund.REFUNDED, 4, False)],
+            {"under_review": "wrong_amount"},
+            "wrong_amount",
+        ),
+        (
+            "wrong_amount",
+            [Back(PayersRefund.NOT_REFUNDED, 4, False)],
+            {"under_review": "wrong_amount"},
+            PayersRefund.NOT_REFUNDED,
+        ),
+        (
+            "bill_revised",
+            [Back(PayersRefund.NOT_REFUNDED, 9, False)],
+            {"is_settled_outside": True},
+            SETTLED_OUTSIDE,
+        ),
+    ],
+)
+def test_where_a_bill_may_be_paid_again_its_last_order_is_told_by_its_true_end(
+    reason: str, refunds: list[Back], facts: dict[str, Any], told: str
+) -> None:
+    assert ending_told(reason, refunds, **facts) is TELLINGS[told]
 
 
 def test_a_refund_that_failed_is_past_when_its_money_was_settled_outside() -> None:

@@ -12,7 +12,7 @@ from tortoise import Tortoise
 from estation.ledger.api import arrivals_by_id
 from estation.payments.combining import parts_of
 from estation.payments.models import Incident, OutsideSettlement, PayAttempt, PayOrder, Refund
-from estation.payments.refund_queries import redirected_of
+from estation.payments.refund_queries import CitizenRefund, redirected_of, refunds_of_order
 from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, for_the_payer
 from estation.payments.rules import (
     CloseReason,
@@ -36,6 +36,9 @@ UNDER_REVIEW = frozenset(
     }
 )
 """Money set aside for these reasons goes nowhere until a person has looked; its payer is told."""
+
+
+_UNDER_WAY = frozenset({PayersRefund.REFUNDING, PayersRefund.ABNORMAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,13 @@ class SettledOutside:
 
 @dataclass(frozen=True, slots=True)
 class EndedOrder:
-    """An order that ended unpaid, and why; `is_settled_outside`: as a PastOrder's."""
+    """An order that ended unpaid, and why; what became since of money that arrived for it:
+    `is_settled_outside` as a PastOrder's, `aside` what a person still looks at."""
 
     id: UUID
     close_reason: str
+    refunds: list[CitizenRefund]
+    aside: list[SetAside]
     is_settled_outside: bool
 
 
@@ -196,8 +202,8 @@ async def _not_covered(arrival_ids: Sequence[UUID]) -> set[UUID]:
 
 
 async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> EndedOrder | None:
-    """The bill's newest order, when it ended unpaid: at or after `since`, or with money that
-    arrived and could not be applied."""
+    """The bill's newest order, when it ended unpaid at or after `since`, or when money that arrived
+    for it and could not be applied has found its end since then, or none yet."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select o.id, o.state, o.closed_at, o.close_reason
            from pay_order_bill b join pay_order o on o.id = b.order_id
@@ -207,12 +213,31 @@ async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> Ende
     )
     if not rows or rows[0]["state"] != OrderState.CLOSED:
         return None
-    reason, closed_at = rows[0]["close_reason"], rows[0]["closed_at"]
-    settled = (await settled_outside_of([rows[0]["id"]])).get(rows[0]["id"])
-    if settled is not None and settled.is_all:
-        return EndedOrder(rows[0]["id"], reason, True) if settled.at >= since else None
-    is_news = reason not in list(CloseReason) or (closed_at is not None and closed_at >= since)
-    return EndedOrder(rows[0]["id"], reason, False) if is_news else None
+    order_id, reason, closed_at = (rows[0][name] for name in ("id", "close_reason", "closed_at"))
+    settled = (await settled_outside_of([order_id])).get(order_id)
+    ended = EndedOrder(
+        order_id,
+        reason,
+        await refunds_of_order(person_id, order_id),
+        await set_aside_of(person_id, order_id),
+        settled is not None and settled.is_all,
+    )
+    if _is_open(ended):
+        return ended
+    ends = [closed_at, settled and settled.at, *(one.at for one in ended.refunds)]
+    return ended if any(at is not None and at >= since for at in ends) else None
+
+
+def _is_open(ended: EndedOrder) -> bool:
+    """Its payer still waits for money."""
+    if ended.is_settled_outside:
+        return False
+    states = [one.state for one in ended.refunds]
+    # One that failed is past when another followed it.
+    failed = states[-1:] == [PayersRefund.NOT_REFUNDED]
+    if ended.aside or failed or _UNDER_WAY.intersection(states):
+        return True
+    return not states and ended.close_reason not in list(CloseReason)
 
 
 async def _numbers_of(order_id: UUID) -> Sequence[str]:

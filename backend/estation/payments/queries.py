@@ -189,20 +189,6 @@ async def paid_order_for_bill(person_id: UUID, bill_id: UUID) -> OrderView | Non
     return await _view(link.order)
 
 
-async def last_ending(bill_id: UUID, *, since: datetime) -> str | None:
-    """Why the bill's newest order ended unpaid, when that was at or after `since`."""
-    link = (
-        await PayOrderBill.filter(bill_id=bill_id)
-        .order_by("-order__created_at", "-order_id")
-        .prefetch_related("order")
-        .first()
-    )
-    if link is None or link.order.state is not OrderState.CLOSED:
-        return None
-    closed_at = link.order.closed_at
-    return link.order.close_reason if closed_at is not None and closed_at >= since else None
-
-
 async def list_incidents(
     *, state: IncidentState | None = IncidentState.OPEN, limit: int = 100, offset: int = 0
 ) -> list[IncidentView]:

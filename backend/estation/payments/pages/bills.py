@@ -35,7 +35,7 @@ from estation.payments.api import (
 from estation.payments.errors import AmountChanged, OrderAlreadyOpen
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.forms import whole_number, whole_number_of
-from estation.payments.pages.tellings import SETTLED_OUTSIDE, Telling, telling_of
+from estation.payments.pages.tellings import Telling, ending_told
 from estation.payments.pages.views import Deadline, deadline_of, payee_groups
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
@@ -250,14 +250,19 @@ async def _bill_page(
         given_back_fen=await _given_back_fen(paid_order, bill_id),
         noted=await noted_of(bill_id) if shown.state == "paid" else None,
         ended_order=ended,
-        ended=_ending(ended) if ended else None,
+        ended=ending_of(ended) if ended else None,
         changed=changed,
         **await copy_age([shown.source], now=now),
     )
 
 
-def _ending(ended: EndedOrder) -> Telling:
-    return telling_of(SETTLED_OUTSIDE if ended.is_settled_outside else ended.close_reason)
+def ending_of(ended: EndedOrder) -> Telling:
+    return ending_told(
+        ended.close_reason,
+        ended.refunds,
+        under_review=ended.aside[0].kind if ended.aside else None,
+        is_settled_outside=ended.is_settled_outside,
+    )
 
 
 async def _given_back_fen(paid_order: OrderView | None, bill_id: UUID) -> int:

@@ -35,7 +35,7 @@ from estation.payments.api import (
     BillChoice,
     OrderView,
     cancel_order,
-    last_ending,
+    last_ended,
     live_attempt_serves,
     open_attempt,
     open_order_for_bill,
@@ -44,6 +44,7 @@ from estation.payments.api import (
     start_order,
 )
 from estation.payments.errors import ChannelTrouble, CodeNotFound, OrderAlreadyOpen
+from estation.payments.pages.bills import ending_of
 from estation.payments.pages.blueprint import bp
 from estation.payments.pages.forms import whole_number
 from estation.payments.pages.paying import (
@@ -55,7 +56,6 @@ from estation.payments.pages.paying import (
     user_agent_of,
     wanted,
 )
-from estation.payments.pages.tellings import telling_of
 from estation.payments.pages.views import (
     PayeeGroup,
     in_wechat,
@@ -278,9 +278,8 @@ async def _page(
     if order is None:
         # Looked at again: asking the channel may have settled it just now.
         holder = await opened_by(request, holder.code)
-        ending = await last_ending(
-            holder.bill_id, since=request.app.ctx.clock() - ENDINGS_ARE_TOLD_FOR
-        )
+        since = request.app.ctx.clock() - ENDINGS_ARE_TOLD_FOR
+        ended = await last_ended(holder.payer_id, holder.bill_id, since=since)
         return render(
             request,
             "payments/code.html",
@@ -290,7 +289,7 @@ async def _page(
             choices=choices,
             told=told,
             problem=problem,
-            ended=telling_of(ending) if ending else None,
+            ended=ending_of(ended) if ended else None,
             **await copy_age(await sources_of([holder.bill_id]), now=request.app.ctx.clock()),
         )
     return await order_page(

@@ -296,6 +296,30 @@ def standing(
     return TELLINGS[PARTLY_REFUNDED if back else OrderState.PAID]
 
 
+def ending_told(
+    close_reason: str,
+    refunds: Sequence[RefundLike],
+    *,
+    under_review: str | None = None,
+    is_settled_outside: bool = False,
+) -> Telling:
+    """How the last, unpaid order of a bill ended, on the page where it may be paid again: the
+    reason while nothing better is known, what became of the money once something did.
+
+    `under_review`: the kind of incident a person looks at."""
+    told = standing(
+        OrderState.CLOSED, close_reason, 0, refunds, is_settled_outside=is_settled_outside
+    )
+    if told.tone == "bad":  # a refund that failed
+        return told
+    if under_review is not None:
+        return telling_of(under_review)
+    is_explained = close_reason not in list(CloseReason)
+    if told is TELLINGS[PayersRefund.REFUNDING] and is_explained:
+        return telling_of(close_reason)  # says why it goes back, and whether to pay again
+    return told
+
+
 def refunded_fen(refunds: Iterable[RefundLike]) -> int:
     return sum(one.amount_fen for one in refunds if one.state is PayersRefund.REFUNDED)
 
