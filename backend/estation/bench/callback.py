@@ -55,6 +55,7 @@ def run(*, as_json: bool) -> None:
         results, proof = _measure(Path(folder))
     summary = _summary(results, proof)
     _print_table(results, summary)
+    Console().print(f"Sent against stored, number by number: {proof.words()}")
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
     if not summary["settled_once"]:
@@ -62,12 +63,13 @@ def run(*, as_json: bool) -> None:
 
 
 Results = dict[str, list[dict[str, Any]]]
+Proof = orders.Reconciliation
 
 TURNS = [(kind, 1) for kind in KINDS] + [("verify", 2), ("full", 2)]
 """Who is measured: the program and its workers."""
 
 
-def _measure(folder: Path) -> tuple[Results, tuple[int, int, int]]:
+def _measure(folder: Path) -> tuple[Results, Proof]:
     account = wechat_account()
     keys = write_secrets(folder, account)
     postgres = LocalPostgres(folder / "pg").start()
@@ -87,7 +89,7 @@ def _measure(folder: Path) -> tuple[Results, tuple[int, int, int]]:
             bench = Bench(file, programs, postgres)
             results = _rounds(bench)
             results["calm"] = [_at_half_load(bench, results["full x1"])]
-        return results, asyncio.run(orders.settled(dsn))
+        return results, asyncio.run(orders.reconcile(dsn, _sent()))
     finally:
         postgres.stop()
 
@@ -139,6 +141,12 @@ def _counted(bench: Bench, name: str, start: int, count: int, *, rate: float = 0
 def _count() -> int:
     """All orders: rounds of one and of two workers, and the run at half load."""
     return 2 * ROUNDS * (WARM_UP + MEASURED) + CALM
+
+
+def _sent() -> dict[str, int]:
+    """What every load has sent by now: `_load` ends the run when an answer is not 200. Each number
+    goes to a program of ours once, whatever the others hear of it."""
+    return {notices.trade_number(n): notices.amount_fen(n) for n in range(_count())}
 
 
 def _load(file: Path, port: int, start: int, count: int, *, rate: float = 0) -> dict[str, Any]:
@@ -235,7 +243,7 @@ def write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
     return {"platform": platform, "api_v3": api_v3}
 
 
-def _summary(results: Results, proof: tuple[int, int, int]) -> dict[str, Any]:
+def _summary(results: Results, proof: Proof) -> dict[str, Any]:
     middle = {
         name: statistics.median(result["per_second"] for result in rounds)
         for name, rounds in results.items()
@@ -257,7 +265,8 @@ def _summary(results: Results, proof: tuple[int, int, int]) -> dict[str, Any]:
                         "ratio": round(middle["full x2"] / middle["verify x2"], 3)},
         "processor_us": {name: _processor_us(rounds) for name, rounds in results.items()},
         "connections": CONNECTIONS,
-        "settled_once": proof == (_count(), _count(), 0),
+        "settled_once": proof.is_whole,
+        "reconciliation": proof.counts(),
     }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Open orders with bills, shares and live attempts, made set by set."""
 
 import asyncio
-from collections.abc import Iterator
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -148,6 +149,102 @@ async def settled(dsn: str) -> tuple[int, int, int]:
         return int(row[0]), int(row[1]), int(row[2])
     finally:
         await connection.close()
+
+
+class Reconciliation(NamedTuple):
+    """What was sent and accepted against the database, trade number by trade number.
+
+    `missing`: sent, and no money of it is on the books. `doubled`: on the books more than once.
+    `conflicting`: once, but not as it was sent: another amount, set aside, its order, attempt or
+    bill not paid, or sent by nobody. `unbalanced_fen`: debits less credits of all entries.
+    """
+
+    sent: int
+    sent_fen: int
+    missing: list[str]
+    doubled: list[str]
+    conflicting: list[str]
+    unbalanced_fen: int
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.missing or self.doubled or self.conflicting or self.unbalanced_fen)
+
+    def counts(self) -> dict[str, int]:
+        """For a program that reads the outcome."""
+        return {
+            "sent": self.sent,
+            "sent_fen": self.sent_fen,
+            "missing": len(self.missing),
+            "doubled": len(self.doubled),
+            "conflicting": len(self.conflicting),
+            "unbalanced_fen": self.unbalanced_fen,
+        }
+
+    def words(self) -> str:
+        """For people; of each kind the first few numbers."""
+        told = [f"{self.sent:,} sent ({self.sent_fen:,} fen)"]
+        for name in ("missing", "doubled", "conflicting"):
+            numbers: list[str] = getattr(self, name)
+            shown = f" ({', '.join(numbers[:SHOWN])}{' …' if numbers[SHOWN:] else ''})"
+            told.append(f"{len(numbers)} {name}{shown if numbers else ''}")
+        return f"{', '.join(told)}, {self.unbalanced_fen} fen out of balance"
+
+
+SHOWN = 5
+
+_FOUND = """
+with money as (
+    select t.our_no, t.kind, sum(e.debit_fen) as fen
+    from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+    where t.our_no like 'BENCH%' and t.kind in ('payment', 'suspense')
+      and e.account like 'channel_clearing:%'
+    group by t.id
+), arrivals as (
+    select our_no, json_agg(json_build_array(kind, fen)) as transfers from money group by our_no
+)
+select coalesce(a.out_trade_no, m.our_no) as number, coalesce(m.transfers, '[]')::text as transfers,
+       a.state = 'paid' and o.state = 'paid' and b.state = 'paid' as is_paid,
+       array[a.paid_fen, o.amount_fen, b.total_fen] as sums
+from (select * from pay_attempt where out_trade_no like 'BENCH%') a
+full join arrivals m on m.our_no = a.out_trade_no
+left join pay_order o on o.id = a.order_id
+left join pay_order_bill l on l.order_id = o.id
+left join bill b on b.id = l.bill_id
+"""
+# Money may be on the books under a number of which there is no attempt, and the other way round.
+
+
+async def reconcile(dsn: str, sent: Mapping[str, int]) -> Reconciliation:
+    """`sent`: the fen of each trade number whose success was sent, and answered with 200."""
+    connection: Any = await asyncpg.connect(dsn)
+    try:
+        found = await connection.fetch(_FOUND)
+        unbalanced = await connection.fetchval(
+            "select coalesce(sum(debit_fen) - sum(credit_fen), 0) from ledger_entry"
+        )
+    finally:
+        await connection.close()
+    stored = {row["number"]: row for row in found}
+    missing, doubled, conflicting = list[str](), list[str](), list[str]()
+    for number in sorted(sent.keys() | stored.keys()):
+        row = stored.get(number)
+        transfers = json.loads(row["transfers"]) if row else []
+        if not transfers:
+            if number in sent:
+                missing.append(number)
+            elif row and row["is_paid"]:
+                conflicting.append(number)
+        elif len(transfers) > 1:
+            doubled.append(number)
+        elif not _is_as_sent(row, transfers[0], sent.get(number)):
+            conflicting.append(number)
+    total_fen = sum(sent.values())
+    return Reconciliation(len(sent), total_fen, missing, doubled, conflicting, int(unbalanced))
+
+
+def _is_as_sent(row: Any, transfer: list[Any], fen: int | None) -> bool:
+    return bool(row["is_paid"]) and transfer == ["payment", fen] and set(row["sums"]) == {fen}
 
 
 def _arguments(step: str, first: int, count: int, account_id: str) -> list[object]:
