@@ -19,6 +19,8 @@ MERCHANT = "wechat_pay:1900000109"
         (api.refund_in_flight(MERCHANT), "refund_in_flight:wechat_pay:1900000109"),
         (api.settled_outside(MERCHANT), "settled_outside:wechat_pay:1900000109"),
         (api.overpaid_back(MERCHANT), "overpaid_back:wechat_pay:1900000109"),
+        (api.received_outside(MERCHANT), "received_outside:wechat_pay:1900000109"),
+        (api.written_off(MERCHANT), "written_off:wechat_pay:1900000109"),
         (api.channel_fee(MERCHANT), "channel_fee:wechat_pay:1900000109"),
         (api.hold_expected(), "hold_expected:any"),
         (api.hold_expected(MERCHANT), "hold_expected:wechat_pay:1900000109"),
@@ -32,7 +34,8 @@ def test_every_helper_names_an_account_of_the_grammar(made: str, name: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["channel_clearing", "suspense", "refund_in_flight",
-                                  "settled_outside", "overpaid_back", "channel_fee",
+                                  "settled_outside", "overpaid_back", "received_outside",
+                                  "written_off", "channel_fee",
                                   "hold_expected"])  # fmt: skip
 @pytest.mark.parametrize(
     ("whose", "is_one"),
@@ -83,6 +86,8 @@ def test_only_a_hold_may_leave_the_channel_open(name: str) -> None:
         (api.refund_in_flight(MERCHANT), "credit", False, False),
         (api.settled_outside(MERCHANT), "credit", False, False),
         (api.overpaid_back(MERCHANT), "debit", False, False),
+        (api.received_outside(MERCHANT), "debit", False, False),
+        (api.written_off(MERCHANT), "debit", False, False),
         (api.channel_fee(MERCHANT), "debit", True, False),
         (api.hold_expected(), "debit", False, True),
         (api.hold_payee("treasury"), "credit", False, True),
@@ -96,7 +101,7 @@ def test_every_kind_says_where_it_grows_and_whether_it_may_go_below_zero(
 
     assert (kind.normal_side, kind.may_go_negative, kind.is_memo) == (
         side, may_go_negative, is_memo)  # fmt: skip
-    assert len(ACCOUNT_KINDS) == 10
+    assert len(ACCOUNT_KINDS) == 12
 
 
 def test_a_name_outside_the_grammar_has_no_kind() -> None:

@@ -18,7 +18,7 @@ from estation.ledger.api import (
     post_many,
 )
 from estation.outside.gate.format import NO_PREVIOUS
-from estation.outside.pay_channels import Channel, ChannelReport
+from estation.outside.pay_channels import Channel, ChannelReport, RefundStatus
 from estation.payments import api
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.jobs import send_refunds
@@ -228,6 +228,35 @@ async def _more_settled_than_booked(world: LivedIn) -> None:
     await by_hand(
         "update outside_settlement set amount_fen = amount_fen + 1"
         f" where id = '{world.settled_outside}'"
+    )
+
+
+async def _claim_talked_away(world: LivedIn) -> None:
+    """A refund of money that was settled outside meanwhile arrived after all; by hand somebody
+    closed the incident that says so."""
+    city, now = world.city, world.now
+    (odd,) = await rows(
+        "select id from incident where out_trade_no = $1 and kind = 'wrong_amount'",
+        world.odd_number,
+    )
+    request_id = await api.ask_refund(
+        incident_id=odd["id"], amount_fen=TOTAL + 1, believed_refundable_fen=TOTAL + 1,
+        reason="原路退回", by="经办", now=now,
+    )  # fmt: skip
+    await api.approve_refund(request_id=request_id, by="复核", now=now)
+    (refund,) = await api.refunds_of_request(request_id)
+    await send_refunds(city.services, now=now)
+    closed = city.wechat.finish(refund.refund_no, RefundStatus.CLOSED)
+    await api.settle_batch([api.from_refund(closed)], now=now)
+    wish = {"incident_id": odd["id"], "believed_fen": TOTAL + 1, "now": now}
+    await api.ask_to_settle_outside(reason="转账", document_no="119", by="经办", **wish)
+    await api.approve_settling_outside(by="复核", **wish)
+    city.wechat.refunds[refund.refund_no].status = RefundStatus.PROCESSING
+    done = city.wechat.finish(refund.refund_no, at=now)
+    await api.settle_batch([api.from_refund(done)], now=now)
+    await by_hand(
+        "update incident set state = 'resolved', resolved_at = now(), resolved_by = '何敏',"
+        " resolution = '已催收' where kind = 'refund_overpaid'"
     )
 
 
@@ -533,6 +562,7 @@ PLANTS: dict[str, Plant] = {
     "what_the_platform_gives_back_by_itself_is_on_its_way": _automatic_refund_never_made,
     "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": _resolved_too_early,
     "what_is_settled_outside_stands_in_the_books": _more_settled_than_booked,
+    "a_claim_is_what_its_incidents_say": _claim_talked_away,
     "refunds_move_in_time": _refunds_stand_still,
     "only_open_orders_hold_bills": _paid_order_holds_its_bill,
     "an_order_has_one_live_attempt_at_most": _two_live_codes,

@@ -119,12 +119,15 @@ def test_money_of_a_clear_cause_goes_back_by_itself_and_the_rest_by_two_persons(
 def test_only_late_money_may_be_applied_and_only_a_stuck_refund_redirected(
     kind: IncidentKind,
 ) -> None:
-    late = kind in (IncidentKind.PAID_AFTER_CLOSE, IncidentKind.PAID_AFTER_EXPIRY)
+    own = {
+        IncidentKind.PAID_AFTER_CLOSE: {Deed.APPLY},
+        IncidentKind.PAID_AFTER_EXPIRY: {Deed.APPLY},
+        IncidentKind.REFUND_ABNORMAL: {Deed.REDIRECT_REFUND},
+        IncidentKind.REFUND_OVERPAID: {Deed.END_CLAIM},
+    }
     deeds = refund_rules.legal_deeds(kind) - {Deed.REFUND, Deed.SETTLE_OUTSIDE}
 
-    assert deeds == {Deed.TAKE, Deed.RESOLVE} | ({Deed.APPLY} if late else set()) | (
-        {Deed.REDIRECT_REFUND} if kind is IncidentKind.REFUND_ABNORMAL else set()
-    )
+    assert deeds == {Deed.TAKE, Deed.RESOLVE} | own.get(kind, set())
 
 
 def test_a_kind_of_tomorrow_may_at_least_be_taken_and_resolved() -> None:

@@ -48,6 +48,9 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/staff/incidents/<incident_id:uuid>/outside"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/outside/approve"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/outside/reject"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/claim"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/claim/approve"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/claim/reject"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/apply"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/apply/approve"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/apply/reject"): frozenset({"checker"}),
@@ -143,7 +146,8 @@ def test_what_may_be_done_about_an_incident_is_a_table() -> None:
                 if theirs:
                     assert {Deed.TAKE, Deed.RESOLVE} <= set(open_)
                 if role == "operator":
-                    money = {Deed.REFUND, Deed.APPLY, Deed.SETTLE_OUTSIDE, Deed.REDIRECT_REFUND}
+                    money = {Deed.REFUND, Deed.APPLY, Deed.SETTLE_OUTSIDE, Deed.REDIRECT_REFUND,
+                             Deed.END_CLAIM}  # fmt: skip
                     assert not money & set(open_)
     assert set(ORDER) | {Deed.ESCALATE} == set(Deed) == set(ROLES)
     assert set(LEGAL_DEEDS) <= set(IncidentKind)

@@ -17,6 +17,7 @@ from tests.payments.city import TOTAL, City, later, rows
 from tests.payments.office import Office, open_office
 from tests.payments.test_asked_refunds import ask as ask_of_order
 from tests.payments.test_asked_refunds import paid
+from tests.payments.test_claims import ask_to_recover, open_claim
 from tests.payments.test_second_person import abnormal
 from tests.payments.test_settled_outside import FEN, late_money, odd_money
 
@@ -89,6 +90,22 @@ async def _outside_rejected(office: Office) -> Form:
     return f"/staff/incidents/{incident_id}/outside/reject", {}, "note"
 
 
+async def _claim(office: Office, field: str) -> Form:
+    page = f"/staff/incidents/{await open_claim(office.city)}/claim"
+    form = {
+        "claim_end": "written_off", "claim_amount": "1.00", "believed_fen": str(FEN),
+        "claim_document_no": "119号", "claim_reason": "无法追回",
+    }  # fmt: skip
+    return page, {name: text for name, text in form.items() if name != field}, field
+
+
+async def _claim_rejected(office: Office) -> Form:
+    incident_id = await open_claim(office.city)
+    await ask_to_recover(incident_id)
+    await office.sit_down("checker")
+    return f"/staff/incidents/{incident_id}/claim/reject", {}, "note"
+
+
 async def _redirect(office: Office) -> Form:
     await abnormal(office.city)
     return f"/staff/incidents/{await _id_of('refund_abnormal')}/redirect", {}, "note"
@@ -122,6 +139,9 @@ FIELDS: dict[str, Callable[[Office], Awaitable[Form]]] = {
     "outside: reason": lambda office: _outside(office, "outside_reason"),
     "outside: document": lambda office: _outside(office, "document_no"),
     "outside rejected": _outside_rejected,
+    "claim: document": lambda office: _claim(office, "claim_document_no"),
+    "claim: reason": lambda office: _claim(office, "claim_reason"),
+    "claim rejected": _claim_rejected,
     "redirect": _redirect,
     "redirect rejected": _redirect_rejected,
     "resolve": _resolve,
@@ -151,7 +171,7 @@ async def test_no_field_for_words_was_forgotten(office: Office) -> None:
     """Each name that a template of the office gives to a text field is in the table above."""
     named = {
         "reason", "note", "outside_reason", "document_no", "resolution",
-        "amount", "order_no",
+        "amount", "order_no", "claim_amount", "claim_document_no", "claim_reason",
     }  # fmt: skip
     found = set()
     for template in (H5 / "templates" / "staff").glob("*.html"):

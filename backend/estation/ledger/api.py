@@ -56,9 +56,11 @@ from estation.ledger.rules import (
     hold_payee,
     overpaid_back,
     payee_payable,
+    received_outside,
     refund_in_flight,
     settled_outside,
     suspense,
+    written_off,
 )
 from estation.ledger.rules import hold_transfer as hold_input
 from estation.ledger.verifying import Verification, verify
@@ -110,6 +112,7 @@ __all__ = [
     "payments_of_order",
     "post_many",
     "published_heads",
+    "received_outside",
     "refund_in_flight",
     "release_holds",
     "reverse",
@@ -121,4 +124,5 @@ __all__ = [
     "unbalanced_transfers",
     "unreleased_holds",
     "verify",
+    "written_off",
 ]

@@ -15,6 +15,11 @@ from estation.payments.actions.refunds.apply import (
     reject_applying,
 )
 from estation.payments.actions.refunds.ask import ask_refund
+from estation.payments.actions.refunds.claims import (
+    approve_ending_claim,
+    ask_to_end_claim,
+    reject_ending_claim,
+)
 from estation.payments.actions.refunds.decide import (
     approve_refund,
     reject_refund,
@@ -92,6 +97,7 @@ from estation.payments.refund_queries import (
 from estation.payments.refund_rules import Deed, PayersRefund, Share, legal_deeds
 from estation.payments.rules import (
     AttemptState,
+    ClaimEnd,
     CloseReason,
     IncidentKind,
     IncidentState,
@@ -120,6 +126,7 @@ __all__ = [
     "AttemptView",
     "BillChoice",
     "CitizenRefund",
+    "ClaimEnd",
     "CloseReason",
     "Deed",
     "EndedOrder",
@@ -154,11 +161,13 @@ __all__ = [
     "SplitStanding",
     "SplitView",
     "approve_applying",
+    "approve_ending_claim",
     "approve_refund",
     "approve_settling_outside",
     "ask_redirect",
     "ask_refund",
     "ask_to_apply",
+    "ask_to_end_claim",
     "ask_to_settle_outside",
     "attempts_of_order",
     "cancel_order",
@@ -197,6 +206,7 @@ __all__ = [
     "refunds_of_order",
     "refunds_of_request",
     "reject_applying",
+    "reject_ending_claim",
     "reject_redirect",
     "reject_refund",
     "reject_settling_outside",

@@ -138,12 +138,13 @@ class OverpaidBack(Refused):
 
     code = "overpaid_back"
     http_status = 409
-    message = "这条异常的钱多退了，追回之前不能办结。"
+    message = "这条异常的钱多退了，追回或核销之前不能办结。"
 
     def __init__(self, *, claim_fen: int) -> None:
         super().__init__(claim_fen=claim_fen)
         self.message = (
-            f"这条异常的钱多退了 ¥ {display_yuan(claim_fen)}，已记为应收；追回并入账之前不能办结。"
+            f"这条异常的钱多退了 ¥ {display_yuan(claim_fen)}，已记为应收；"
+            "请由两人办理追回或核销，结清之前不能办结。"
         )
 
 
@@ -189,6 +190,43 @@ class OutsideNotAsked(Refused):
     code = "outside_not_asked"
     http_status = 409
     message = "没有待复核的线下处理申请。"
+
+
+class NoClaim(Refused):
+    """Nothing of the incident's money was given back beyond its amount, or all of it has ended."""
+
+    code = "no_claim"
+    http_status = 409
+    message = "这条异常没有未了结的多退应收。"
+
+
+class ClaimChanged(Refused):
+    """The asker, or the checker, saw another sum; `claim_fen` is the present one."""
+
+    code = "claim_changed"
+    http_status = 412
+    message = "应收金额已变化，请核对新的金额后再提交。"
+
+
+class ClaimEndAlreadyAsked(Refused):
+    code = "claim_end_already_asked"
+    http_status = 409
+    message = "这笔多退应收已有待复核的追回或核销申请。"
+
+
+class ClaimEndNotAsked(Refused):
+    code = "claim_end_not_asked"
+    http_status = 409
+    message = "没有待复核的追回或核销申请。"
+
+
+class RefundUnderWay(Refused):
+    """`refund_no` of the same money has not ended; were the channel to close it, the claim would
+    end by itself."""
+
+    code = "refund_under_way"
+    http_status = 409
+    message = "这笔钱还有另一笔退款没有结果；渠道若关闭它，应收会自行冲减，请等它结束。"
 
 
 class ArrivalNotFound(NotFound):

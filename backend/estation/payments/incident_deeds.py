@@ -20,6 +20,7 @@ ROLES: Mapping[Deed, frozenset[str]] = {
     Deed.APPLY: FINANCE,
     Deed.SETTLE_OUTSIDE: FINANCE,
     Deed.REDIRECT_REFUND: FINANCE,
+    Deed.END_CLAIM: FINANCE,
     Deed.ESCALATE: frozenset(),  # the system alone
 }
 
@@ -58,6 +59,7 @@ ORDER = (
     Deed.APPLY,
     Deed.SETTLE_OUTSIDE,
     Deed.REDIRECT_REFUND,
+    Deed.END_CLAIM,
     Deed.RESOLVE,
 )
 """As the page offers them."""

@@ -124,13 +124,14 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "no_arrival_is_given_back_beyond_its_amount": _money(
         "退款超过收款",
-        "每笔收款的退款、线下处理和转入账单合计不超过收款金额。",
-        "What of one arrival was refunded, settled outside or applied never exceeds its amount.",
+        "每笔收款的退款、线下处理和转入账单合计，减去已追回和已核销的多退，不超过收款金额。",
+        "What of one arrival was refunded, settled outside or applied, less what came back of it"
+        " or was written off, never exceeds its amount.",
     ),
     "no_payee_gives_back_more_than_it_got": _money(
         "收款单位退多于收",
-        "每个收款单位退还的不超过它从该账单分得的。",
-        "A payee never gives back more of a bill than it got of it.",
+        "每个收款单位退还的不超过它从该账单分得的；已追回和已核销的多退除外。",
+        "A payee never gives back more of a bill than it got of it, claims that ended apart.",
     ),
     "shares_add_up_to_the_refund": _money(
         "退款分摊合计不符",
@@ -171,6 +172,12 @@ MEANINGS: Mapping[str, Meaning] = {
         "线下处理与总账不符",
         "每笔经两人办理的线下处理在总账恰有一张同额凭证，总账的线下处理凭证也都有据可查。",
         "A settlement outside the channels and its transfer exist together, of the same amount.",
+    ),
+    "a_claim_is_what_its_incidents_say": _money(
+        "多退应收与总账不符",
+        "总账的多退应收等于其异常事件所记金额减去已追回、已核销的；还有余额的，事件未办结。",
+        "A claim of ours is what its incidents say less what ended of it, and while some is left"
+        " one of them is open.",
     ),
     "refunds_move_in_time": _late(
         "退款积压",

@@ -1,6 +1,6 @@
 """Orders, attempts, the inbox of notices, incidents. Rows are never deleted."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from tortoise.models import Model
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.rules import (
     AttemptState,
+    ClaimEnd,
     IncidentState,
     OrderState,
     OutsideState,
@@ -306,6 +307,39 @@ class OutsideSettlement(Model):
 
     class Meta:
         table = "outside_settlement"
+
+
+class ClaimSettlement(Model):
+    """How a claim of ours (多退应收), or a part of it, ended: it came back, or was given up.
+
+    Asked by a maker with a document, booked by a checker. Rows change only under the row lock of
+    the transfer of the arrival that was given back beyond its amount.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    incident: fields.ForeignKeyRelation[Incident] = fields.ForeignKeyField(
+        "estation.Incident", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    incident_id: UUID
+    arrival_id = fields.UUIDField(db_index=True)
+    account_id = fields.CharField(max_length=64)
+    kind = fields.CharEnumField(ClaimEnd, max_length=16)
+    amount_fen = FenField()
+    state = fields.CharEnumField(OutsideState, max_length=16)
+    reason = fields.CharField(max_length=200, default="")
+    document_no = fields.CharField(max_length=64)
+    received_on: date | None = fields.DateField(null=True)  # Beijing day, when it came back
+    asked_by = fields.CharField(max_length=64)
+    asked_by_id: UUID | None = fields.UUIDField(null=True)
+    asked_at: datetime = fields.DatetimeField()
+    decided_by = fields.CharField(max_length=64, default="")
+    decided_by_id: UUID | None = fields.UUIDField(null=True)
+    decided_at: datetime | None = fields.DatetimeField(null=True)
+    decision_note = fields.CharField(max_length=200, default="")
+    transfer_id = fields.UUIDField(null=True)  # what moved the money in the books
+
+    class Meta:
+        table = "claim_settlement"
 
 
 class SplitExport(Model):

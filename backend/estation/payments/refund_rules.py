@@ -125,6 +125,7 @@ class Deed(StrEnum):
     REFUND = "refund"  # by a maker, approved by a checker
     APPLY = "apply"  # to the still payable bill, by a maker, approved by a checker
     SETTLE_OUTSIDE = "settle_outside"  # outside the channels, by a maker and a checker
+    END_CLAIM = "end_claim"  # of ours: it came back or is given up, by a maker and a checker
     REDIRECT_REFUND = "redirect_refund"  # an abnormal one to our own card, by maker and checker
     ASK_CHANNEL = "ask_channel"  # ask again about the payment, and settle the answer
     ESCALATE = "escalate"  # by the system alone, when the time is over
@@ -151,6 +152,7 @@ LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {
     IncidentKind.CONTRADICTING_NEWS: _GIVE_AWAY,
     IncidentKind.REFUND_CLOSED: _GIVE_AWAY,
     IncidentKind.REFUND_ABNORMAL: frozenset({Deed.REDIRECT_REFUND}),
+    IncidentKind.REFUND_OVERPAID: frozenset({Deed.END_CLAIM}),
 }
 """Beside these, every open incident may be taken on, and resolved in words once none of its money
 is in suspense (`unsettled_fen`)."""

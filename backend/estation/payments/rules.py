@@ -65,6 +65,13 @@ class OutsideState(StrEnum):
     APPROVED = "approved"  # booked out of suspense
 
 
+class ClaimEnd(StrEnum):
+    """How a claim of ours, or a part of it, ends (多退应收)."""
+
+    RECOVERED = "recovered"  # the payer's money came back
+    WRITTEN_OFF = "written_off"  # given up by the decision of an office
+
+
 class IncidentState(StrEnum):
     OPEN = "open"
     RESOLVED = "resolved"

@@ -12,10 +12,11 @@ from tortoise.expressions import Q
 from tortoise.functions import Sum
 from tortoise.queryset import QuerySet
 
-from estation.ledger.api import TransferView, arrival_by_key, transfers_about
+from estation.ledger.api import TransferView, arrival_by_key, open_claim_fen, transfers_about
 from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import ArrivalNotFound, OrderNotFound, RefundNotFound
 from estation.payments.models import (
+    ClaimSettlement,
     Incident,
     IncidentAction,
     Notice,
@@ -25,12 +26,13 @@ from estation.payments.models import (
     Refund,
 )
 from estation.payments.queries import IncidentView, incident_view
-from estation.payments.refund_rules import Deed
+from estation.payments.refund_rules import IN_FLIGHT, Deed
 from estation.payments.rules import IncidentState, OutsideState, RefundState, arrival_key
 from estation.payments.staff_words import (
     ATTEMPT_WORDS,
     DEED_WORDS,
     REFUND_STATE_WORDS,
+    claim_words,
     incident_name,
     who,
 )
@@ -203,6 +205,34 @@ async def wish_outside(arrival_id: UUID) -> OutsideSettlement | None:
     """The maker's wish to settle this money outside, not answered yet; whichever of the money's
     incidents it was asked under."""
     return await OutsideSettlement.get_or_none(arrival_id=arrival_id, state=OutsideState.ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What of an incident's money was given back beyond its amount and has not ended (多退应收),
+    and the maker's wish to end some of it; `refund_no`: of a refund still under way that would
+    end it by closing."""
+
+    claim_fen: int
+    wish: ClaimSettlement | None
+    words: str
+    refund_no: str
+
+
+async def claim_of(incident: IncidentView) -> Claim | None:
+    """None when nothing is claimed."""
+    money = await arrival_by_key(arrival_key(incident.account_id, incident.channel_trade_no or ""))
+    if money is None:
+        return None
+    claim_fen = await open_claim_fen(money.account_id, money.channel_no)
+    if claim_fen <= 0:
+        return None
+    wish = await ClaimSettlement.get_or_none(arrival_id=money.id, state=OutsideState.ASKED)
+    moving = await Refund.filter(
+        arrival_id=money.id, state__in=[str(state) for state in IN_FLIGHT]
+    ).first()
+    words = claim_words(wish) if wish else ""
+    return Claim(claim_fen, wish, words, moving.refund_no if moving else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,10 @@
 """The clerk's words for incidents and what belongs to them. Pure data."""
 
+from datetime import date
+from typing import Protocol
+
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
+from estation.payments.rules import ClaimEnd
 from estation.shared.money import display_yuan, yuan_from_fen
 
 INCIDENT_WORDS: dict[str, tuple[str, str]] = {
@@ -25,7 +29,7 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
     "refund_unfinished": ("退款久无结果", "退款已超过一天没有结果，请向渠道核查。"),
     "refund_overpaid": (
         "多退应收",
-        "渠道称已关闭的退款后来退成了，而这笔钱已另行退还、入账或线下处理。多退部分记为应收，请追回。",
+        "渠道称已关闭的退款后来退成了，而这笔钱已另行退还、入账或线下处理。多退部分记为应收：请追回，或按规定核销，由两人办理。",
     ),
     "refund_order_refused": ("退款指令未执行", "登记中心的退款指令无法执行，已告知原因。"),
     "unowned_suspense": ("挂账无人负责", "总账中有一笔挂账，没有异常事件也没有退款对应。"),
@@ -85,6 +89,11 @@ DEED_WORDS = {
     "redirect_asked": "申请改退到商户卡",
     "redirect_rejected": "不予改退",
     "redirect_refused": "渠道拒绝改退",
+    "end_claim": "了结多退应收",
+    "claim_asked": "申请了结多退应收",
+    "claim_rejected": "不予了结多退应收",
+    "claim_recovered": "多退已追回",
+    "claim_written_off": "多退已核销",
     "ask_channel": "向渠道查询",
     "escalate": "超时升级",
 }
@@ -126,6 +135,8 @@ NOT_APPLIED_WORDS = {
     "in_another_order": "账单正在另一个订单中缴费。",
 }
 
+CLAIM_END_WORDS = {ClaimEnd.RECOVERED: "追回", ClaimEnd.WRITTEN_OFF: "核销"}
+
 TRANSFER_WORDS = {
     "payment": "收款",
     "suspense": "挂账",
@@ -133,6 +144,8 @@ TRANSFER_WORDS = {
     "refund_reversal": "退款撤销",
     "refund": "退款",
     "settled_outside": "线下处理",
+    "claim_recovered": "追回多退",
+    "claim_written_off": "核销多退",
     "hold": "待收",
     "hold_release": "待收解除",
     "reversal": "冲正",
@@ -148,6 +161,24 @@ def incident_name(kind: str) -> str:
 
 def incident_meaning(kind: str) -> str:
     return INCIDENT_WORDS[kind][1] if kind in INCIDENT_WORDS else ""
+
+
+class ClaimEnding(Protocol):
+    """A claim's end as it was asked for."""
+
+    kind: ClaimEnd
+    amount_fen: int
+    reason: str
+    document_no: str
+    received_on: date | None
+
+
+def claim_words(ending: ClaimEnding) -> str:
+    """How much of a claim of ours ended or is to end, when, by which document, and why."""
+    name = CLAIM_END_WORDS[ending.kind]
+    when = f"，{ending.received_on:%Y-%m-%d} 到账" if ending.received_on else ""
+    why = f"，{ending.reason}" if ending.reason else ""
+    return f"{name} ¥ {display_yuan(ending.amount_fen)}{when}（{ending.document_no}）{why}"
 
 
 def plain_yuan(fen: int) -> str:

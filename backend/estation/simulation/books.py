@@ -47,6 +47,8 @@ select case when exists (select from ledger_transfer later
         where r.arrival_id = t.id and r.state = 'succeeded') as refunded_fen,
        (select coalesce(sum(s.amount_fen), 0)::bigint from outside_settlement s
         where s.arrival_id = t.id and s.state = 'approved') as settled_fen,
+       (select coalesce(sum(c.amount_fen), 0)::bigint from claim_settlement c
+        where c.arrival_id = t.id and c.state = 'approved') as ended_claims_fen,
        (select array_agg(substr(e.account, length('payee_payable:') + 1))
         from ledger_transfer own join ledger_entry e on e.transfer_id = own.id
         where own.idempotency_key in (t.idempotency_key, 'applied:' || t.idempotency_key)
@@ -105,14 +107,16 @@ Ends = list[dict[str, Any]]
 
 def _fault_of(paid: Paid, ends: Ends) -> str:
     """Why this success has not exactly one end (applied, given away, owned); "" when it has.
-    Given away: refunded, or what is not was settled outside by two persons."""
+    Given away: refunded, or what is not was settled outside by two persons. What was given away
+    twice came back, or was given up, by two persons as well."""
     if len(ends) != 1:
         return f"{paid.out_trade_no}: {len(ends)} arrivals in the ledger"
     (end,) = ends
     if end["refunded_fen"] != paid.given_back_fen():
         return f"{paid.out_trade_no}: refunded {end['refunded_fen']}, {paid.given_back_fen()} there"
     applied = end["kind"] == rules.Posting.PAYMENT
-    given_away = end["refunded_fen"] + end["settled_fen"] == paid.amount_fen and not applied
+    given_fen = end["refunded_fen"] + end["settled_fen"] - end["ended_claims_fen"]
+    given_away = given_fen == paid.amount_fen and not applied
     owned = not applied and not given_away and end["open_incidents"] > 0
     if applied + given_away + owned != 1:
         return f"{paid.out_trade_no}: no end: {end}"

@@ -14,6 +14,8 @@ SUSPENSE = "suspense"
 REFUND_IN_FLIGHT = "refund_in_flight"
 SETTLED_OUTSIDE = "settled_outside"
 OVERPAID_BACK = "overpaid_back"
+RECEIVED_OUTSIDE = "received_outside"
+WRITTEN_OFF = "written_off"
 CHANNEL_FEE = "channel_fee"
 HOLD_EXPECTED = "hold_expected"
 HOLD_PAYEE = "hold_payee"
@@ -50,6 +52,11 @@ ACCOUNT_KINDS: dict[str, AccountKind] = {
     SETTLED_OUTSIDE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
     # 多退应收: what a channel gave back that was not left to give; whoever got it owes it to us.
     OVERPAID_BACK: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
+    # 追回: what finance received of such a claim at its own bank, beside the channel. The merchant
+    # account stays short of it: the counterpart of SETTLED_OUTSIDE.
+    RECEIVED_OUTSIDE: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
+    # 核销: a loss, what an office decided not to claim any longer.
+    WRITTEN_OFF: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
     # A fee comes back with its refund, perhaps in a later period.
     CHANNEL_FEE: AccountKind("debit", may_go_negative=True, whose=_MERCHANT),
     HOLD_EXPECTED: AccountKind(
@@ -92,6 +99,16 @@ def settled_outside(account_id: str) -> str:
 def overpaid_back(account_id: str) -> str:
     """The account of what was given back beyond what was left to give: a claim of ours."""
     return f"{OVERPAID_BACK}:{account_id}"
+
+
+def received_outside(account_id: str) -> str:
+    """The account of what of our claims came back to finance by other ways than the channel."""
+    return f"{RECEIVED_OUTSIDE}:{account_id}"
+
+
+def written_off(account_id: str) -> str:
+    """The account of claims that were given up by decision: a loss."""
+    return f"{WRITTEN_OFF}:{account_id}"
 
 
 def channel_fee(account_id: str) -> str:

@@ -39,7 +39,9 @@ select r.*, o.order_no,
             where y.arrival_id = r.arrival_id
               and y.state in ('approved', 'processing', 'abnormal', 'succeeded')) - (
             select coalesce(sum(s.amount_fen), 0) from outside_settlement s
-            where s.arrival_id = r.arrival_id and s.state = 'approved')
+            where s.arrival_id = r.arrival_id and s.state = 'approved') + (
+            select coalesce(sum(c.amount_fen), 0) from claim_settlement c
+            where c.arrival_id = r.arrival_id and c.state = 'approved')
         - case when exists (
             select from ledger_transfer t join ledger_transfer a
                 on a.idempotency_key = 'applied:' || t.idempotency_key
@@ -157,6 +159,19 @@ async def settled_fen(db: BaseDBAsyncClient, arrival_ids: Sequence[UUID]) -> Map
     """What of these arrivals was settled outside the channels; the caller holds their locks."""
     rows = await db.execute_query_dict(
         """select arrival_id, sum(amount_fen)::bigint as fen from outside_settlement
+           where arrival_id = any($1::uuid[]) and state = 'approved' group by arrival_id""",
+        [list(arrival_ids)],
+    )
+    return {row["arrival_id"]: row["fen"] for row in rows}
+
+
+async def ended_claims_fen(
+    db: BaseDBAsyncClient, arrival_ids: Sequence[UUID]
+) -> Mapping[UUID, int]:
+    """What was given back of these arrivals beyond their amount, and came back or was given up;
+    the caller holds their locks."""
+    rows = await db.execute_query_dict(
+        """select arrival_id, sum(amount_fen)::bigint as fen from claim_settlement
            where arrival_id = any($1::uuid[]) and state = 'approved' group by arrival_id""",
         [list(arrival_ids)],
     )

@@ -1,6 +1,7 @@
 """Incidents: the list, one incident on one screen, and what may be done about it."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,25 +13,28 @@ from estation.payments import staff_queries, staff_words
 from estation.payments.actions import asking, incidents
 from estation.payments.api import (
     approve_applying,
+    approve_ending_claim,
     approve_settling_outside,
     ask_redirect,
     ask_refund,
     ask_to_apply,
+    ask_to_end_claim,
     ask_to_settle_outside,
     incident,
     redirect_abnormal,
     reject_applying,
+    reject_ending_claim,
     reject_redirect,
     reject_settling_outside,
     resolve_incident,
 )
-from estation.payments.errors import ArrivalNotFound, NotYourIncident
+from estation.payments.errors import ArrivalNotFound, ClaimChanged, NotYourIncident
 from estation.payments.incident_deeds import deeds_for
 from estation.payments.incident_export import IncidentExport
 from estation.payments.queries import IncidentView
 from estation.payments.refund_queries import RefundableView, refundable_of
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import IncidentState
+from estation.payments.rules import ClaimEnd, IncidentState
 from estation.payments.staff_pages.blueprint import (
     CHECKER,
     FINANCE,
@@ -46,6 +50,7 @@ from estation.payments.staff_pages.blueprint import (
 )
 from estation.payments.staff_queries import IncidentFilter
 from estation.services import OnlineRequest
+from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput, Refused
 from estation.shared.money import NotMoney, fen_from_yuan
 from estation.shared.pages import render
@@ -59,7 +64,8 @@ OWNERS = {"": "", **staff_words.OWNER_WORDS}
 MINE = {"": "全部", "1": "我的"}
 OVERDUE = {"": "不限", "1": "已超时限"}
 EXPORT_ROWS = 1000
-TYPED = ("resolution", "amount", "reason", "outside_reason", "document_no")
+TYPED = ("resolution", "amount", "reason", "outside_reason", "document_no", "claim_amount",
+         "claim_reason", "claim_document_no", "received_on")  # fmt: skip
 """What comes back into its field after a refusal."""
 
 
@@ -310,6 +316,71 @@ async def reject_outside(request: OnlineRequest, incident_id: UUID) -> HTTPRespo
     return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
 
 
+@bp.post("/staff/incidents/<incident_id:uuid>/claim")
+@staff_only(*FINANCE)
+async def ask_about_claim(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker's wish that a claim of ours, or a part of it, counts as recovered or given up."""
+
+    async def work() -> None:
+        try:
+            await ask_to_end_claim(
+                incident_id=incident_id,
+                kind=_claim_end(field(request, "claim_end")),
+                amount_fen=fen_from_yuan(field(request, "claim_amount").strip()),
+                believed_fen=_fen(field(request, "believed_fen")),
+                document_no=field(request, "claim_document_no"),
+                reason=field(request, "claim_reason"),
+                received_on=_day(field(request, "received_on").strip()),
+                by=officer(request),
+                by_id=account(request),
+                now=request.app.ctx.clock(),
+            )
+        except NotMoney as wrong:
+            raise _Said(wrong.message, status=422) from None
+        except InvalidInput as wrong:
+            words = "追回须填金额、到账日期和银行回单号；核销须填金额、决定文号和理由。"
+            raise _wrong(wrong, f"{words}金额不能超过应收。") from None
+
+    return await _do(request, incident_id, Deed.END_CLAIM, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/claim/approve")
+@staff_only(CHECKER)
+async def approve_claim(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's yes: the sum leaves the claim's account in the books."""
+
+    async def work() -> None:
+        await approve_ending_claim(
+            incident_id=incident_id,
+            believed_fen=_fen(field(request, "believed_fen")),
+            by=officer(request),
+            by_id=account(request),
+            now=request.app.ctx.clock(),
+        )
+
+    return await _do(request, incident_id, Deed.END_CLAIM, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/claim/reject")
+@staff_only(CHECKER)
+async def reject_claim(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's no, with its reason."""
+
+    async def work() -> None:
+        try:
+            await reject_ending_claim(
+                incident_id=incident_id,
+                by=officer(request),
+                by_id=account(request),
+                note=field(request, "note"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "不予批准须写明理由（最多 200 字）。") from None
+
+    return await _do(request, incident_id, Deed.END_CLAIM, work)
+
+
 @bp.post("/staff/incidents/<incident_id:uuid>/redirect")
 @staff_only(*FINANCE)
 async def ask_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
@@ -399,6 +470,9 @@ def _in_words(refusal: Refused) -> str:
     why = staff_words.NOT_APPLIED_WORDS.get(str(refusal.details.get("why", "")))
     if why:
         return f"{refusal.message}{why}"
+    claim_fen = refusal.details.get("claim_fen")
+    if isinstance(refusal, ClaimChanged) and claim_fen is not None:
+        return f"{refusal.message}（现应收 {staff_words.yuan(claim_fen)}）"
     fen = refusal.details.get("refundable_fen")
     return (
         refusal.message if fen is None else f"{refusal.message}（现可退 {staff_words.yuan(fen)}）"
@@ -414,6 +488,8 @@ async def _show(
     outside = None
     if money is not None and Deed.SETTLE_OUTSIDE in deeds:
         outside = await staff_queries.wish_outside(money.arrival_id)
+    claim = await staff_queries.claim_of(found) if Deed.END_CLAIM in deeds else None
+    claim_wish = claim.wish if claim else None
     redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
     return render(
         request,
@@ -428,12 +504,15 @@ async def _show(
         refunds=await staff_queries.refunds_about(found),
         wish=wish,
         outside=outside,
+        claim=claim,
         redirecting=redirecting,
         is_mine={
             "incident": is_me(request, found.assigned_to, found.assigned_to_id),
             "wish": wish is not None and is_me(request, wish.by, wish.by_id),
             "outside": outside is not None
             and is_me(request, outside.asked_by, outside.asked_by_id),
+            "claim": claim_wish is not None
+            and is_me(request, claim_wish.asked_by, claim_wish.asked_by_id),
             "redirecting": redirecting is not None
             and is_me(request, redirecting.by, redirecting.by_id),
         },
@@ -441,6 +520,7 @@ async def _show(
         problem=problem,
         typed={name: field(request, name)[:2000] for name in TYPED},
         now=request.app.ctx.clock(),
+        today=beijing_day(request.app.ctx.clock()),
         words=staff_words,
     )
 
@@ -482,6 +562,21 @@ async def _wanted(request: OnlineRequest) -> tuple[IncidentFilter, dict[str, str
         overdue_at=request.app.ctx.clock() if words["overdue"] else None,
     )
     return wanted, words
+
+
+def _claim_end(text: str) -> ClaimEnd:
+    try:
+        return ClaimEnd(text)
+    except ValueError:
+        raise InvalidInput(field="claim_end") from None
+
+
+def _day(text: str) -> date | None:
+    """Raises InvalidInput for what is no date."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidInput(field="received_on") from None
 
 
 def _fen(text: str) -> int:

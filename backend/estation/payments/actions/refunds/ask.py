@@ -19,6 +19,7 @@ from estation.payments import queries, refund_rules, rules
 from estation.payments.actions.refund_locking import (
     LockedRefund,
     Pot,
+    ended_claims_fen,
     lock_arrivals,
     read_refunds,
     settled_fen,
@@ -70,7 +71,7 @@ class Asker:
 class Standing:
     """A locked arrival with its refunds: what is left, and of whom (nobody for suspense).
     `settled_fen`: what of it was settled outside the channels; `rest_fen`: what is left of the
-    whole arrival, below zero when more was given away than came."""
+    whole arrival, below zero when more was given away than came, and has not come back since."""
 
     money: ArrivedMoney
     refunds: list[LockedRefund]
@@ -180,9 +181,10 @@ async def lock_standings(
     await lock_arrivals(db, arrival_ids)
     refunds = await read_refunds(db, "r.arrival_id = any($1::uuid[])", arrival_ids)
     settled = await settled_fen(db, arrival_ids)
+    claims = await ended_claims_fen(db, arrival_ids)
     # Read again: whether suspense was applied is only certain under the lock.
     return [
-        _standing(one, refunds, splits, settled.get(one.id, 0))
+        _standing(one, refunds, splits, settled.get(one.id, 0), claims.get(one.id, 0))
         for one in await arrivals_by_id(arrival_ids)
     ]
 
@@ -192,10 +194,12 @@ def _standing(
     refunds: Sequence[LockedRefund],
     splits: Sequence[Share],
     settled: int,
+    ended_claims: int,
 ) -> Standing:
     own = [refund for refund in refunds if refund.arrival_id == money.id]
     rest = refund_rules.refundable_fen(
-        money.amount_fen, [(refund.now.state, refund.now.amount_fen) for refund in own]
+        money.amount_fen + ended_claims,
+        [(refund.now.state, refund.now.amount_fen) for refund in own],
     )
     if money.kind == "suspense":
         rest -= settled + (money.amount_fen if money.is_applied else 0)
