@@ -15,6 +15,7 @@ from estation.payments.errors import (
     MoneyInSuspense,
     MoneyNotInLedger,
     NewsNotSettled,
+    RefundNotPaidOut,
     RefundStillAbnormal,
 )
 from estation.payments.invariants import broken_invariants
@@ -163,8 +164,15 @@ async def test_an_abnormal_refund_keeps_its_incident_so_that_it_can_be_redirecte
         news = city.wechat.finish(number, at=later(hours=4))
         await api.settle_batch([api.from_refund(news)], now=later(hours=4))
 
-        await resolve(incident_id, later(hours=5))
+        with pytest.raises(RefundNotPaidOut):
+            await resolve(incident_id, later(hours=5))
+        still_open = (await api.incident(incident_id)).state
+        await office.sit_down("clerk")
+        assert await office.post(f"{path}/by-hand", hand_document_no="回单 7") == 303
+        await office.sit_down("checker")
+        assert await office.post(f"{path}/by-hand/approve") == 303
 
+        assert still_open == "open"
         assert (await api.refund_view(refund_id)).state == "succeeded"
         assert (await api.incident(incident_id)).state == "resolved"
 

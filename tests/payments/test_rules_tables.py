@@ -122,7 +122,7 @@ def test_only_late_money_may_be_applied_and_only_a_stuck_refund_redirected(
     own = {
         IncidentKind.PAID_AFTER_CLOSE: {Deed.APPLY},
         IncidentKind.PAID_AFTER_EXPIRY: {Deed.APPLY},
-        IncidentKind.REFUND_ABNORMAL: {Deed.REDIRECT_REFUND},
+        IncidentKind.REFUND_ABNORMAL: {Deed.REDIRECT_REFUND, Deed.PAY_BY_HAND},
         IncidentKind.REFUND_OVERPAID: {Deed.END_CLAIM},
     }
     deeds = refund_rules.legal_deeds(kind) - {Deed.REFUND, Deed.SETTLE_OUTSIDE}
@@ -181,3 +181,22 @@ def test_what_still_is_so_is_opened_again_after_words() -> None:
         IncidentKind.UNSETTLED_NEWS,
     }
     assert timedelta(hours=24) == rules.INCIDENT_DUE
+
+
+@pytest.mark.parametrize("state", refund_rules.FOR_THE_PAYER)
+@pytest.mark.parametrize(
+    ("is_redirected", "is_paid_by_hand", "told"),
+    [
+        (False, False, None),
+        (True, False, PayersRefund.ABNORMAL),
+        (True, True, PayersRefund.PAID_BY_HAND),
+    ],
+)
+def test_what_went_to_our_own_card_is_with_its_payer_only_once_it_was_paid_out(
+    state: RefundState, is_redirected: bool, is_paid_by_hand: bool, told: PayersRefund | None
+) -> None:
+    found = refund_rules.for_the_payer(
+        state, is_redirected=is_redirected, is_paid_by_hand=is_paid_by_hand
+    )
+
+    assert found is (told or refund_rules.FOR_THE_PAYER[state])

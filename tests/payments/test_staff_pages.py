@@ -48,6 +48,9 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/staff/incidents/<incident_id:uuid>/outside"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/outside/approve"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/outside/reject"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/by-hand"): FINANCE,
+    ("POST", "/staff/incidents/<incident_id:uuid>/by-hand/approve"): frozenset({"checker"}),
+    ("POST", "/staff/incidents/<incident_id:uuid>/by-hand/reject"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/claim"): FINANCE,
     ("POST", "/staff/incidents/<incident_id:uuid>/claim/approve"): frozenset({"checker"}),
     ("POST", "/staff/incidents/<incident_id:uuid>/claim/reject"): frozenset({"checker"}),
@@ -147,7 +150,7 @@ def test_what_may_be_done_about_an_incident_is_a_table() -> None:
                     assert {Deed.TAKE, Deed.RESOLVE} <= set(open_)
                 if role == "operator":
                     money = {Deed.REFUND, Deed.APPLY, Deed.SETTLE_OUTSIDE, Deed.REDIRECT_REFUND,
-                             Deed.END_CLAIM}  # fmt: skip
+                             Deed.END_CLAIM, Deed.PAY_BY_HAND}  # fmt: skip
                     assert not money & set(open_)
     assert set(ORDER) | {Deed.ESCALATE} == set(Deed) == set(ROLES)
     assert set(LEGAL_DEEDS) <= set(IncidentKind)

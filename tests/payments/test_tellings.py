@@ -54,7 +54,7 @@ def test_every_reason_incident_and_refund_is_classified() -> None:
     assert set(TELLINGS) & NOT_FOR_THE_PAYER == set()
     assert set(WHY_REFUNDED) == set(RefundCause)
     assert set(FOR_THE_PAYER) == set(RefundState) - {RefundState.ASKED, RefundState.REJECTED}
-    assert set(FOR_THE_PAYER.values()) == set(PayersRefund)
+    assert set(FOR_THE_PAYER.values()) == set(PayersRefund) - {PayersRefund.PAID_BY_HAND}
 
 
 def test_no_word_means_two_things() -> None:
@@ -206,6 +206,7 @@ def test_what_was_settled_outside_is_no_longer_looked_into(
         ("cancelled", [Back(PayersRefund.REFUNDING, 9, False)], {}, PayersRefund.REFUNDING),
         ("bill_revised", [Back(PayersRefund.REFUNDED, 9, False)], {}, PayersRefund.REFUNDED),
         ("bill_revised", [Back(PayersRefund.ABNORMAL, 9, False)], {}, PayersRefund.ABNORMAL),
+        ("expired", [Back(PayersRefund.PAID_BY_HAND, 9, False)], {}, PayersRefund.PAID_BY_HAND),
         (
             "wrong_amount",
             [Back(PayersRefund.REFUNDED, 4, False)],

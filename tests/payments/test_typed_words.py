@@ -18,6 +18,7 @@ from tests.payments.office import Office, open_office
 from tests.payments.test_asked_refunds import ask as ask_of_order
 from tests.payments.test_asked_refunds import paid
 from tests.payments.test_claims import ask_to_recover, open_claim
+from tests.payments.test_paid_by_hand import at_our_card
 from tests.payments.test_second_person import abnormal
 from tests.payments.test_settled_outside import FEN, late_money, odd_money
 
@@ -106,6 +107,20 @@ async def _claim_rejected(office: Office) -> Form:
     return f"/staff/incidents/{incident_id}/claim/reject", {}, "note"
 
 
+async def _by_hand(office: Office) -> Form:
+    await at_our_card(office.city)
+    return f"/staff/incidents/{await _id_of('refund_abnormal')}/by-hand", {}, "hand_document_no"
+
+
+async def _by_hand_rejected(office: Office) -> Form:
+    refund_id = await at_our_card(office.city)
+    await api.ask_paying_by_hand(
+        refund_id=refund_id, document_no="120号", by="maker", now=later(hours=7)
+    )
+    await office.sit_down("checker")
+    return f"/staff/incidents/{await _id_of('refund_abnormal')}/by-hand/reject", {}, "note"
+
+
 async def _redirect(office: Office) -> Form:
     await abnormal(office.city)
     return f"/staff/incidents/{await _id_of('refund_abnormal')}/redirect", {}, "note"
@@ -142,6 +157,8 @@ FIELDS: dict[str, Callable[[Office], Awaitable[Form]]] = {
     "claim: document": lambda office: _claim(office, "claim_document_no"),
     "claim: reason": lambda office: _claim(office, "claim_reason"),
     "claim rejected": _claim_rejected,
+    "by hand": _by_hand,
+    "by hand rejected": _by_hand_rejected,
     "redirect": _redirect,
     "redirect rejected": _redirect_rejected,
     "resolve": _resolve,
@@ -172,6 +189,7 @@ async def test_no_field_for_words_was_forgotten(office: Office) -> None:
     named = {
         "reason", "note", "outside_reason", "document_no", "resolution",
         "amount", "order_no", "claim_amount", "claim_document_no", "claim_reason",
+        "hand_document_no",
     }  # fmt: skip
     found = set()
     for template in (H5 / "templates" / "staff").glob("*.html"):

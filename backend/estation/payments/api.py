@@ -15,6 +15,11 @@ from estation.payments.actions.refunds.apply import (
     reject_applying,
 )
 from estation.payments.actions.refunds.ask import ask_refund
+from estation.payments.actions.refunds.by_hand import (
+    approve_paying_by_hand,
+    ask_paying_by_hand,
+    reject_paying_by_hand,
+)
 from estation.payments.actions.refunds.claims import (
     approve_ending_claim,
     ask_to_end_claim,
@@ -162,8 +167,10 @@ __all__ = [
     "SplitView",
     "approve_applying",
     "approve_ending_claim",
+    "approve_paying_by_hand",
     "approve_refund",
     "approve_settling_outside",
+    "ask_paying_by_hand",
     "ask_redirect",
     "ask_refund",
     "ask_to_apply",
@@ -207,6 +214,7 @@ __all__ = [
     "refunds_of_request",
     "reject_applying",
     "reject_ending_claim",
+    "reject_paying_by_hand",
     "reject_redirect",
     "reject_refund",
     "reject_settling_outside",

@@ -294,6 +294,34 @@ class RefundNotAbnormal(Refused):
     message = "这笔退款不是异常状态，不能改退。"
 
 
+class RefundNotRedirected(Refused):
+    """Nothing of it came to our own card, or not yet; `state` says how it stands."""
+
+    code = "refund_not_redirected"
+    http_status = 409
+    message = "这笔退款没有改退到商户卡，或还没有到账，不能登记转付。"
+
+
+class PaidByHandAlready(Refused):
+    code = "paid_by_hand_already"
+    http_status = 409
+    message = "这笔退款已登记转付给付款人。"
+
+
+class HandPaymentNotAsked(Refused):
+    code = "hand_payment_not_asked"
+    http_status = 409
+    message = "没有待复核的转付登记。"
+
+
+class RefundNotPaidOut(Refused):
+    """Words do not end it: the refund came to our own card, and nobody booked its way on."""
+
+    code = "refund_not_paid_out"
+    http_status = 409
+    message = "改退的钱已到商户卡，还没有登记转付给付款人，不能只凭文字办结。"
+
+
 class RedirectNotAsked(Refused):
     code = "redirect_not_asked"
     http_status = 409

@@ -12,7 +12,12 @@ from tortoise import Tortoise
 from estation.ledger.api import arrivals_by_id
 from estation.payments.combining import parts_of
 from estation.payments.models import Incident, OutsideSettlement, PayAttempt, PayOrder, Refund
-from estation.payments.refund_queries import CitizenRefund, redirected_of, refunds_of_order
+from estation.payments.refund_queries import (
+    CitizenRefund,
+    paid_by_hand_of,
+    redirected_of,
+    refunds_of_order,
+)
 from estation.payments.refund_rules import FOR_THE_PAYER, PayersRefund, for_the_payer
 from estation.payments.rules import (
     CloseReason,
@@ -128,10 +133,12 @@ async def history_of(person_id: UUID, *, page: int = 1) -> HistoryPage:
         [person_id, (page - 1) * PAGE_SIZE, PAGE_SIZE, [str(state) for state in FOR_THE_PAYER]],
     )
     refunds = [orjson.loads(row["refunds"] or "[]") for row in rows]
-    redirected = await redirected_of([UUID(refund[0]) for own in refunds for refund in own])
+    refund_ids = [UUID(refund[0]) for own in refunds for refund in own]
+    redirected = await redirected_of(refund_ids)
+    by_hand = await paid_by_hand_of(refund_ids)
     settled = await settled_outside_of([row["id"] for row in rows])
     orders = [
-        _past_order(row, [_past_refund(refund, redirected) for refund in own], settled)
+        _past_order(row, [_past_refund(refund, redirected, by_hand) for refund in own], settled)
         for row, own in zip(rows, refunds, strict=True)
     ]
     return HistoryPage(orders, total, page, pages)
@@ -253,11 +260,11 @@ async def _numbers_of(order_id: UUID) -> Sequence[str]:
     ]
 
 
-def _past_refund(columns: list[Any], redirected: set[UUID]) -> PastRefund:
+def _past_refund(columns: list[Any], redirected: set[UUID], by_hand: set[UUID]) -> PastRefund:
     refund_id, state, amount_fen, taken_from = columns
-    is_redirected = UUID(refund_id) in redirected
+    is_redirected, is_paid = UUID(refund_id) in redirected, UUID(refund_id) in by_hand
     return PastRefund(
-        for_the_payer(RefundState(state), is_redirected=is_redirected),
+        for_the_payer(RefundState(state), is_redirected=is_redirected, is_paid_by_hand=is_paid),
         amount_fen,
         taken_from == RefundSource.PAYMENT,
     )

@@ -20,6 +20,7 @@ ROLES: Mapping[Deed, frozenset[str]] = {
     Deed.APPLY: FINANCE,
     Deed.SETTLE_OUTSIDE: FINANCE,
     Deed.REDIRECT_REFUND: FINANCE,
+    Deed.PAY_BY_HAND: FINANCE,
     Deed.END_CLAIM: FINANCE,
     Deed.ESCALATE: frozenset(),  # the system alone
 }
@@ -59,6 +60,7 @@ ORDER = (
     Deed.APPLY,
     Deed.SETTLE_OUTSIDE,
     Deed.REDIRECT_REFUND,
+    Deed.PAY_BY_HAND,
     Deed.END_CLAIM,
     Deed.RESOLVE,
 )

@@ -229,7 +229,8 @@ INVARIANTS: dict[str, str] = {
             else n.starts <> 1 or n.reversals <> 1 or n.ends > 0 end""",
     "every_refund_in_the_books_is_one_of_ours": """
         select t.id::text as breach from ledger_transfer t
-        where t.kind in ('refund_start', 'refund_reversal', 'refund') and t.id >= :since_id
+        where t.kind in ('refund_start', 'refund_reversal', 'refund', 'paid_by_hand')
+        and t.id >= :since_id
         and not exists (
             select from pay_refund r
             where r.refund_no = split_part(t.idempotency_key, ':', 2))""",

@@ -23,6 +23,7 @@ from estation.payments.models import (
 )
 from estation.payments.refund_rules import (
     FOR_THE_PAYER,
+    PAID_BY_HAND,
     REDIRECT_REFUSED,
     Deed,
     PayersRefund,
@@ -173,10 +174,15 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
         .limit(MAX_OF_ONE)
     )
     redirected = await redirected_of([row.id for row in rows])
+    by_hand = await paid_by_hand_of([row.id for row in rows])
     return [
         CitizenRefund(
             refund_no=row.refund_no,
-            state=for_the_payer(row.state, is_redirected=row.id in redirected),
+            state=for_the_payer(
+                row.state,
+                is_redirected=row.id in redirected,
+                is_paid_by_hand=row.id in by_hand,
+            ),
             cause=row.cause,
             amount_fen=row.amount_fen,
             reason=row.reason,
@@ -201,6 +207,14 @@ async def redirected_of(refund_ids: Sequence[UUID]) -> set[UUID]:
     for refund_id, action in await deeds.values_list("refund_id", "action"):
         ordered[refund_id] += -1 if action == REDIRECT_REFUSED else 1
     return {refund_id for refund_id, times in ordered.items() if times > 0}
+
+
+async def paid_by_hand_of(refund_ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these refunds that two persons booked as paid out to the payer."""
+    if not refund_ids:
+        return set()
+    found = IncidentAction.filter(refund_id__in=list(refund_ids), action=PAID_BY_HAND)
+    return {deed.refund_id for deed in await found if deed.refund_id is not None}
 
 
 async def _refundable(money: ArrivedMoney) -> RefundableView:

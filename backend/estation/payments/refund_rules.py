@@ -62,6 +62,7 @@ class PayersRefund(StrEnum):
     ABNORMAL = "abnormal"  # the payer's account cannot take it: a person finds another way
     REFUNDED = "refunded"
     NOT_REFUNDED = "not_refunded"
+    PAID_BY_HAND = "paid_by_hand"  # a person paid it out by transfer
 
 
 FOR_THE_PAYER: Mapping[RefundState, PayersRefund] = {
@@ -74,9 +75,13 @@ FOR_THE_PAYER: Mapping[RefundState, PayersRefund] = {
 """What was only asked for, or rejected, is the office's own business."""
 
 
-def for_the_payer(state: RefundState, *, is_redirected: bool) -> PayersRefund:
+def for_the_payer(
+    state: RefundState, *, is_redirected: bool, is_paid_by_hand: bool = False
+) -> PayersRefund:
     """A state of FOR_THE_PAYER in the payer's words. Redirected to our own card, the money is not
-    with the payer, whatever the channel says: a person pays it out."""
+    with the payer, whatever the channel says, before two persons booked that it was paid out."""
+    if is_paid_by_hand:
+        return PayersRefund.PAID_BY_HAND
     return PayersRefund.ABNORMAL if is_redirected else FOR_THE_PAYER[state]
 
 
@@ -125,6 +130,7 @@ class Deed(StrEnum):
     REFUND = "refund"  # by a maker, approved by a checker
     APPLY = "apply"  # to the still payable bill, by a maker, approved by a checker
     SETTLE_OUTSIDE = "settle_outside"  # outside the channels, by a maker and a checker
+    PAY_BY_HAND = "pay_by_hand"  # a redirected refund to its payer, by a maker and a checker
     END_CLAIM = "end_claim"  # of ours: it came back or is given up, by a maker and a checker
     REDIRECT_REFUND = "redirect_refund"  # an abnormal one to our own card, by maker and checker
     ASK_CHANNEL = "ask_channel"  # ask again about the payment, and settle the answer
@@ -133,6 +139,9 @@ class Deed(StrEnum):
 
 REDIRECT_REFUSED: Final = "redirect_refused"
 """The channel's certain no to a Deed.REDIRECT_REFUND, in the same history."""
+
+PAID_BY_HAND: Final = "paid_by_hand"
+"""Deed.PAY_BY_HAND once two persons booked it: in the same history, and as a kind of transfer."""
 
 _GIVE_AWAY = frozenset({Deed.REFUND, Deed.SETTLE_OUTSIDE})
 """How money leaves suspense for good."""
@@ -151,7 +160,7 @@ LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {
     IncidentKind.ALREADY_REFUNDED: _GIVE_AWAY,
     IncidentKind.CONTRADICTING_NEWS: _GIVE_AWAY,
     IncidentKind.REFUND_CLOSED: _GIVE_AWAY,
-    IncidentKind.REFUND_ABNORMAL: frozenset({Deed.REDIRECT_REFUND}),
+    IncidentKind.REFUND_ABNORMAL: frozenset({Deed.REDIRECT_REFUND, Deed.PAY_BY_HAND}),
     IncidentKind.REFUND_OVERPAID: frozenset({Deed.END_CLAIM}),
 }
 """Beside these, every open incident may be taken on, and resolved in words once none of its money

@@ -26,7 +26,8 @@ from estation.payments.models import (
     Refund,
 )
 from estation.payments.queries import IncidentView, incident_view
-from estation.payments.refund_rules import IN_FLIGHT, Deed
+from estation.payments.refund_queries import redirected_of
+from estation.payments.refund_rules import IN_FLIGHT, PAID_BY_HAND, Deed
 from estation.payments.rules import IncidentState, OutsideState, RefundState, arrival_key
 from estation.payments.staff_words import (
     ATTEMPT_WORDS,
@@ -236,15 +237,29 @@ async def claim_of(incident: IncidentView) -> Claim | None:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHand:
+    """How paying a redirected refund out stands, once it is at our own card. `word`: "" (nobody
+    said that it was), "asked" or "paid"; `by`: who asked, with the bank's receipt."""
+
+    word: str
+    by: str = ""
+    by_id: UUID | None = None
+    at: datetime | None = None
+    document_no: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Redirecting:
     """How redirecting an incident's refund stands. `word`: "" (nobody asked), "asked", or
-    "ordered" by two persons without effect yet; `by`: who asked."""
+    "ordered" by two persons without effect yet; `by`: who asked. `by_hand`: None before the money
+    is at our own card."""
 
     is_abnormal: bool
     word: str
     by: str = ""
     by_id: UUID | None = None
     at: datetime | None = None
+    by_hand: ByHand | None = None
 
 
 async def redirecting(incident: IncidentView) -> Redirecting | None:
@@ -259,9 +274,26 @@ async def redirecting(incident: IncidentView) -> Redirecting | None:
         .order_by("-at", "-id")
         .first()
     )
+    by_hand = None
+    if refund.state is RefundState.SUCCEEDED and await redirected_of([refund.id]):
+        by_hand = await _by_hand(refund.id)
     if last is None or not (word := _REDIRECT_WORDS[last.action]):
-        return Redirecting(is_abnormal, "")
-    return Redirecting(is_abnormal, word, last.by, last.by_id, last.at)
+        return Redirecting(is_abnormal, "", by_hand=by_hand)
+    return Redirecting(is_abnormal, word, last.by, last.by_id, last.at, by_hand)
+
+
+async def _by_hand(refund_id: UUID) -> ByHand:
+    last = (
+        await IncidentAction.filter(refund_id=refund_id, action__in=list(_HAND_WORDS))
+        .order_by("-at", "-id")
+        .first()
+    )
+    if last is None or not (word := _HAND_WORDS[last.action]):
+        return ByHand("")
+    return ByHand(word, last.by, last.by_id, last.at, last.note)
+
+
+_HAND_WORDS = {"hand_asked": "asked", "hand_rejected": "", PAID_BY_HAND: "paid"}
 
 
 _REDIRECT_WORDS = {

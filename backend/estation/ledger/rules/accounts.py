@@ -52,8 +52,9 @@ ACCOUNT_KINDS: dict[str, AccountKind] = {
     SETTLED_OUTSIDE: AccountKind("credit", may_go_negative=False, whose=_MERCHANT),
     # 多退应收: what a channel gave back that was not left to give; whoever got it owes it to us.
     OVERPAID_BACK: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
-    # 追回: what finance received of such a claim at its own bank, beside the channel. The merchant
-    # account stays short of it: the counterpart of SETTLED_OUTSIDE.
+    # What finance received at its own bank, beside the channel: of such a claim (追回), or a refund
+    # that went to our own card (改退). The merchant account is short of it: the counterpart of
+    # SETTLED_OUTSIDE.
     RECEIVED_OUTSIDE: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
     # 核销: a loss, what an office decided not to claim any longer.
     WRITTEN_OFF: AccountKind("debit", may_go_negative=False, whose=_MERCHANT),
@@ -102,7 +103,7 @@ def overpaid_back(account_id: str) -> str:
 
 
 def received_outside(account_id: str) -> str:
-    """The account of what of our claims came back to finance by other ways than the channel."""
+    """The account of what came back to finance by other ways than to the merchant account."""
     return f"{RECEIVED_OUTSIDE}:{account_id}"
 
 

@@ -9,7 +9,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.ledger.api import arrival_by_key, open_claim_fen
 from estation.payments import queries, refund_rules, rules
-from estation.payments.actions.refund_locking import lock_refunds
+from estation.payments.actions.refund_locking import LockedRefund, lock_refunds
 from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
 from estation.payments.combining import whole_number
@@ -19,12 +19,13 @@ from estation.payments.errors import (
     MoneyNotInLedger,
     NewsNotSettled,
     OverpaidBack,
+    RefundNotPaidOut,
     RefundStillAbnormal,
 )
 from estation.payments.invariants import FORGOTTEN
-from estation.payments.models import Incident
+from estation.payments.models import Incident, IncidentAction
 from estation.payments.queries import IncidentView
-from estation.payments.refund_rules import Deed
+from estation.payments.refund_rules import PAID_BY_HAND, REDIRECT_REFUSED, Deed
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
 from estation.shared.errors import Refused
 from estation.shared.jsonb import clean_text
@@ -74,7 +75,7 @@ async def resolve_incident(
     Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words, or no text), and
     what words do not end: MoneyInSuspense (money of it is neither given back, nor on its way, nor
     settled outside), OverpaidBack (money of it was given away twice), NewsNotSettled,
-    RefundStillAbnormal, MoneyNotInLedger.
+    RefundStillAbnormal, RefundNotPaidOut, MoneyNotInLedger.
     """
     words = typed_text("resolution", resolution, most=2000, lines=True)
     found = await queries.incident(incident_id)
@@ -107,9 +108,21 @@ async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | 
         refund = (await lock_refunds(db, [subject])).get(subject)
         if refund is not None and refund.now.state is RefundState.ABNORMAL:
             return RefundStillAbnormal()
+        if refund is not None and await _is_at_our_card(refund):
+            return RefundNotPaidOut()
     if row.kind in rules.PAID_BUT_NOT_BOOKED and await _is_missing_in_ledger(row):
         return MoneyNotInLedger()
     return await _money_here(db, incident)
+
+
+async def _is_at_our_card(refund: LockedRefund) -> bool:
+    """True of a redirected refund that has arrived and that nobody booked as paid out. Where the
+    channel said a no to one of several orders, a person finds out to whom the money went."""
+    if refund.now.state is not RefundState.SUCCEEDED or not refund.now.is_redirected:
+        return False
+    return not await IncidentAction.filter(
+        refund_id=refund.now.id, action__in=[PAID_BY_HAND, REDIRECT_REFUSED]
+    ).exists()
 
 
 async def _is_money_news_unsettled(db: BaseDBAsyncClient, notice_id: str) -> bool:

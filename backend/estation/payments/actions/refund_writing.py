@@ -408,7 +408,7 @@ class RefundWriting:
     def _prove(self, refund: LockedRefund, transfer_id: str) -> None:
         """What waited for this refund is resolved by it."""
         note = f"已原路退回，退款单号 {refund.now.refund_no}"
-        waits = [refund_incident_key(kind, refund.now) for kind in _ENDS_WITH_SUCCESS]
+        waits = [refund_incident_key(kind, refund.now) for kind in ENDS_WITH_SUCCESS]
         is_payment = refund.taken_from is RefundSource.PAYMENT
         for key in [*waits, *([refund.incident_key] if refund.incident_key else [])]:
             self._proofs.append(
@@ -476,7 +476,7 @@ class RefundWriting:
         return ids.row_id_texts(self._now, 1)[0]
 
 
-_ENDS_WITH_SUCCESS = (
+ENDS_WITH_SUCCESS = (
     IncidentKind.REFUND_ABNORMAL,
     IncidentKind.REFUND_NOT_ENOUGH,
     IncidentKind.REFUND_UNFINISHED,

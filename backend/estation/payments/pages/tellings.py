@@ -204,6 +204,15 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "不需要您重新申请。如想了解进度，请联系：",
         asks_a_person=True,
     ),
+    PayersRefund.PAID_BY_HAND: Telling(
+        "good",
+        "good",
+        "已转账退款",
+        "退款已转账给您",
+        "您原来的付款账户收不了这笔退款，财务人员已另行转账退给您。",
+        "请在收款账户里核对。如没有收到，请联系：",
+        asks_a_person=True,
+    ),
     RETRIED: Telling(
         "info",
         "quiet",
@@ -284,7 +293,7 @@ def standing(
         if urgent is None and is_settled_outside:
             return TELLINGS[SETTLED_OUTSIDE]
         if urgent is None and own:
-            return TELLINGS[PayersRefund.REFUNDED]
+            return TELLINGS[_how_returned(own)]
         return TELLINGS[urgent] if urgent else telling_of(close_reason)
     own = [one for one in refunds if one.is_of_payment]
     back = refunded_fen(own)
@@ -321,7 +330,15 @@ def ending_told(
 
 
 def refunded_fen(refunds: Iterable[RefundLike]) -> int:
-    return sum(one.amount_fen for one in refunds if one.state is PayersRefund.REFUNDED)
+    return sum(one.amount_fen for one in refunds if one.state in _RETURNED)
+
+
+_RETURNED = frozenset({PayersRefund.REFUNDED, PayersRefund.PAID_BY_HAND})
+
+
+def _how_returned(refunds: Sequence[RefundLike]) -> PayersRefund:
+    by_hand = any(one.state is PayersRefund.PAID_BY_HAND for one in refunds)
+    return PayersRefund.PAID_BY_HAND if by_hand else PayersRefund.REFUNDED
 
 
 def _most_urgent(refunds: list[RefundLike], is_settled_outside: bool) -> PayersRefund | None:

@@ -26,6 +26,7 @@ _STEP_OF_REFUND = {
     PayersRefund.ABNORMAL: "returned",
     PayersRefund.REFUNDED: "done",
     PayersRefund.NOT_REFUNDED: "returned",
+    PayersRefund.PAID_BY_HAND: "done",
 }
 
 

@@ -14,7 +14,9 @@ from estation.payments.actions import asking, incidents
 from estation.payments.api import (
     approve_applying,
     approve_ending_claim,
+    approve_paying_by_hand,
     approve_settling_outside,
+    ask_paying_by_hand,
     ask_redirect,
     ask_refund,
     ask_to_apply,
@@ -24,6 +26,7 @@ from estation.payments.api import (
     redirect_abnormal,
     reject_applying,
     reject_ending_claim,
+    reject_paying_by_hand,
     reject_redirect,
     reject_settling_outside,
     resolve_incident,
@@ -65,7 +68,7 @@ MINE = {"": "全部", "1": "我的"}
 OVERDUE = {"": "不限", "1": "已超时限"}
 EXPORT_ROWS = 1000
 TYPED = ("resolution", "amount", "reason", "outside_reason", "document_no", "claim_amount",
-         "claim_reason", "claim_document_no", "received_on")  # fmt: skip
+         "claim_reason", "claim_document_no", "received_on", "hand_document_no")  # fmt: skip
 """What comes back into its field after a refusal."""
 
 
@@ -436,6 +439,62 @@ async def reject_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPR
     return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
 
 
+@bp.post("/staff/incidents/<incident_id:uuid>/by-hand")
+@staff_only(*FINANCE)
+async def ask_by_hand(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The maker says that finance has paid a redirected refund out to its payer."""
+
+    async def work() -> None:
+        try:
+            await ask_paying_by_hand(
+                refund_id=await staff_queries.refund_of(await incident(incident_id)),
+                document_no=field(request, "hand_document_no"),
+                by=officer(request),
+                by_id=account(request),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "请填写转账回单号（最多 64 字）。") from None
+
+    return await _do(request, incident_id, Deed.PAY_BY_HAND, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/by-hand/approve")
+@staff_only(CHECKER)
+async def approve_by_hand(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's yes: it is booked, and the refund's incidents are over."""
+
+    async def work() -> None:
+        await approve_paying_by_hand(
+            refund_id=await staff_queries.refund_of(await incident(incident_id)),
+            by=officer(request),
+            by_id=account(request),
+            now=request.app.ctx.clock(),
+        )
+
+    return await _do(request, incident_id, Deed.PAY_BY_HAND, work)
+
+
+@bp.post("/staff/incidents/<incident_id:uuid>/by-hand/reject")
+@staff_only(CHECKER)
+async def reject_by_hand(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
+    """The checker's no, with its reason."""
+
+    async def work() -> None:
+        try:
+            await reject_paying_by_hand(
+                refund_id=await staff_queries.refund_of(await incident(incident_id)),
+                by=officer(request),
+                by_id=account(request),
+                note=field(request, "note"),
+                now=request.app.ctx.clock(),
+            )
+        except InvalidInput as wrong:
+            raise _wrong(wrong, "不予登记须写明理由（最多 200 字）。") from None
+
+    return await _do(request, incident_id, Deed.PAY_BY_HAND, work)
+
+
 class _Said(Exception):
     """A refusal in the words of this page."""
 
@@ -491,6 +550,7 @@ async def _show(
     claim = await staff_queries.claim_of(found) if Deed.END_CLAIM in deeds else None
     claim_wish = claim.wish if claim else None
     redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
+    by_hand = redirecting.by_hand if redirecting else None
     return render(
         request,
         "staff/incident.html",
@@ -513,6 +573,7 @@ async def _show(
             and is_me(request, outside.asked_by, outside.asked_by_id),
             "claim": claim_wish is not None
             and is_me(request, claim_wish.asked_by, claim_wish.asked_by_id),
+            "by_hand": by_hand is not None and is_me(request, by_hand.by, by_hand.by_id),
             "redirecting": redirecting is not None
             and is_me(request, redirecting.by, redirecting.by_id),
         },
