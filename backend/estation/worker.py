@@ -111,6 +111,7 @@ def jobs(services: Services) -> list[Job]:
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, silent.start, silent.finish),
         Job("refunds", 1, refunds.start, refunds.finish),
+        Job("silences", 5, lambda now: payment_jobs.note_silences(services, now=now)),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),

@@ -30,8 +30,11 @@ from estation.local import LocalPostgres
 from estation.outside.gate import keys, merkle, peering, receiving, sending, upkeep
 from estation.outside.gate.events import Finding, raise_finding
 from estation.outside.gate.rows import ReceivedUpToRow, RowsWantedRow
+from estation.outside.pay_channels import ChannelUnknown
+from estation.outside.pay_channels.outages import SILENCES
 from estation.payments import api
-from estation.payments.actions import watching
+from estation.payments.actions import asking, watching
+from estation.payments.actions.silences import note_silences
 from estation.payments.invariant_meanings import MEANINGS, incident_kind
 from estation.payments.invariants import INVARIANTS
 from estation.sandbox.credentials import export_secrets, write_credentials
@@ -283,6 +286,19 @@ async def _incidents_are_four_days_old(world: World) -> None:
         f"update incident set opened_at = '{opened.isoformat()}',"
         f" due_at = '{(opened + timedelta(days=1)).isoformat()}'"
     )
+
+
+async def _a_channel_gave_no_answer(world: World) -> None:
+    """For twenty minutes; now it would answer, if somebody asked."""
+    city = world.lived_in.city
+    city.wechat.trouble["query"] = ChannelUnknown("TIMEOUT")
+    for minutes in (20, 10, 0):
+        then = system_clock() - timedelta(minutes=minutes)
+        for _ in range(SILENCES):
+            await asking.ask_again(world.lived_in.open_number, city.services, now=then)
+        await note_silences(city.services, now=then)
+    city.wechat.trouble.clear()
+    await by_hand("update pay_attempt set next_query_at = now() where state = 'open'")
 
 
 async def _rounds_stand_still(world: World) -> None:
@@ -537,6 +553,7 @@ FAULTS: dict[str, Fault] = {
     **{alert: _of_invariant(name) for alert, name in INVARIANT_ALERTS.items()},
     "inbox_stands_still": _as_invariant("news_is_settled_in_time"),
     "questions_are_late": _as_invariant("attempts_are_asked_about_in_time"),
+    "a_channel_is_out": Fault(_a_channel_gave_no_answer),
     "outbox_stands_still": _as_invariant("messages_leave_in_time"),
     "messages_are_dead": _as_invariant("no_message_is_dead"),
     "incidents_are_overdue": _as_invariant("an_overdue_incident_is_escalated"),

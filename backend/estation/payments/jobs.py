@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from estation.payments.actions import inbox, incidents, orders, silent, watching
+from estation.payments.actions import inbox, incidents, orders, silences, silent, watching
 from estation.payments.actions.refunds import send
 from estation.payments.rules import CloseReason
 from estation.services import Services
@@ -104,6 +104,11 @@ def refund_turns(services: Services, *, limit: int = 32) -> Turns:
             account_id, services, clock=services.clock, limit=limit
         ),
     )
+
+
+async def note_silences(services: Services, *, now: datetime) -> dict[str, int]:
+    """Write down which accounts give no answer."""
+    return await silences.note_silences(services, now=now)
 
 
 async def check_invariants(*, now: datetime) -> dict[str, int]:

@@ -214,6 +214,17 @@ class InvariantCheck(Model):
         table = "invariant_check"
 
 
+class ChannelSilence(Model):
+    """An account whose channel gives no answer, as the worker heard last; for the alarms alone."""
+
+    account_id = fields.CharField(max_length=64, primary_key=True)
+    since: datetime = fields.DatetimeField()
+    last_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "channel_silence"
+
+
 class Refund(Model):
     """Money of one arrival at one merchant account on its way back to the payer.
 

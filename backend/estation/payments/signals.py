@@ -38,6 +38,10 @@ def _age(column: str) -> str:
     return _AGE.format(column=column)
 
 
+SILENCE_FORGOTTEN = "interval '15 minutes'"
+"""A silence that nobody heard again for so long is none: a channel that is out and asked about
+anything is tried every two minutes."""
+
 SIGNALS: Sequence[Signal] = (
     Signal(
         "estation_invariant_breaches",
@@ -71,6 +75,13 @@ SIGNALS: Sequence[Signal] = (
         (),
         f"""select {_age("next_query_at")} as value from pay_attempt
             where next_query_at <= $1""",  # noqa: S608
+    ),
+    Signal(
+        "estation_channel_out_seconds",
+        "For how long an account's channel has given no answer; absent while it answers",
+        ("account_id",),
+        f"""select account_id, extract(epoch from $1::timestamptz - since) as value
+            from channel_silence where last_at > $1 - {SILENCE_FORGOTTEN}""",  # noqa: S608
     ),
     Signal(
         "estation_outbox_oldest_seconds",

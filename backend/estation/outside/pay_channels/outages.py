@@ -1,7 +1,7 @@
 """Which merchant accounts give no answer, and when each may be asked again.
 
 Kept in the program's memory: every program learns it within a few calls, and none must be told
-by another one.
+by another one. What the worker learns is written down for the alarms (`take_news`).
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,19 @@ SHORT_OF_MONEY: Final = "NOT_ENOUGH"
 @dataclass(slots=True)
 class _Account:
     silences: int = 0
+    since: datetime | None = None  # the first silence of the row
+    last_at: datetime | None = None  # the last one
     pauses: int = 0
     until: datetime | None = None  # while it is out: when it may be asked next
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """An account that is out: since when it gave no answer, and when it last gave none."""
+
+    account_id: str
+    since: datetime
+    last_at: datetime
 
 
 class Outages:
@@ -43,6 +54,17 @@ class Outages:
 
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
+        self._answered: set[str] = set()
+
+    def take_news(self) -> tuple[list[Silence], list[str]]:
+        """Which accounts are out, and which answered since this was last asked."""
+        out = [
+            Silence(account_id, account.since, account.last_at)
+            for account_id, account in sorted(self._accounts.items())
+            if account.until is not None and account.since and account.last_at
+        ]
+        answered, self._answered = sorted(self._answered), set()
+        return out, answered
 
     def allowed(self, account_id: str, *, now: datetime, most: int) -> int:
         """How many calls may be made at once: `most`, one to try it, or none.
@@ -81,6 +103,7 @@ class Outages:
             self._answers(account_id)
 
     def _answers(self, account_id: str) -> None:
+        self._answered.add(account_id)
         account = self._accounts.pop(account_id, None)
         if account is not None and account.until is not None:
             log.info("channel_answers_again", account_id=account_id, pauses=account.pauses)
@@ -88,6 +111,8 @@ class Outages:
     def _is_silent(self, account_id: str, now: datetime) -> None:
         account = self._accounts.setdefault(account_id, _Account())
         account.silences += 1
+        account.since, account.last_at = account.since or now, now
+        self._answered.discard(account_id)
         # Calls that were under way together when it fell silent are one silence to its pauses.
         if account.silences < SILENCES or (account.until is not None and now < account.until):
             return
