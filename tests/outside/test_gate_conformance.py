@@ -199,8 +199,16 @@ def wide_window(text: bytes) -> bytes:
     return packing.compress(text) + packing.flush()
 
 
+def unended(text: bytes) -> bytes:
+    """All that is in the frame, but not its last block."""
+    packing = zstandard.ZstdCompressor().compressobj()
+    return packing.compress(text) + packing.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+
+
 BOMB = zstandard.ZstdCompressor().compress(b"\0" * 64_000_000)
 LINE = tiny_writer.line("fee_bill", BILL)
+FRAME = tiny_writer.pack(LINE)
+CHECKED = zstandard.ZstdCompressor(write_checksum=True).compress(LINE)
 GOOD = file()
 
 WRONG = {
@@ -229,6 +237,8 @@ WRONG = {
     "seq 0": Wrong("bad_manifest", lambda: file(seq=0)),
     "time without zone": Wrong("bad_manifest", lambda: file(watermark="2026-03-02T09:00:00")),
     "digest in capitals": Wrong("bad_manifest", lambda: file(previous="A" * 64)),
+    "a fraction in a field of later versions": Wrong("bad_manifest", lambda: file(later=1.5)),
+    "a number beyond 64 bits": Wrong("bad_manifest", lambda: file(later=10**30)),
     "version 2": Wrong("unsupported_version", lambda: file(version=2)),
     "another stream": Wrong("foreign_stream", lambda: file(stream="county-online")),
     "another seq": Wrong("name_mismatch", lambda: file(seq=2)),
@@ -268,11 +278,22 @@ WRONG = {
     "length in characters": Wrong("zip_bomb", lambda: file(lines_length=len(LINE.decode()))),
     "length too great": Wrong("bad_body", lambda: file(lines_length=len(LINE) + 1)),
     "window of 128 MiB": Wrong("bad_body", lambda: file(body=wide_window(LINE))),
+    "something behind the frame": Wrong("bad_body", lambda: file(body=FRAME + b"more")),
+    "two frames": Wrong("bad_body", lambda: file(body=FRAME + FRAME)),
+    "a frame behind one to skip": Wrong(
+        "bad_body", lambda: file(body=b"\x50\x2a\x4d\x18\x04\0\0\0more" + FRAME)
+    ),
+    "a frame without its end": Wrong("bad_body", lambda: file(body=unended(LINE))),
+    "a frame without its checksum": Wrong("bad_body", lambda: file(body=CHECKED[:-4])),
+    "no frame at all": Wrong("bad_body", lambda: file(b"", body=b"")),
     "last line without end": Wrong("bad_body", lambda: file(LINE[:-1], count=1)),
     "Latin-1": Wrong("bad_encoding", lambda: file(b'{"row":{},"topic":"caf\xe9"}\n')),
     "GB 18030": Wrong("bad_encoding", lambda: file(LINE.decode().encode("gb18030"))),
     "UTF-16": Wrong("bad_encoding", lambda: file(LINE.decode().encode("utf-16"), count=1)),
     "NUL": Wrong("bad_encoding", lambda: file(row_line(title="a\0b"))),
+    "NUL, the byte": Wrong(
+        "bad_encoding", lambda: file(row_line(title="@").replace(b'"@"', b'"\0"'))
+    ),
     "NUL, escaped": Wrong(
         "bad_encoding", lambda: file(row_line(title="@").replace(b'"@"', b'"\\u0000"'))
     ),
@@ -321,10 +342,13 @@ def test_every_mistake_in_a_packet_is_named(tmp_path: Path, case: str) -> None:
     assert {found.verdicts[rule] for rule in behind} <= {judging.Verdict.not_judged}
 
 
-def test_the_good_packet_of_these_mistakes_is_good(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "packet", [GOOD, file(body=CHECKED), file(later=2**64 - 1)], ids=["plain", "checked", "later"]
+)
+def test_the_good_packet_of_these_mistakes_is_good(tmp_path: Path, packet: bytes) -> None:
     """Negative control."""
     path = tmp_path / tiny_writer.file_name(STREAM, 1)
-    path.write_bytes(GOOD)
+    path.write_bytes(packet)
 
     assert judging.judge(path, [PEER]).passed
 

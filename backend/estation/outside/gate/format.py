@@ -23,6 +23,7 @@ import msgspec
 import zstandard
 from msgspec import Meta, Struct
 
+from estation.outside.gate import rows
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import KeyRing, PeerKey, SealKey
 from estation.outside.gate.rows import NUL, Digest, Moment, fault_of_moments
@@ -205,7 +206,7 @@ def read_head(data: bytes) -> Head:
     if fields.get("version") != VERSION:
         raise BadPacket(Reason.unsupported_version, "this receiver reads version 1")
     # A manifest has one spelling only: no doubled keys, no white space to hide things in.
-    if canonical(fields) != text:
+    if not _is_canonical(text):
         raise BadPacket(Reason.bad_manifest, "not canonical")
     seal = fields.pop("seal", None)
     try:
@@ -220,6 +221,14 @@ def read_head(data: bytes) -> Head:
     if fault := fault_of_moments(head.manifest):
         raise BadPacket(Reason.bad_manifest, fault)
     return head
+
+
+def _is_canonical(text: bytes) -> bool:
+    """Without fractions and numbers beyond 64 bits, too, also in fields of later versions."""
+    try:
+        return rows.canonical(text) == text
+    except rows.BadRow:
+        return False
 
 
 def check_seal(head: Head, trusted: PeerKey | KeyRing) -> None:
@@ -300,6 +309,7 @@ def _unpack(body: memoryview, manifest: Manifest) -> bytes:
     limit = manifest.lines_length
     if limit > FREE_LINES_BYTES and limit > MAX_RATIO * len(body):
         raise BadPacket(Reason.zip_bomb, f"would grow more than {MAX_RATIO} times")
+    _require_one_frame(body)
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     try:
         with unpacker.stream_reader(body, read_across_frames=False) as reader:
@@ -311,9 +321,27 @@ def _unpack(body: memoryview, manifest: Manifest) -> bytes:
     if len(text) < limit:
         raise BadPacket(Reason.bad_body, "unpacks to less than the manifest says")
     _require_utf8(text)
-    if NUL in text:
+    if NUL in text or b"\0" in text:
         raise BadPacket(Reason.bad_encoding, "NUL character")
     return text
+
+
+def _require_one_frame(body: memoryview) -> None:
+    """Block by block (RFC 8878 §3.1.1), nothing unpacked: the unpacker itself would neither miss
+    the frame's end nor look at what stands behind it."""
+    try:
+        at = zstandard.frame_header_size(body)
+        has_checksum = zstandard.get_frame_parameters(body).has_checksum
+    except zstandard.ZstdError as problem:
+        raise BadPacket(Reason.bad_body, "not zstd") from problem
+    is_last = False
+    while not is_last and at + 3 <= len(body):
+        header = int.from_bytes(body[at : at + 3], "little")
+        is_last = bool(header & 1)
+        is_run = header >> 1 & 3 == 1  # one byte, repeated
+        at += 3 + (1 if is_run else header >> 3)
+    if not is_last or at + 4 * has_checksum != len(body):
+        raise BadPacket(Reason.bad_body, "not exactly one zstd frame")
 
 
 def _require_utf8(text: bytes) -> None:
