@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -212,6 +213,26 @@ async def test_a_snapshot_with_a_damaged_or_forged_packet_is_none(
     assert await events("jumped") == []
     assert list(await link.copied()) == names(*range(1, 6))
     assert await position() == (1, "gap")
+
+
+async def test_a_good_copy_of_a_damaged_packet_counts_whatever_its_mtime_says(link: Link) -> None:
+    await stuck_before_a_snapshot(link)
+    path = link.incoming_file(5)
+    good = path.read_bytes()
+    path.write_bytes(good[:-10] + bytes([good[-10] ^ 1]) + good[-9:])
+    os.utime(path, (1e9, 1e9))
+    await link.arrive()
+    stood = await position()
+    again = link.root / "copied"
+    again.write_bytes(good)
+    os.utime(again, (1e9, 1e9))
+    again.replace(path)
+
+    await link.arrive()
+
+    assert stood == (1, "gap")
+    assert len(await events("jumped")) == 1
+    assert list(await link.copied()) == names(*range(1, 31))
 
 
 def write(link: Link, seq: int, previous: str, lines: list[bytes]) -> str:

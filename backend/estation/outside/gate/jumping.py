@@ -145,7 +145,9 @@ def _look(path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing) -> _Se
     except OSError:
         return None
     ids = peer_key.key_ids if isinstance(peer_key, KeyRing) else (peer_key.key_id,)
-    known_as = (str(path), info.st_mtime_ns, info.st_size, stream, ids)
+    # Not by its mtime and size: copying tools keep those of the file they copied, also when what
+    # they copied first was damaged on its way.
+    known_as = (str(path), info.st_ino, info.st_ctime_ns, stream, ids)
     if known_as not in _looked_at:
         if len(_looked_at) >= _MAX_LOOKED_AT:
             _looked_at.clear()
