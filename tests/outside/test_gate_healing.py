@@ -220,6 +220,62 @@ async def test_a_file_that_never_passes_is_jumped_over_after_an_hour(link: Link)
     assert list(await link.copied()) == names(1, 2)
 
 
+async def test_a_packet_lost_of_the_snapshot_a_peer_waits_for_comes_again(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then it lies far beyond the window, and many heartbeats behind the newest packets."""
+    monkeypatch.setattr(resending, "WINDOW_PACKETS", 20)
+    monkeypatch.setattr(resending, "BLIND_PACKETS", 5)
+    await link.put(1)
+    await link.exchange()
+    await link.put(2)
+    await link.pack()
+    bad = link.outgoing_file(2).name
+    lost: list[Path] = []
+    for _ in range(90):
+        await link.look_after()
+        await link.pack()
+        (link.outgoing / bad).unlink(missing_ok=True)
+        run = await query("select first_seq from gate_snapshot where state = 'done'")
+        if run and not lost:
+            lost.append(link.outgoing_file(run[0]["first_seq"]))
+            lost[0].unlink()
+        link.carry()
+        await link.arrive()
+        await link.answer()
+        link.later(60)
+
+    assert lost
+    assert list(await link.copied()) == names(1, 2)
+    assert len(await events("jumped")) == 1
+    assert len(await query("select 1 from gate_snapshot")) == 1
+
+
+async def test_of_a_long_snapshot_another_part_comes_again_each_time(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resending, "WINDOW_PACKETS", 2)
+    monkeypatch.setattr(snapshots, "PIECE_ROWS", 1)
+    await link.put(*range(1, 7))
+    await link.pack()
+    await snapshots.plan(STREAM, Why.asked, now=link.now)
+    await link.pack()
+    run = (await query("select first_seq, last_seq from gate_snapshot"))[0]
+    await query("update gate_upkeep set peer_is_behind = true, peer_since = $1", link.now)
+    parts = []
+    for _ in range(40):
+        for path in link.outgoing.iterdir():
+            path.unlink()
+        link.later(660)
+        parts.append(await link.look_after())
+
+    assert {seq for part in parts for seq in part} >= set(
+        range(run["first_seq"], run["last_seq"] + 1)
+    )
+    assert run["last_seq"] - run["first_seq"] > 5
+    assert max(map(len, parts)) <= 4 + resending.BLIND_PACKETS
+
+
 async def test_a_sender_without_confirmation_stops_at_its_bound_and_says_why(link: Link) -> None:
     few = Bounds(packets=3, disk_reserve=0)
     await link.put(*range(1, 9))

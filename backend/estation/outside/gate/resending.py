@@ -1,11 +1,12 @@
 """Files the medium lost are written again, without anybody asking for them.
 
-The peer's own words say how far it came. As long as it is behind, the window after it is
-written again with growing pauses; and because its words may be what is lost, the newest packets
-are written again now and then whatever it says.
+The peer's own words say how far it came. As long as it is behind, the window after it, and the
+snapshot it may jump to, are written again with growing pauses; and because its words may be what
+is lost, the newest packets are written again now and then whatever it says.
 """
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -92,6 +93,7 @@ async def _due(stream: str, now: datetime) -> list[range]:
         if await _is_behind(tx, stream, state, now):
             first = state["peer_seq"] + 1
             due.append(range(first, first + WINDOW_PACKETS))
+            due += await _snapshot_beyond(tx, stream, state, now)
             await _pause(tx, stream, state, now)
         if state["blind_at"] is None or not _lately(state["blind_at"], BLIND_EVERY, now):
             if state["blind_at"] is not None:
@@ -127,6 +129,25 @@ async def _is_behind(
         [stream, state["peer_seq"], now - BEHIND_AFTER, now],
     )
     return bool(found[0]["found"])
+
+
+async def _snapshot_beyond(
+    tx: BaseDBAsyncClient, stream: str, state: dict[str, Any], now: datetime
+) -> list[range]:
+    """The newest snapshot, or a window of it that the moment chooses: a peer that stands at what
+    never comes, or what it refuses, goes on behind it once it has all of its packets."""
+    found = await tx.execute_query_dict(
+        """select first_seq, last_seq from gate_snapshot
+           where stream = $1 and state = 'done' and first_seq > $2
+           order by last_seq desc limit 1""",
+        [stream, state["peer_seq"]],
+    )
+    if not found or not state["peer_is_behind"]:
+        return []
+    run = range(found[0]["first_seq"], found[0]["last_seq"] + 1)
+    windows = -(-len(run) // WINDOW_PACKETS)
+    start = zlib.crc32(now.isoformat().encode()) % windows * WINDOW_PACKETS
+    return [run[start : start + WINDOW_PACKETS]]
 
 
 def _lately(moment: datetime, span: timedelta, now: datetime) -> bool:
