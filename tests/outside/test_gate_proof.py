@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from estation.outside.gate import logtrees, merkle, proving, rows, sending, upkeep
+from estation.outside.gate import exact, logtrees, merkle, proving, rows, sending, upkeep
+from estation.outside.gate import format as packets
 from estation.outside.gate.merkle import Tree
 from tests.outside.gate_link import Link, events, make_link, proofs
 from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
@@ -355,6 +356,44 @@ async def test_what_a_repair_cannot_change_is_said_and_not_asked_for_all_day(
     assert len(asked) <= 2
     assert "unhealed" in {one.kind for one in link.findings}
     assert not (await proofs())[-1][1]
+
+
+async def test_a_full_packet_has_no_room_for_a_proof_and_repairs_come_in_several(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packets, "MAX_ROWS", 10)
+    monkeypatch.setattr(exact, "MAX_LINES", 5)
+    monkeypatch.setattr(exact, "_MAX_PARTS", 3)
+    await link.put(*range(1, 11))
+    await upkeep.prove(STREAM)
+    await link.pack(max_rows=10)
+    link.carry()
+    await link.arrive()
+    await query("delete from copied_bill")
+    await prove(link)
+    await link.exchange(8)
+
+    rows_of = [row["rows"] for row in await query("select rows from gate_outgoing_packet")]
+    assert rows_of[:2] == [10, 1]
+    assert max(rows_of) == 10
+    assert list(await link.copied()) == names(*range(1, 11))
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+
+
+async def test_a_copy_is_compared_once_however_often_a_packet_proves_it(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = exact.lines
+
+    async def many(*given: Any, **options: Any) -> list[bytes]:
+        return 100 * await lines(*given, **options)
+
+    monkeypatch.setattr(exact, "lines", many)
+    await link.put(1)
+    await link.exchange()
+    await prove(link)
+
+    assert await proofs() == [("fee_bill", True, [])]
 
 
 async def test_nobody_proves_or_repairs_rows_of_another_centre(link: Link) -> None:

@@ -20,6 +20,9 @@ from estation.outside.gate.rows import ProofRow, RepairRow
 log = structlog.get_logger()
 
 MIN_ROOM = 4 * packets.MAX_LINE_BYTES
+MAX_LINES = packets.MAX_ROWS // 2
+"""More than all that is due at once: parts of repairs, a proof of each copy, a snapshot's end."""
+_MAX_PARTS = 4096
 _MAX_PROOF_BYTES = 32 * 1024
 _MAX_REPAIR_BYTES = packets.MAX_LINE_BYTES // 2
 _MAX_REPAIR_ROWS = 10_000
@@ -92,9 +95,11 @@ async def _repairs(
         [stream],
     ):
         room = max_bytes - sum(map(len, made)) - _MAX_PROOF_BYTES
-        if room < MIN_ROOM:
+        if room < MIN_ROOM or len(made) >= _MAX_PARTS:
             break
-        parts, at, after = await _parts(tx, stream, asked, complete, max_bytes=room // 2)
+        parts, at, after = await _parts(
+            tx, stream, asked, complete, max_bytes=room // 2, max_parts=_MAX_PARTS - len(made)
+        )
         made += [packets.line("repair", rows.encode_row("repair", part)) for part in parts]
         is_done = at == len(msgspec.json.decode(asked["buckets"]))
         await tx.execute_query(
@@ -115,9 +120,16 @@ async def _repairs(
 
 
 async def _parts(
-    tx: BaseDBAsyncClient, stream: str, asked: dict[str, Any], complete: bool, *, max_bytes: int
+    tx: BaseDBAsyncClient,
+    stream: str,
+    asked: dict[str, Any],
+    complete: bool,
+    *,
+    max_bytes: int,
+    max_parts: int,
 ) -> tuple[list[RepairRow], int, str]:
-    """The next rows of the wanted buckets, as many as fit; which bucket comes next, after what."""
+    """The next rows of the wanted buckets, as many as fit; which bucket comes next, after what.
+    The last bucket may be more parts than one."""
     buckets = sorted(msgspec.json.decode(asked["buckets"], type=list[int]))
     at, after = asked["bucket_at"], asked["after_key"]
     found = await tx.execute_query_dict(
@@ -130,7 +142,7 @@ async def _parts(
     for row in found:
         of_bucket.setdefault(row["bucket"], []).append(row)
     parts: list[RepairRow] = []
-    while at < len(buckets):
+    while at < len(buckets) and len(parts) < max_parts:
         is_whole = is_last or buckets[at] < found[-1]["bucket"]
         these = of_bucket.get(buckets[at], [])
         if not is_whole and not these:

@@ -53,8 +53,9 @@ class Prover:
         """Note what is to be compared once this packet is applied (`compare`).
 
         Raises RowRefused for a proof about somebody else's rows, or one that contradicts itself.
+        Each copy is compared once, however often a packet speaks of it.
         """
-        self._noted = []
+        noted: dict[tuple[str, str], tuple[Replica, ProofRow, Arrival]] = {}
         for proof in proofs:
             if not isinstance(proof, ProofRow):
                 continue
@@ -65,7 +66,8 @@ class Prover:
             if replica is None:
                 log.info("gate_proof_of_no_copy", stream=arrival.stream, topic=proof.topic)
                 continue
-            self._noted.append((replica, proof, arrival))
+            noted[proof.topic, proof.source] = replica, proof, arrival
+        self._noted = list(noted.values())
 
     async def compare(self, seq: int) -> None:
         """Begin to compare what the packet `seq`, just committed, said with what is here.

@@ -284,7 +284,8 @@ async def _pack_exactly(stream: str, order: _Order, trees: LogTrees) -> int | No
             async with in_transaction() as tx:
                 await tx.execute_query("set transaction isolation level repeatable read")
                 head = await _lock_stream(tx, stream)
-                waiting = await _take_waiting(tx, stream, order.max_rows)
+                max_rows = min(order.max_rows, packets.MAX_ROWS - exact.MAX_LINES)
+                waiting = await _take_waiting(tx, stream, max_rows)
                 room = PACK_BYTES - sum(map(len, waiting.lines))
                 if waiting.next_created_at is not None or room < exact.MIN_ROOM:
                     return None
