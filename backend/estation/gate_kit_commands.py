@@ -3,7 +3,8 @@
 They need no database, no settings and no key of ours, so that another vendor can run them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,7 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from estation.cases import rules as case_rules
+from estation.fees import rules as fee_rules
+from estation.identity.rules import clean_id_no, person_fault
 from estation.outside.gate import conformance, judging, keys
+from estation.outside.gate.rows import CaseRow, FeeBillRow, PartyRow
+from estation.registry import rules as registry_rules
+from estation.shared.fields import MAX_FEN
 
 T = TypeVar("T")
 console = Console()
@@ -29,6 +36,37 @@ _VERDICTS = {
 }
 
 
+def _fault_of_bill(row: FeeBillRow, day: date) -> str:
+    """Which payees there are is agreed between two sides: of any packet alone nobody can say."""
+    payees = {item.payee_code for item in row.items}
+    fault = fee_rules.fault_of(row, payees=payees, most_fen=MAX_FEN)
+    return fault or _fault_of_persons([row.payer], day)
+
+
+def _fault_of_case(row: CaseRow, day: date) -> str:
+    return case_rules.fault_of(row) or _fault_of_persons(row.parties, day)
+
+
+def _fault_of_persons(parties: Iterable[PartyRow], day: date) -> str:
+    faults = (
+        person_fault(id_type=one.id_type, id_no=clean_id_no(one.id_no), name=one.name, today=day)
+        for one in parties
+    )
+    return next(filter(None, faults), "")
+
+
+ROW_FAULTS: judging.RowFaults = {
+    "fee_bill": _fault_of_bill,
+    "case": _fault_of_case,
+    "case_event": lambda row, day: case_rules.fault_of_event(row),
+    "unit": lambda row, day: registry_rules.fault_of_unit(row),
+    "right": lambda row, day: registry_rules.fault_of_right(row, today=day),
+    "restriction": lambda row, day: registry_rules.fault_of_restriction(row),
+    "certificate": lambda row, day: registry_rules.fault_of_certificate(row, today=day),
+}
+"""The rules by which the receivers of these topics refuse a row of the right form (SPEC 5.3)."""
+
+
 def add_to(gate: typer.Typer) -> None:
     """Hang these commands on `estation gate`."""
     gate.command("check")(check)
@@ -40,7 +78,7 @@ def check(file: Path, key: PeerKeys = None, as_json: AsJson = False) -> None:
 
     Exit code 0: it breaks none. 1: it breaks one. 2: the file or a key cannot be read.
     """
-    found = _judged(lambda: judging.judge(file, _peer_keys(key)))
+    found = _judged(lambda: judging.judge(file, _peer_keys(key), ROW_FAULTS))
     if as_json:
         console.print_json(data=found.as_dict())
     else:
@@ -53,7 +91,7 @@ def conform(folder: Path, key: PeerKeys = None, as_json: AsJson = False) -> None
 
     Exit code 0: no rule is broken. 1: one is. 2: the folder or a key cannot be read.
     """
-    report = _judged(lambda: conformance.conform(folder, _peer_keys(key)))
+    report = _judged(lambda: conformance.conform(folder, _peer_keys(key), ROW_FAULTS))
     if as_json:
         console.print_json(data=report.as_dict())
     else:

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
-from estation import cli
+from estation import cli, gate_kit_commands
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.outside.gate import conformance, folders, judging, keys, receiving
@@ -37,6 +37,7 @@ EXAMPLE: dict[str, Row] = {
     topic: json.loads(text) for topic, text in gate_document.examples(gate_document.text())
 }
 BILL = EXAMPLE["fee_bill"]
+OF_THINGS = ("unit", "right", "restriction", "certificate", "case", "case_event", "fee_bill")
 
 
 @pytest.fixture
@@ -580,6 +581,55 @@ def test_check_prints_every_rule_and_its_exit_code_says_the_verdict(writer: Writ
     assert wrong[0] == 1
     assert {r["rule"]: r["verdict"] for r in json.loads(wrong[1])["rules"]}["truncated"] == "fail"
     assert run("check", good)[0] == 1
+
+
+UNFIT = {
+    "total": ("fee_bill", {"total_fen": 1}),
+    "items": ("fee_bill", {"items": [], "total_fen": 0}),
+    "id_no": ("fee_bill", {"payer": {**BILL["payer"], "id_no": "110105194912310021"}}),
+    "name": ("case", {"parties": [{**BILL["payer"], "name": " "}]}),
+    "state": ("case", {"state": "suspended"}),
+    "stage": ("case", {"stages": [{"stage": "survey", "state": "doing"}]}),
+    "state of an event": ("case_event", {"state": "done"}),
+    "parcel_code": ("unit", {"parcel_code": "360102003001GB00013"}),
+    "secured_fen": ("right", {"rank": 1}),
+    "share": ("right", {"holding": "shares"}),
+    "queue_position": ("restriction", {"state": "queued"}),
+    "number": ("certificate", {"kind": "proof"}),
+}
+"""What the receivers' own tests show to be refused."""
+
+
+@pytest.mark.parametrize("word", UNFIT)
+def test_a_row_its_receiver_would_refuse_does_not_pass(writer: Writer, word: str) -> None:
+    topic, changes = UNFIT[word]
+    path = writer.write((topic, {**EXAMPLE[topic], **changes}))
+
+    code, text = run("check", path, "--key", PUBLIC, "--json")
+    conforms = run("conform", writer.folder, "--key", PUBLIC)[0]
+
+    assert (code, conforms) == (1, 1)
+    assert f"topic {topic}: {word.split(maxsplit=1)[0]}" in text
+
+
+def test_every_rule_of_the_receivers_is_written_down() -> None:
+    words = {
+        word.strip("`")
+        for _, listed, _ in gate_document.cells(
+            gate_document.text(), "### 5.3 Rules beyond the schema"
+        )
+        for word in listed.split(", ")
+    }
+
+    assert words >= {word.split(maxsplit=1)[0] for word in UNFIT}
+    assert set(gate_kit_commands.ROW_FAULTS) == {topic for topic, _ in UNFIT.values()}
+
+
+def test_every_example_of_the_document_passes(writer: Writer) -> None:
+    """Negative control."""
+    path = writer.write(*((topic, row) for topic, row in EXAMPLE.items() if topic in OF_THINGS))
+
+    assert run("check", path, "--key", PUBLIC)[0] == 0
 
 
 def test_conform_prints_a_report_and_its_exit_code_says_the_verdict(writer: Writer) -> None:

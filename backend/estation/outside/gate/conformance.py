@@ -22,7 +22,7 @@ from msgspec import Struct
 from estation.outside.gate import folders, merkle, repairs, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import RowRefused
-from estation.outside.gate.judging import Judgement, judge
+from estation.outside.gate.judging import Judgement, RowFaults, judge
 from estation.outside.gate.keys import PeerKey
 from estation.outside.gate.rows import ProofRow, RepairRow, SnapshotRow
 
@@ -91,9 +91,11 @@ class Report:
         return {"passed": self.passed, **plain}
 
 
-def conform(folder: Path, peer_keys: Sequence[PeerKey] = ()) -> Report:
-    """Judge every packet in `folder`. Raises NotADirectoryError, and ValueError for more entries
-    than are judged at once. Blocking."""
+def conform(
+    folder: Path, peer_keys: Sequence[PeerKey] = (), row_faults: RowFaults | None = None
+) -> Report:
+    """Judge every packet in `folder`, its rows as `judge` does. Raises NotADirectoryError, and
+    ValueError for more entries than are judged at once. Blocking."""
     if not folder.is_dir():
         raise NotADirectoryError(folder)
     report = Report()
@@ -111,7 +113,7 @@ def conform(folder: Path, peer_keys: Sequence[PeerKey] = ()) -> Report:
                 report.strays.append(Finding(rule.value, None, ascii(path.name), "no packet"))
     for stream, found in sorted(names.items()):
         with _Known.opened() as known:
-            judged = _Stream(folder, stream, list(peer_keys), known)
+            judged = _Stream(folder, stream, list(peer_keys), row_faults, known)
             for seq in sorted(found):
                 judged.take(seq, found[seq])
             report.streams.append(judged.finish())
@@ -131,10 +133,16 @@ class _Stream:
     """One stream, packet after packet."""
 
     def __init__(
-        self, folder: Path, stream: str, peer_keys: list[PeerKey], known: "_Known"
+        self,
+        folder: Path,
+        stream: str,
+        peer_keys: list[PeerKey],
+        row_faults: RowFaults | None,
+        known: "_Known",
     ) -> None:
         self._folder = folder
         self._peer_keys = peer_keys
+        self._row_faults = row_faults
         self._known = known
         self._before: tuple[int, str, datetime] | None = None
         self._snapshot: str | None = None
@@ -143,7 +151,7 @@ class _Stream:
         self.report = StreamReport(stream)
 
     def take(self, seq: int, name: str) -> None:
-        judged = judge(self._folder / name, self._peer_keys)
+        judged = judge(self._folder / name, self._peer_keys, self._row_faults)
         report = self.report
         report.packets += 1
         report.first_seq = report.first_seq or seq

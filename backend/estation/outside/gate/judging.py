@@ -2,11 +2,12 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -14,6 +15,11 @@ from estation.outside.gate import folders, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import PeerKey
+from estation.shared.clock import beijing_day
+
+RowFaults: TypeAlias = Mapping[str, Callable[[Any, date], str]]
+"""Topic -> what a receiver refuses in a row that fits its schema, on the packet's day; "" for
+nothing. The contexts know these rules, the gate does not."""
 
 MAX_FAULTS = 20
 """So many faulty rows of one packet are named; the others are counted."""
@@ -96,22 +102,27 @@ class Judgement:
         }
 
 
-def judge(path: Path, peer_keys: Sequence[PeerKey] = ()) -> Judgement:
-    """Bounded in time and memory as receiving is. Without keys the seal is not judged.
+def judge(
+    path: Path, peer_keys: Sequence[PeerKey] = (), row_faults: RowFaults | None = None
+) -> Judgement:
+    """Bounded in time and memory as receiving is. Without keys the seal is not judged, without
+    `row_faults` of each row only its schema.
 
     Raises FileNotFoundError, and OSError when the file cannot be read.
     """
     found = Judgement(path.name)
     path.lstat()  # what is not there is no packet with a wrong name
     try:
-        _judge(path, {key.key_id: key for key in peer_keys}, found)
+        _judge(path, {key.key_id: key for key in peer_keys}, row_faults or {}, found)
     except BadPacket as bad:
         found.verdicts[bad.reason] = Verdict.failed
         found.faults.insert(0, bad.detail or RULES.get(bad.reason, ""))
     return found
 
 
-def _judge(path: Path, peer_keys: dict[str, PeerKey], found: Judgement) -> None:
+def _judge(
+    path: Path, peer_keys: dict[str, PeerKey], row_faults: RowFaults, found: Judgement
+) -> None:
     name = packets.parse_name(path.name)
     if name is None:
         raise BadPacket(Reason.foreign_name, "not a packet's file name")
@@ -130,7 +141,7 @@ def _judge(path: Path, peer_keys: dict[str, PeerKey], found: Judgement) -> None:
     with _step(found, _BODY):
         found.lines = list(packets.read_lines(data, head))
     with _step(found, _ROWS):
-        _judge_rows(found)
+        _judge_rows(found, row_faults, beijing_day(head.manifest.watermark))
     _note_manifest(data, found)
 
 
@@ -157,13 +168,13 @@ def _check_seal(head: packets.Head, peer_keys: dict[str, PeerKey]) -> None:
     packets.check_seal(head, key)
 
 
-def _judge_rows(found: Judgement) -> None:
+def _judge_rows(found: Judgement, row_faults: RowFaults, day: date) -> None:
     """All of them, so that a sender's author sees more than the first mistake."""
     faults: list[str] = []
     unknown: Counter[str] = Counter()
     unknown_fields: Counter[tuple[str, str]] = Counter()
     for number, line in enumerate(found.lines, 1):
-        fault = _fault_of(line)
+        fault = _fault_of(line, row_faults, day)
         if fault:
             faults.append(f"line {number}, topic {line.topic}: {fault}")
         elif line.topic not in rows.TOPICS:
@@ -181,15 +192,15 @@ def _judge_rows(found: Judgement) -> None:
     ]
 
 
-def _fault_of(line: packets.Line) -> str:
+def _fault_of(line: packets.Line, row_faults: RowFaults, day: date) -> str:
     if line.topic not in rows.TOPICS:
         return ""
     try:
-        rows.decode_clean(line.topic, line.row)
+        row = rows.decode_clean(line.topic, line.row)
         rows.digest(bytes(line.row))
     except rows.BadRow as bad:
         return str(bad)
-    return ""
+    return row_faults[line.topic](row, day) if line.topic in row_faults else ""
 
 
 def _unknown_fields(line: packets.Line) -> list[str]:
