@@ -8,7 +8,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,6 @@ def put(folder: Path, data: bytes, *, seq: int = 1, percent: int = 50) -> list[s
                 packets.SymbolName(header.stream, header.seq, header.block, header.esi)
             )
             (folder / name).write_bytes(file)
-            os.utime(folder / name, (T0.timestamp(), T0.timestamp()))
             written.append(name)
     return written
 
@@ -54,7 +53,7 @@ def assembled(folder: Path, *, applied: int = 0, hours: float = 0) -> symbols.As
         listing.symbols,
         applied=applied,
         whole=listing.packets,
-        now=T0 + timedelta(hours=hours),
+        now=datetime.now(UTC) + timedelta(hours=hours),
     )
 
 
@@ -196,6 +195,17 @@ def test_late_old_and_needless_symbols_are_dropped(tmp_path: Path) -> None:
 
     assert first.dropped + later.dropped == count
     assert [path.name for path in tmp_path.iterdir()] == [packets.file_name(STREAM, 2)]
+
+
+def test_symbols_of_a_device_whose_clock_is_wrong_are_as_good(tmp_path: Path) -> None:
+    data = data_of(3000)
+    for name in put(tmp_path, data):
+        os.utime(tmp_path / name, (0, 0))
+
+    done = assembled(tmp_path)
+
+    assert (done.packets, done.dropped) == ([1], 0)
+    assert (tmp_path / packets.file_name(STREAM, 1)).read_bytes() == data
 
 
 def test_no_more_symbols_are_kept_than_allowed(

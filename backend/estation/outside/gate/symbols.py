@@ -291,8 +291,9 @@ def assemble(
 
 
 def _is_old(path: Path, now: datetime) -> bool:
+    """By its ctime, our own clock's: its mtime may be that of the device, or of long ago."""
     try:
-        return now.timestamp() - path.lstat().st_mtime > MAX_AGE.total_seconds()
+        return now.timestamp() - path.lstat().st_ctime > MAX_AGE.total_seconds()
     except FileNotFoundError:
         return False
 
