@@ -19,6 +19,9 @@ FRAGMENTS = {
     "payments/wallets.html": "buttons of the pages that say it",
 }
 
+LISTS = {"fees/home.html", "fees/list.html", "cases/list.html"}
+"""Pages that show all there is of a person, and count it."""
+
 
 def pages() -> list[str]:
     return [
@@ -71,3 +74,15 @@ def test_every_handler_asks_for_the_age_of_the_rows_it_shows() -> None:
     ]
     assert silent == []
     assert {template for template, _ in found} == set(pages()) - {"payments/wallets.html"}
+
+
+def test_lists_are_as_old_as_the_oldest_of_all_sources() -> None:
+    """A bill that is not in the list may be one of a source that is late."""
+    lists = [
+        (template, call)
+        for template, call in renders()
+        if template in LISTS and "copy_age(" in call
+    ]
+
+    assert {template for template, _ in lists} == LISTS
+    assert [template for template, call in lists if "of_all=True" not in call] == []

@@ -856,8 +856,9 @@ async def test_a_page_is_as_old_as_the_sources_it_shows_and_late_by_their_own_me
     assert await copy_age([COUNTY], now=now) == {"copy": CopyAge(then, late)}
     assert await copy_age(["jc-center"], now=now) == {"copy": CopyAge(now)}
     assert await copy_age(["jc-center", COUNTY], now=now) == {"copy": CopyAge(then, late)}
-    # Nothing to show: that is known of all of them.
+    # Nothing to show, or nothing more: that is known of all of them.
     assert await copy_age([], now=now) == {"copy": CopyAge(then, late)}
+    assert await copy_age(["jc-center"], now=now, of_all=True) == {"copy": CopyAge(then, late)}
 
 
 async def test_a_source_that_never_sent_anything_makes_no_page_late(gate: Gate) -> None:

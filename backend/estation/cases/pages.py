@@ -32,7 +32,7 @@ async def cases(request: OnlineRequest) -> HTTPResponse:
         request,
         "cases/list.html",
         cases=found,
-        **await copy_age((one.source for one in found), now=request.app.ctx.clock()),
+        **await copy_age((one.source for one in found), now=request.app.ctx.clock(), of_all=True),
     )
 
 

@@ -30,9 +30,9 @@ class ShownAge(TypedDict):
     copy: CopyAge
 
 
-async def copy_age(sources: Iterable[str], *, now: datetime) -> ShownAge:
-    """Of the sources whose rows a page shows; of every active one when it shows none: that
-    there is nothing, too, is known only up to a moment.
+async def copy_age(sources: Iterable[str], *, now: datetime, of_all: bool = False) -> ShownAge:
+    """Of the sources whose rows a page shows; of every active one, too, when it shows none or
+    shows `of_all` what there is: that there is nothing more is known only up to a moment.
 
     The senders pack a heartbeat every few seconds, so silence is not normal.
     """
@@ -41,9 +41,9 @@ async def copy_age(sources: Iterable[str], *, now: datetime) -> ShownAge:
            from gate_peer p join gate_incoming_stream i on i.stream = p.stream_in
            where i.watermark is not null
              and (p.name in (select peer from gate_peer_source where source = any($1::text[]))
-                  or $1 = '{}' and p.state = 'active')
+                  or ($1 = '{}' or $2) and p.state = 'active')
            order by i.watermark, p.title""",
-        [sorted(set(sources))],
+        [sorted(set(sources)), of_all],
     )
     late = (
         LateSource(row["title"], row["watermark"])

@@ -110,7 +110,9 @@ async def home(request: OnlineRequest) -> HTTPResponse:
         due_href=f"/fees/{due[0].id}" if len(due) == 1 else "/fees",
         cases=cases[:CASES_AT_HOME],
         more_cases=len(cases) > CASES_AT_HOME,
-        **await copy_age([*(b.source for b in bills), *(c.source for c in cases)], now=now),
+        **await copy_age(
+            [*(b.source for b in bills), *(c.source for c in cases)], now=now, of_all=True
+        ),
     )
 
 
@@ -184,7 +186,7 @@ async def _list_page(
         problem=problem,
         most_bills=MAX_BILLS,
         paid=[_row(one, today=beijing_day(now)) for one in bills if one.state != "payable"],
-        **await copy_age((one.source for one in bills), now=now),
+        **await copy_age((one.source for one in bills), now=now, of_all=True),
     )
 
 
