@@ -10,11 +10,25 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from estation.outside.gate import exact, logtrees, merkle, proving, rows, sending, upkeep
+from estation.outside.gate import (
+    exact,
+    keys,
+    logtrees,
+    merkle,
+    proving,
+    receiving,
+    replicas,
+    rows,
+    sending,
+    snapshots,
+    upkeep,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.merkle import Tree
+from estation.outside.gate.replicas import Replica
+from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
-from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
+from tests.outside.gate_side import BACK, PRIVATE, PUBLIC, STREAM, bill, names, position, query
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 
@@ -378,6 +392,55 @@ async def test_a_full_packet_has_no_room_for_a_proof_and_repairs_come_in_several
     assert max(rows_of) == 10
     assert list(await link.copied()) == names(*range(1, 11))
     assert (await proofs())[-1] == ("fee_bill", True, [])
+
+
+@pytest.mark.parametrize("way", ["in order", "by a jump"])
+async def test_rows_of_a_topic_that_was_never_sent_are_found(
+    link: Link, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """No proof speaks of them: their source never sent any such thing."""
+    await query("create table if not exists copied_unit (like copied_bill)")
+    await query("delete from copied_unit")
+    monkeypatch.setitem(replicas.REPLICAS, "unit", Replica("unit", "copied_unit"))
+    await link.put(1)
+    await _snapshot(link)
+    before = await proofs()
+    await query(
+        "insert into copied_unit (source, source_id, version) values ('jc-center', 'U1', 1)"
+    )
+    if way == "by a jump":
+        await link.put(2)
+        (lost,) = await link.pack()
+        link.outgoing_file(lost).unlink()
+        await link.pack(heartbeat=True)
+        link.carry()
+        await _arrive_with_units(link)
+        link.later(200)
+
+    await _snapshot(link)
+
+    assert before == [("unit", True, []), ("fee_bill", True, [])]
+    assert (await proofs())[2:] == [("unit", False, [bucket_of("U1")]), ("fee_bill", True, [])]
+    assert len(await events("jumped")) == (way == "by a jump")
+
+
+async def _snapshot(link: Link) -> None:
+    await snapshots.plan(STREAM, Why.asked, now=link.now)
+    await link.pack()
+    link.carry()
+    await _arrive_with_units(link)
+    link.later(60)
+
+
+async def _arrive_with_units(link: Link) -> None:
+    await receiving.apply_incoming(
+        STREAM,
+        folder=link.incoming,
+        peer_key=keys.load_peer_key(PUBLIC),
+        handlers={"fee_bill": link.merge, "unit": link.merge},
+        now=link.now,
+        reply_stream=BACK,
+    )
 
 
 async def test_a_copy_is_compared_once_however_often_a_packet_proves_it(

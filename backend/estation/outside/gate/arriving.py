@@ -38,12 +38,14 @@ class Arrival:
     repairs: bool = False
     """The rows are what the sender holds now: they replace ours, also of the same version."""
 
+    @property
+    def own_sources(self) -> Collection[str]:
+        """A stream is named `<source>-<destination>`, for destinations without a hyphen."""
+        return self.sources or (self.stream.rpartition("-")[0],)
+
     def is_from(self, source: str) -> bool:
-        """Whether this source is the stream's: nobody speaks for another. A stream is named
-        `<source>-<destination>`, for destinations without a hyphen."""
-        if self.sources:
-            return source in self.sources
-        return source == self.stream.rpartition("-")[0]
+        """Whether this source is the stream's: nobody speaks for another."""
+        return source in self.own_sources
 
     def covers(self, region: str) -> bool:
         """Whether this source may write rows of the region."""

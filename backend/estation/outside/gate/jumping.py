@@ -231,7 +231,7 @@ class Jump:
         await self._hand_over_things(tx, arrival)
         await self._hand_over_others(tx, arrival)
         await self._name_vanished(tx, end, arrival)
-        await self._prove(last_lines, arrival)
+        await self._prove(end, last_lines, arrival)
         await self._record(tx, heads, position)
         await tx.execute_query("drop table gate_stage, gate_newest")
         return heads[-1]
@@ -367,7 +367,11 @@ class Jump:
                 now=self._now,
             )
 
-    async def _prove(self, last_lines: Sequence[packets.Line], arrival: Arrival) -> None:
+    async def _prove(
+        self, end: SnapshotRow, last_lines: Sequence[packets.Line], arrival: Arrival
+    ) -> None:
+        if "snapshot" in self._handlers:
+            await self._handlers["snapshot"]([end], arrival)
         proofs: list[Struct] = [
             rows.decode_clean("proof", line.row) for line in last_lines if line.topic == "proof"
         ]

@@ -19,7 +19,7 @@ from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.merkle import Tree
 from estation.outside.gate.repairs import Sent
 from estation.outside.gate.replicas import Replica
-from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow
+from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow, SnapshotRow
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -49,13 +49,33 @@ class Prover:
         self._noted: list[tuple[Replica, ProofRow, Arrival]] = []
         self._comparing: asyncio.Task[None] | None = None
 
+    async def note_end(self, marks: Sequence[Struct], arrival: Arrival) -> None:
+        """What a complete snapshot's end does not speak of was never sent: it is compared with
+        nothing, so that rows put into such a copy past the gate are found like any others."""
+        self._noted = []
+        for mark in marks:
+            if not isinstance(mark, SnapshotRow) or mark.phase != "end" or not mark.complete:
+                continue
+            said = {(one.topic, one.source) for one in mark.topics}
+            self._noted = [
+                (replica, _nothing_of(topic, source), arrival)
+                for topic, replica in replicas.REPLICAS.items()
+                if topic in self._handlers
+                for source in arrival.own_sources
+                if (topic, source) not in said
+            ]
+
     async def prove(self, proofs: Sequence[Struct], arrival: Arrival) -> None:
         """Note what is to be compared once this packet is applied (`compare`).
 
         Raises RowRefused for a proof about somebody else's rows, or one that contradicts itself.
         Each copy is compared once, however often a packet speaks of it.
         """
-        noted: dict[tuple[str, str], tuple[Replica, ProofRow, Arrival]] = {}
+        noted = {
+            (proof.topic, proof.source): (replica, proof, given)
+            for replica, proof, given in self._noted
+            if given.seq == arrival.seq
+        }
         for proof in proofs:
             if not isinstance(proof, ProofRow):
                 continue
@@ -265,6 +285,11 @@ class Prover:
                     kind, arrival.stream, arrival.seq, replica.topic, source, len(keys), keys
                 )
                 await raise_finding(finding, self._alarm, now=self._now)
+
+
+def _nothing_of(topic: str, source: str) -> ProofRow:
+    tree = Tree()
+    return ProofRow(topic=topic, source=source, rows=0, root=tree.root, buckets=tree.buckets)
 
 
 def _check_source(topic: str, source: str, arrival: Arrival) -> None:

@@ -208,17 +208,13 @@ def _with_own(
     }
     last: dict[str, Handler] = {
         "repair": prover.repair,
-        "snapshot": _nothing_to_do,
+        "snapshot": prover.note_end,
         "proof": prover.prove,
     }
     others = {
         topic: handler for topic, handler in handlers.items() if topic not in {**first, **last}
     }
     return {**first, **others, **last}
-
-
-async def _nothing_to_do(marks: Sequence[Struct], arrival: Arrival) -> None:
-    """A snapshot concerns only a stream that stands still; to others its rows are repeats."""
 
 
 class _TooMuchAhead(Exception):
