@@ -33,6 +33,7 @@ where s.version <= excluded.version
 )
 # In the order of the keys, so that two writers never wait for each other in a circle.
 
+# Who puts the first row of a source waits for nobody else who does: one of them is enough.
 _PUT = """
 with given as (
     select $2::varchar as topic, body, place, source, key, version, digest, $3::timestamptz as at
@@ -43,10 +44,13 @@ with given as (
     select $1, topic, body::jsonb, at from given order by place
 ), known as (
     insert into gate_sent_source (stream, topic, source)
-    select distinct $1, topic, source from given
-    where key is not null and not exists (
-        select from gate_sent_source k
-        where k.stream = $1 and k.topic = given.topic and k.source = given.source)
+    select $1, topic, source
+    from (select distinct topic, source from given where key is not null) as of_given
+    where case when exists (
+        select from gate_sent_source k where k.stream = $1 and k.topic = of_given.topic
+          and k.source = of_given.source) then false
+      else pg_try_advisory_xact_lock(hashtextextended(
+        concat_ws(chr(1), 'gate_sent_source', $1, topic, source), 0)) end
     on conflict do nothing
 )
 """ + _KEEP.format(given="given where key is not null")  # noqa: S608 - no value in it
