@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from estation.outside.gate import format as packets
-from estation.outside.gate import jumping, keys, positions, rows, sending, snapshots
+from estation.outside.gate import jumping, keys, positions, receiving, rows, sending, snapshots
 from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
 from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
@@ -395,6 +395,97 @@ async def test_a_handler_that_fails_at_the_moment_is_asked_again(
 
     assert stopped == (1, "handler_failed")
     assert list(await link.copied()) == names(*range(1, 31))
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, key: str, version: int) -> None:
+    """This one version is never stored here, for a reason that is none of its values'."""
+    original = Link.merge
+
+    async def fails(self: Link, given: Sequence[Any], arrival: Any) -> None:
+        if any((row.source_id, row.version) == (key, version) for row in given):
+            raise ConnectionError("not now")
+        await original(self, given, arrival)
+
+    monkeypatch.setattr(Link, "merge", fails)
+
+
+async def before_a_packet_that_cannot_be_stored(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bill 6 cannot be stored in version 1 (seq 2); behind it a snapshot with version 2."""
+    await link.put(*range(1, 6))
+    await link.exchange()
+    fail_at(monkeypatch, "F000006", 1)
+    await link.send(6)
+    await sending.put_rows(STREAM, "fee_bill", [bill(6, version=2)], now=link.now)
+    await link.pack()
+    await snapshot(link)
+
+
+async def test_what_our_own_side_cannot_store_for_minutes_is_jumped_over(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await before_a_packet_that_cannot_be_stored(link, monkeypatch)
+    stood = []
+    for _ in range(receiving.TRIES_BEFORE_JUMP - 1):
+        await link.arrive()
+        stood.append(await position())
+        link.later(60)
+
+    await link.arrive()
+    after = await link.arrive()
+
+    assert stood == [(1, "handler_failed")] * (receiving.TRIES_BEFORE_JUMP - 1)
+    assert (await position())[1] == ""
+    versions = {key: version for key, (version, _) in (await link.copied()).items()}
+    assert versions == {**dict.fromkeys(names(*range(1, 6)), 1), "F000006": 2}
+    jumped = msgspec.json.decode((await events("jumped"))[0]["detail"])
+    assert (jumped["skipped"], jumped["why"]) == ({"first": 2, "last": 3}, "handler_failed")
+    assert after.quarantined == []
+    assert list(link.incoming.iterdir()) == []
+
+
+async def test_what_our_own_side_cannot_store_is_tried_with_growing_pauses(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await link.put(1)
+    await link.exchange()
+    tries = 0
+
+    async def fails(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise ConnectionError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "merge", fails)
+        await link.send(2)
+        began = link.now
+        while (link.now - began).total_seconds() < 600:
+            await link.arrive()
+            link.later(1)
+    link.later(60)
+    await link.arrive()
+
+    assert 6 + 600 // 60 - 2 <= tries <= 6 + 600 // 60 + 1  # 1, 2, 4 … 32 s, then each minute
+    assert list(await link.copied()) == names(1, 2)
+    assert await position() == (2, "")
+
+
+async def test_a_jump_that_fails_here_too_changes_nothing_and_waits(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await before_a_packet_that_cannot_be_stored(link, monkeypatch)
+    with monkeypatch.context() as patch:
+        fail_at(patch, "F000006", 2)
+        for _ in range(10):
+            await link.arrive()
+            link.later(60)
+        stood = await position(), list(await link.copied()), await events("jump_refused")
+    await link.arrive()
+
+    assert stood == ((1, "handler_failed"), names(*range(1, 6)), [])
+    assert list(await link.copied()) == names(*range(1, 7))
 
 
 async def test_a_fork_is_never_jumped_over(link: Link) -> None:

@@ -22,6 +22,7 @@ from estation.outside.gate import (
     keys,
     merkle,
     proving,
+    receiving,
     reporting,
     resending,
     rows,
@@ -177,6 +178,7 @@ def test_the_control_rows_come_when_it_is_written() -> None:
     assert f"after {reporting.REPORT_IDLE_PACKETS} packets without content" in text
     assert f"every {seconds(reporting.REPORT_BEHIND_EVERY)} s, with `behind`" in text
     assert f"missing (or refused) for {minutes(jumping.JUMP_AFTER)} minutes" in text
+    assert f"in at least {receiving.TRIES_BEFORE_JUMP} tries" in text
     assert f"asked for again for {minutes(proving.ASK_AGAIN)} minutes" in text
 
 

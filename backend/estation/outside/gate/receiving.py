@@ -46,6 +46,9 @@ from estation.shared.transactions import in_transaction
 log = structlog.get_logger()
 
 MAX_FILES_PER_CALL = 50
+TRIES_BEFORE_JUMP = 6
+"""So often we try to store a packet that is here before a snapshot may take its place: a database
+that is away for a minute comes back, and every version then crosses after all."""
 FLOOD = 1000
 """So much junk at once is no mistake any more that somebody might want to look at."""
 READ_AHEAD_BYTES = 2 * 1024 * 1024
@@ -103,8 +106,9 @@ async def apply_incoming(
     that were healed, are none of the sender's, or were lost. Safe to run twice at once and to
     kill.
 
-    A stream that stood still for `jump_after` goes on behind the newest complete snapshot. While
-    a large proof is compared, what comes meanwhile is applied too.
+    A stream that stood still for `jump_after` goes on behind the newest complete snapshot; so
+    does one whose next packet is here but could not be stored by then, however often it was
+    tried. While a large proof is compared, what comes meanwhile is applied too.
     """
     prover = Prover(handlers, reply_stream, alarm, now)
     own = _with_own(handlers, prover, reply_stream, now)
@@ -265,6 +269,7 @@ class _Importer:
             sources=scope.sources if scope else (),
         )
         self._ahead: tuple[int, asyncio.Task[_Content]] | None = None
+        self._failed_now = False
         self.report = ReceiveReport()
 
     async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
@@ -291,6 +296,7 @@ class _Importer:
     async def apply(self, found: dict[int, str], max_files: int) -> None:
         """What is next goes first: repeats, however many lie there, hold nothing up."""
         db = _db()
+        self._failed_now = False
         position = await positions.position_of(db, self._stream)
         repeats = sorted(seq for seq in found if seq <= position.last_seq)[:max_files]
         budget = max_files
@@ -336,11 +342,9 @@ class _Importer:
     async def jump(self, found: dict[int, str], jump_after: timedelta) -> None:
         """Go on behind a snapshot that is here completely, when what is missing does not come."""
         position = await positions.position_of(_db(), self._stream)
-        if (
-            self.report.busy
-            or not self._may_go_on(position)
-            or not self._is_stuck(position, found, jump_after)
-        ):
+        # Whoever just failed waits before the next try; the jump is part of this one.
+        may_try = self._failed_now or self._may_go_on(position)
+        if self.report.busy or not may_try or not self._is_stuck(position, found, jump_after):
             return
         run = await asyncio.to_thread(
             jumping.find_run,
@@ -368,8 +372,9 @@ class _Importer:
             await self._stop_and_retry(position, wrapped)
 
     def _is_stuck(self, position: Position, found: dict[int, str], after: timedelta) -> bool:
+        cannot_store = self._failed_now and position.failures >= TRIES_BEFORE_JUMP
         return (
-            position.last_seq + 1 not in found
+            (position.last_seq + 1 not in found or cannot_store)
             and position.stopped_at is not None
             and not self._now - after < position.stopped_at <= self._now
             and any(seq > position.last_seq + 1 for seq in found)
@@ -546,6 +551,7 @@ class _Importer:
             raise _HandlerFailed(topic) from failure
 
     async def _stop_and_retry(self, position: Position, failure: _HandlerFailed) -> None:
+        self._failed_now = True
         # The message of a database error quotes values, which may be personal data: it is
         # neither stored nor logged, only its kind and place.
         cause = failure.__cause__
