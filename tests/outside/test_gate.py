@@ -464,7 +464,7 @@ async def test_a_peer_that_applied_another_history_is_noticed(sides: Sides) -> N
         ReceivedUpToRow(stream=STREAM, seq=1, digest="f" * 64, at=T0),
         ReceivedUpToRow(stream=STREAM, seq=9, digest="f" * 64, at=T0),
     ]
-    handle = reporting.make_received_up_to_handler(STREAM, now=T0)
+    handle = reporting.PeersWord(STREAM, now=T0).keep
     troubles = []
 
     for report in reports:

@@ -12,7 +12,18 @@ import asyncpg
 import pytest
 from msgspec import Struct
 
-from estation.outside.gate import bounds, folders, resending, rounds, sending, snapshots, status
+from estation.outside.gate import (
+    bounds,
+    folders,
+    keys,
+    resending,
+    rounds,
+    rows,
+    sending,
+    snapshots,
+    status,
+)
+from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.peers import Peer
@@ -20,7 +31,7 @@ from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
 from tests.outside.gate_peers import Gate
-from tests.outside.gate_side import BACK, STREAM, Sides, bill, names, position, query
+from tests.outside.gate_side import BACK, PRIVATE, STREAM, Sides, bill, names, position, query
 
 
 @pytest.fixture
@@ -698,3 +709,99 @@ async def test_what_a_peer_says_is_dated_by_our_own_clock(link: Link) -> None:
 
     (kept,) = await query("select peer_seq, peer_since from gate_upkeep where stream = $1", STREAM)
     assert kept == {"peer_seq": 1, "peer_since": link.now}
+
+
+async def back() -> tuple[int, int, str]:
+    """(peer_received_seq, peer_seq, trouble) of our own stream to the peer."""
+    (found,) = await query(
+        """select s.peer_received_seq, coalesce(u.peer_seq, 0) as peer_seq, s.peer_trouble
+           from gate_outgoing_stream s left join gate_upkeep u using (stream) where stream = $1""",
+        BACK,
+    )
+    return found["peer_received_seq"], found["peer_seq"], found["peer_trouble"]
+
+
+async def say_behind_a_gap(link: Link, *numbers: int) -> None:
+    """Packet 2 of the peer is lost; behind it lies what the peer received of ours meanwhile."""
+    for number in numbers:
+        await sending.put_rows(BACK, "fee_bill", [bill(number)], now=link.now)
+        await link.answer()
+        link.later(10)
+        await link.pack(heartbeat_after=timedelta(days=1))
+        link.carry()
+
+
+async def with_a_gap(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    await link.put(2)
+    await link.pack()
+    link.outgoing_file(2).unlink()
+
+
+async def test_what_the_peer_received_is_heard_behind_our_own_gap(link: Link) -> None:
+    await with_a_gap(link)
+    before = await back()
+    await say_behind_a_gap(link, 50, 51)
+
+    for _ in range(2):
+        await link.arrive()
+    heard = await back()
+    await link.arrive()
+    link.later(30)
+    written = await resending.resend_due(
+        BACK, folder=link.back_outgoing, bounds=Bounds(), now=link.now
+    )
+
+    assert before[0] == 0
+    assert await position() == (1, "gap")
+    assert heard[0] == heard[1] >= 2
+    assert heard[2] == ""
+    assert written == []
+
+
+async def test_older_words_that_come_after_do_not_take_it_back(link: Link) -> None:
+    await with_a_gap(link)
+    await say_behind_a_gap(link, 50, 51, 52)
+    for _ in range(2):
+        await link.arrive()
+    heard = await back()
+    since = await query("select peer_since from gate_upkeep where stream = $1", BACK)
+    link.later(5)
+    await sending.write_again(STREAM, folder=link.outgoing, first=2, last=2)
+    link.carry()
+
+    await link.arrive()
+
+    assert await position() == (5, "")
+    assert await back() == heard
+    assert since == await query("select peer_since from gate_upkeep where stream = $1", BACK)
+
+
+@pytest.mark.parametrize("lie", ["foreign seal", "other digest", "ahead of us", "other stream"])
+async def test_no_lie_is_heard_behind_a_gap(link: Link, lie: str) -> None:
+    await with_a_gap(link)
+    await sending.put_rows(BACK, "fee_bill", [bill(50)], now=link.now)
+    await link.answer()
+    (ours,) = await query(
+        "select digest from gate_outgoing_packet where stream = $1 and seq = 1", BACK
+    )
+    row = rows.ReceivedUpToRow(
+        stream=STREAM if lie == "other stream" else BACK,
+        seq=9 if lie == "ahead of us" else 1,
+        digest="f" * 64 if lie == "other digest" else ours["digest"],
+        at=link.now,
+    )
+    built = packets.build(
+        stream=STREAM, seq=9, previous="1" * 64, watermark=link.now, created_at=link.now,
+        lines=[packets.line("received_up_to", rows.encode_row("received_up_to", row))],
+        key=keys.load_seal_key(keys.make_key()[0] if lie == "foreign seal" else PRIVATE),
+    )  # fmt: skip
+    link.incoming_file(9).write_bytes(built.manifest + b"\n" + built.body)
+    before = await back()
+
+    for _ in range(2):
+        await link.arrive()
+
+    assert await position() == (1, "gap")
+    assert before == await back() == (0, 0, "")

@@ -20,7 +20,7 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import copies, events, folders, merkle, positions, replicas, rows
+from estation.outside.gate import copies, events, merkle, parked, positions, replicas, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.errors import BadPacket, Reason
@@ -78,15 +78,6 @@ class Run:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A sealed packet that lies in `incoming/`; `marks`: (snapshot, phase) in it, in order."""
-
-    digest: str
-    previous: str
-    marks: tuple[tuple[str, str], ...]
-
-
 def find_run(
     folder: Path, stream: str, found: Mapping[int, str], *, after: int, peer_key: PeerKey | KeyRing
 ) -> Run | None:
@@ -98,7 +89,7 @@ def find_run(
     begun: tuple[str, int] | None = None
     before: tuple[int, str] | None = None
     for seq in sorted(seq for seq in found if seq > after):
-        seen = _look(folder / found[seq], stream, seq, peer_key)
+        seen = parked.look(folder / found[seq], stream, seq, peer_key)
         if seen is None or before != (seq - 1, seen.previous):
             begun = None
         before = (seq, seen.digest) if seen else None
@@ -136,50 +127,6 @@ async def note_refusal(stream: str, run: Run, why: str, *, now: datetime) -> Non
         reason="bad_snapshot",
         detail={"why": why[:500]},
     )
-
-
-def _look(path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing) -> _Seen | None:
-    """None for what is no packet of the peer's. A file that was read is not read again."""
-    try:
-        info = path.stat()
-    except OSError:
-        return None
-    ids = peer_key.key_ids if isinstance(peer_key, KeyRing) else (peer_key.key_id,)
-    # Not by its mtime and size: copying tools keep those of the file they copied, also when what
-    # they copied first was damaged on its way.
-    known_as = (str(path), info.st_ino, info.st_ctime_ns, stream, ids)
-    if known_as not in _looked_at:
-        if len(_looked_at) >= _MAX_LOOKED_AT:
-            _looked_at.clear()
-        _looked_at[known_as] = _read_marks(path, stream, seq, peer_key)
-    return _looked_at[known_as]
-
-
-_MAX_LOOKED_AT = 20_000
-_looked_at: dict[tuple[str, int, int, str, tuple[str, ...]], _Seen | None] = {}
-
-
-def _read_marks(path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing) -> _Seen | None:
-    try:
-        head, lines = _read(path, stream, seq, peer_key)
-        marks = []
-        for line in lines:
-            if line.topic == "snapshot":
-                row: Any = rows.decode_clean("snapshot", line.row)
-                marks.append((row.snapshot_id, row.phase))
-    except (OSError, BadPacket, rows.BadRow):
-        return None
-    return _Seen(head.digest, head.manifest.previous, tuple(marks))
-
-
-def _read(
-    path: Path, stream: str, seq: int, peer_key: PeerKey | KeyRing
-) -> tuple[packets.Head, list[packets.Line]]:
-    data = folders.read_bounded(path)
-    head = packets.read_head(data)
-    packets.check_name(head, stream=stream, seq=seq)
-    packets.check_seal(head, peer_key)
-    return head, list(packets.read_lines(data, head))
 
 
 class Jump:
@@ -252,7 +199,9 @@ class Jump:
         place = 0
         for seq in range(self._run.first, self._run.last + 1):
             path = self._folder / self._found[seq]
-            head, lines = await asyncio.to_thread(_read, path, self._stream, seq, self._peer_key)
+            head, lines = await asyncio.to_thread(
+                parked.read, path, self._stream, seq, self._peer_key
+            )
             if heads and head.manifest.previous != heads[-1].digest:
                 raise BadPacket(Reason.fork, f"seq {seq} continues another history")
             heads.append(head)

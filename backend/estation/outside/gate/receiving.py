@@ -23,6 +23,7 @@ from estation.outside.gate import (
     bounds,
     folders,
     jumping,
+    parked,
     positions,
     reporting,
     room,
@@ -111,8 +112,9 @@ async def apply_incoming(
     tried. While a large proof is compared, what comes meanwhile is applied too.
     """
     prover = Prover(handlers, reply_stream, alarm, now)
-    own = _with_own(handlers, prover, reply_stream, now)
-    importer = _Importer(stream, folder, peer_key, own, prover, now, scope, alarm)
+    word = reporting.PeersWord(reply_stream, now=now)
+    own = _with_own(handlers, prover, word)
+    importer = _Importer(stream, folder, peer_key, own, prover, word, now, scope, alarm)
     try:
         is_at_work = True
         while is_at_work:
@@ -202,12 +204,12 @@ async def release(stream: str, seq: int, *, folder: Path) -> bool:
 
 
 def _with_own(
-    handlers: Mapping[str, Handler], prover: Prover, reply_stream: str | None, now: datetime
+    handlers: Mapping[str, Handler], prover: Prover, word: reporting.PeersWord
 ) -> dict[str, Handler]:
     """The protocol's own business: what the peer received of our packets and wants of them
     first, what must hold behind this packet last."""
     first: dict[str, Handler] = {
-        reporting.TOPIC: reporting.make_received_up_to_handler(reply_stream, now=now),
+        reporting.TOPIC: word.keep,
         "rows_wanted": prover.answer,
     }
     last: dict[str, Handler] = {
@@ -249,6 +251,7 @@ class _Importer:
         peer_key: PeerKey | KeyRing,
         handlers: dict[str, Handler],
         prover: Prover,
+        word: reporting.PeersWord,
         now: datetime,
         scope: Scope | None = None,
         alarm: Alarm | None = None,
@@ -258,6 +261,7 @@ class _Importer:
         self._peer_key = peer_key
         self._handlers = handlers
         self._prover = prover
+        self._word = word
         self._now = now
         self._scope = scope
         self._alarm = alarm
@@ -298,6 +302,8 @@ class _Importer:
         db = _db()
         self._failed_now = False
         position = await positions.position_of(db, self._stream)
+        if position.stopped_reason and not position.needs_a_person:
+            await self._listen_ahead(found, position)
         repeats = sorted(seq for seq in found if seq <= position.last_seq)[:max_files]
         budget = max_files
         try:
@@ -318,6 +324,22 @@ class _Importer:
             await self._settle_repeat(seq, found.pop(seq))
         if not self.report.busy:
             await self._note_what_waits(found, budget)
+
+    async def _listen_ahead(self, found: Mapping[int, str], position: Position) -> None:
+        """Behind our own gap lies what the peer received of ours: our re-sends need not wait."""
+        if self._word.about is None:
+            return
+        heard = await asyncio.to_thread(
+            parked.newest_word,
+            self._folder,
+            self._stream,
+            found,
+            after=position.last_seq + 1,
+            about=self._word.about,
+            peer_key=self._peer_key,
+        )
+        if heard is not None:
+            await self._word.hear_ahead(*heard)
 
     def _may_go_on(self, position: Position) -> bool:
         return not position.needs_a_person and (

@@ -1,6 +1,6 @@
 """How each side learns what the other has received: as ordinary data in the opposite stream."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ from msgspec import Struct
 from tortoise import Tortoise
 
 from estation.outside.gate import sending
+from estation.outside.gate.arriving import Arrival
 from estation.outside.gate.rows import ReceivedUpToRow
 from estation.shared.transactions import in_transaction
 
@@ -58,29 +59,53 @@ async def report_back(stream: str, reply_stream: str, *, now: datetime) -> bool:
     return bool(found)
 
 
-def make_received_up_to_handler(
-    reply_stream: str | None, *, now: datetime
-) -> Callable[[Sequence[Struct], object], Awaitable[None]]:
-    """A gate handler that keeps what the peer reports about `reply_stream`, our stream to it.
+class PeersWord:
+    """What the peer reports about `reply_stream`, our stream to it.
 
     Of other streams it knows nothing: what it says of them is logged and changes nothing. The
     peer's digest is compared with ours: a difference, or a position we have not reached, means
     that one side lost history; it is kept in `peer_trouble`, logged, and confirms nothing.
     """
 
-    async def handle(reports: Sequence[Struct], arrival: object) -> None:
+    def __init__(self, reply_stream: str | None, *, now: datetime) -> None:
+        self.about = reply_stream
+        self._now = now
+        self._heard_in = 0
+
+    async def keep(self, reports: Sequence[Struct], arrival: Arrival) -> None:
+        """A gate handler. Words older than one that was heard ahead are passed over."""
         for report in reports:
-            if not isinstance(report, ReceivedUpToRow):
+            if not isinstance(report, ReceivedUpToRow) or arrival.seq < self._heard_in:
                 continue
-            if report.stream == reply_stream:
-                await _keep(report, now)
+            if report.stream == self.about:
+                await _keep(report, self._now)
             else:
                 log.error("gate_report_about_foreign_stream", stream=report.stream)
 
-    return handle
+    async def hear_ahead(self, seq: int, report: ReceivedUpToRow) -> None:
+        """Use the word in packet `seq`, which waits behind a gap: what we send need not wait, too.
+
+        Only one that agrees with what we sent: whoever names the digest of our packet has seen
+        it. What disagrees is judged when its turn comes.
+        """
+        self._heard_in = seq
+        async with in_transaction():
+            if await _is_news(report):
+                await _keep(report, self._now, is_ahead=True)
 
 
-async def _keep(report: ReceivedUpToRow, now: datetime) -> None:
+async def _is_news(report: ReceivedUpToRow) -> bool:
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select exists (
+             select from gate_outgoing_stream s left join gate_upkeep u using (stream)
+             where stream = $1 and (s.peer_received_seq < $2
+               or (u.peer_seq, u.peer_is_behind) is distinct from ($2, $3))) as found""",
+        [report.stream, report.seq, report.behind],
+    )
+    return bool(found[0]["found"])
+
+
+async def _keep(report: ReceivedUpToRow, now: datetime, *, is_ahead: bool = False) -> None:
     """Moments are our own: the peer's clock may be wrong."""
     found: list[dict[str, Any]] = await Tortoise.get_connection("default").execute_query_dict(
         """update gate_outgoing_stream s
@@ -90,15 +115,18 @@ async def _keep(report: ReceivedUpToRow, now: datetime) -> None:
            from (select case
                    when $2 > o.last_seq then 'ahead_of_us'
                    when p.digest <> $3 then 'other_digest'
+                   when p.digest is null and $2 > 0 and $5 then 'unknown'
                    else '' end as trouble
                  from gate_outgoing_stream o
                    left join gate_outgoing_packet p on p.stream = o.stream and p.seq = $2
                  where o.stream = $1 for update of o) said
-           where s.stream = $1
+           where s.stream = $1 and (said.trouble = '' or not $5)
            returning s.peer_trouble""",
-        [report.stream, report.seq, report.digest, now],
+        [report.stream, report.seq, report.digest, now, is_ahead],
     )
-    if not found:
+    if is_ahead and not found:
+        log.info("gate_word_ahead_waits", stream=report.stream, seq=report.seq)
+    elif not found:
         log.error("gate_report_about_unknown_stream", stream=report.stream)
     elif found[0]["peer_trouble"]:
         log.error(
