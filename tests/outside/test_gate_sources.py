@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import threading
 from datetime import datetime, timedelta
@@ -680,6 +681,87 @@ async def test_each_destination_gets_every_file_and_a_failing_one_stops_none(gat
     assert len(files) == 3
     assert _contents(spare) == files == _contents(broken)
     assert {one.failure for one in (await center()).destinations} == {""}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "online/outgoing",
+        "online/incoming",
+        "online/quarantine/inside",
+        "online/peers/lj-county/outgoing",
+        "online/peers/lj-county/../lj-county/incoming",
+        "online",  # holds the others
+        "linked/outgoing",
+        "spare",
+        "spare/deeper",
+        "linked-spare/deeper",
+        "spare/../spare",
+        "spare-of-the-county",
+    ],
+)
+async def test_no_destination_is_a_folder_that_is_used_already(gate: Gate, place: str) -> None:
+    await gate.keep_first(gate.now)
+    await gate.add_county()
+    for name, folder in (("jc-center", "spare"), (COUNTY, "spare-of-the-county")):
+        await peering.add_destination(name, gate.root / folder, deed=DEED, now=gate.now)
+    (gate.root / "spare").mkdir()
+    (gate.root / "linked").symlink_to(gate.root / "online")
+    (gate.root / "linked-spare").symlink_to(gate.root / "spare")
+    before = await query("select * from gate_destination order by folder")
+    deeds = await query("select * from gate_deed")
+
+    with pytest.raises(PeerTaken):
+        await peering.add_destination("jc-center", gate.root / place, deed=DEED, now=gate.now)
+
+    assert before == await query("select * from gate_destination order by folder")
+    assert deeds == await query("select * from gate_deed")
+
+
+async def test_a_destination_is_an_absolute_folder(gate: Gate) -> None:
+    await gate.keep_first(gate.now)
+
+    with pytest.raises(PeerNotAcceptable):
+        await peering.add_destination("jc-center", Path("spare"), deed=DEED, now=gate.now)
+
+    assert (await center()).destinations == ()
+
+
+async def test_a_destination_is_kept_where_it_is_and_removed_by_any_of_its_names(
+    gate: Gate,
+) -> None:
+    await gate.keep_first(gate.now)
+    (gate.root / "disk").mkdir()
+    (gate.root / "linked").symlink_to(gate.root / "disk")
+    await peering.add_destination(
+        "jc-center", gate.root / "linked" / "spare", deed=DEED, now=gate.now
+    )
+    kept = [one.folder for one in (await center()).destinations]
+
+    await peering.remove_destination(
+        "jc-center", gate.root / "disk/../linked/spare", deed=DEED, now=gate.now
+    )
+
+    assert kept == [(gate.root / "disk" / "spare").resolve()]
+    assert (await center()).destinations == ()
+
+
+def test_a_folder_mounted_twice_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "spare").mkdir(parents=True)
+    (tmp_path / "there").mkdir()
+    original = Path.stat
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        """As where `there` is `here` once more, by a bind mount."""
+        seen = str(path).replace(str(tmp_path / "there"), str(tmp_path / "here"))
+        return original(Path(seen), **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+
+    assert peering._is_within(tmp_path / "there" / "spare", tmp_path / "here")
+    assert peering._is_within(tmp_path / "there" / "not yet", tmp_path / "here")
+    assert not peering._is_within(tmp_path / "here", tmp_path / "there" / "spare")
+    assert not peering._is_within(tmp_path, tmp_path / "here")
 
 
 async def test_further_destinations_are_served_while_the_first_folder_fails(gate: Gate) -> None:

@@ -137,7 +137,7 @@ async def add_source(
     """
     _require_well_formed(new)
     folder = new.folder.resolve()
-    await _require_own_folder(new.name, folder)
+    await _require_free(new.name, _places(folder))
     try:
         async with in_transaction() as tx:
             await tx.execute_query(
@@ -275,11 +275,13 @@ async def add_destination(
 ) -> None:
     """Every file for this peer goes to one more folder, the packets made so far only when asked.
 
-    Raises PeerUnknown, PeerTaken when it has the folder already.
+    Raises PeerUnknown; PeerNotAcceptable for a relative path; PeerTaken
+    when the folder is, lies in, or holds one that a peer works with, however it is spelt,
+    linked or mounted.
     """
     peer = await peer_named(name)
-    if folder == peer.outgoing:
-        raise PeerTaken(peer=name)
+    folder = _as_it_is(folder)
+    await _require_free(name, [folder])
     try:
         async with in_transaction() as tx:
             await tx.execute_query(
@@ -298,6 +300,8 @@ async def add_destination(
 async def remove_destination(name: str, folder: Path, *, deed: Deed, now: datetime) -> None:
     """Raises PeerUnknown when the peer has no such destination."""
     peer = await peer_named(name)
+    if folder not in {one.folder for one in peer.destinations}:
+        folder = _as_it_is(folder)
     async with in_transaction() as tx:
         gone = await tx.execute_query_dict(
             "delete from gate_destination where stream = $1 and folder = $2 returning id",
@@ -331,17 +335,43 @@ def _places(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in ("incoming", "outgoing", "quarantine"))
 
 
-async def _require_own_folder(name: str, folder: Path) -> None:
-    """No place of it is, lies in, or holds another peer's, however it is spelt or linked: each
-    would set the other's packets aside as strays."""
+def _as_it_is(folder: Path) -> Path:
+    """Without links and `..`. Raises PeerNotAcceptable for a relative path. Blocking."""
+    if not folder.is_absolute():
+        raise PeerNotAcceptable(field="folder")
+    return folder.resolve()
+
+
+async def _require_free(name: str, ours: Sequence[Path]) -> None:
+    """None of these folders is, lies in, or holds one that a peer works with: each would take the
+    other's files for strays, or send them the wrong way."""
     taken = [
-        place.resolve()
+        place
         for peer in await peers()
         for place in (*_places(peer.folder), *(one.folder for one in peer.destinations))
     ]
-    ours = [place.resolve() for place in _places(folder)]
-    if any(a.is_relative_to(b) or b.is_relative_to(a) for a in ours for b in taken):
+    if any(_is_within(a, b) or _is_within(b, a) for a in ours for b in taken):
         raise PeerTaken(peer=name)
+
+
+def _is_within(inner: Path, outer: Path) -> bool:
+    """Whether it is that folder or lies in it. Links and `..` are resolved; a folder mounted at
+    two places is one. Blocking."""
+    inner, outer = inner.resolve(), outer.resolve()
+    if inner.is_relative_to(outer):
+        return True
+    try:
+        is_this = outer.stat()
+    except OSError:
+        return False  # not there yet: nothing can lie in it under another name
+    return any(_is_same(place, is_this) for place in (inner, *inner.parents))
+
+
+def _is_same(place: Path, other: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(place.stat(), other)
+    except OSError:
+        return False
 
 
 async def _put_key(
