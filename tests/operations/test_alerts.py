@@ -572,6 +572,7 @@ FAULTS: dict[str, Fault] = {
     "a_copy_cannot_be_healed": _finding("unhealed"),
     "rows_are_unknown_to_their_source": Fault(_a_bill_here_is_none_of_the_inside),
     "a_snapshot_replaced_lost_packets": _finding("jumped"),
+    "a_file_is_incomplete": _finding("file_incomplete"),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
     "the_books_are_not_sealed": Fault(_nobody_seals),
     "invariants_are_not_looked_at": Fault(_rounds_stand_still),

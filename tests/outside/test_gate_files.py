@@ -1,24 +1,30 @@
 """A later topic needs nothing but a schema and a handler: large files, part by part."""
 
 import base64
+import contextlib
 import hashlib
 import io
+import json
 import os
 import random
 import tracemalloc
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from msgspec import Meta, Struct
 
-from estation.outside.gate import keys, receiving, rows, sending, spool
+from estation import worker
+from estation.outside.gate import files as gate_files
+from estation.outside.gate import keys, receiving, rows, sending, snapshots, spool
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import Digest, Name, Source
+from estation.outside.gate.snapshots import Why
 from estation.outside.gate.spool import BadPart, Part, Spool, SpoolFull
+from estation.payments import staff_words
 from tests.outside.gate_side import PUBLIC, STREAM, T0, Sides, position, query
 
 MIB = 1024 * 1024
@@ -36,6 +42,10 @@ class FileChunkRow(Struct, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0, le=256 * MIB)]
     digest: Digest
     data: Annotated[str, Meta(max_length=512 * 1024)]
+
+
+class Crash(BaseException):
+    """Nothing catches kill -9."""
 
 
 @pytest.fixture
@@ -111,7 +121,7 @@ async def receive(sides: Sides, files: Spool, done: list[Path]) -> list[int]:
             folder=sides.incoming,
             peer_key=keys.load_peer_key(PUBLIC),
             handlers={"file_chunk": handler_of(files, done)},
-            now=T0,
+            now=sides.now,
         )
         applied += report.applied
         if not report.applied:
@@ -144,6 +154,169 @@ async def test_a_packets_rows_are_read_no_further_than_they_fit(sides: Sides) ->
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6 * sending.PACK_BYTES
+
+
+async def lose_packets(sides: Sides, lost: Sequence[int]) -> None:
+    """They never come: not by their files, nor written again."""
+    for seq in lost:
+        sides.outgoing_file(seq).unlink()
+        await query("delete from gate_outgoing_packet where seq = $1", seq)
+
+
+async def jump(sides: Sides, files: Spool, done: list[Path]) -> None:
+    """A snapshot leaves, and the receiver goes on behind it."""
+    await snapshots.plan(STREAM, Why.asked, now=sides.now)
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    sides.later(200)
+    await receive(sides, files, done)
+
+
+async def test_parts_in_packets_that_were_jumped_over_come_with_the_snapshot(
+    sides: Sides, files: Spool
+) -> None:
+    data = content(50 * MIB)
+    done: list[Path] = []
+    await sides.put(1)
+    await put_file(data)
+    packed = await sides.pack()
+    await lose_packets(sides, packed[1:3])
+    sides.carry()
+    await receive(sides, files, done)
+    missing = len(files.missing(SOURCE, "M-1"))
+
+    await jump(sides, files, done)
+
+    assert missing > 40
+    assert [path.read_bytes() == data for path in done] == [True]
+    assert [row["kind"] for row in await query("select kind from gate_event")] == ["jumped"]
+    assert list(sides.incoming.iterdir()) == []
+
+
+async def test_parts_that_were_lost_before_their_file_was_begun_come_too(
+    sides: Sides, files: Spool
+) -> None:
+    done: list[Path] = []
+    await put_file(content(MIB))
+    await lose_packets(sides, await sides.pack())
+    await sides.put(1)
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+
+    await jump(sides, files, done)
+
+    assert [path.read_bytes() for path in done] == [content(MIB)]
+
+
+async def test_a_snapshot_repeats_no_part_that_is_confirmed(sides: Sides, files: Spool) -> None:
+    done: list[Path] = []
+    await put_file(content(2 * MIB))
+    (first,) = await sides.pack()
+    await put_file(content(MIB), "M-2")
+    (second,) = await sides.pack()
+    await query("update gate_outgoing_stream set peer_received_seq = $1", first)
+    sides.carry()
+    await receive(sides, files, done)
+    await snapshots.plan(STREAM, Why.asked, now=sides.now)
+
+    packed = await sides.pack()
+
+    (sent,) = await query("select sum(rows)::int as rows from gate_outgoing_packet where seq > 2")
+    assert (first, second) == (1, 2)
+    assert sent["rows"] == 2 + 3  # begin, end, and the three parts of M-2
+    sides.carry()
+    assert await receive(sides, files, done) == packed
+    assert len(set(done)) == 2
+
+
+async def test_parts_leave_with_a_snapshot_piece_by_piece_and_across_a_crash(
+    sides: Sides, files: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rows to a piece; a part is sent meanwhile, and the sender dies at each packet."""
+    monkeypatch.setattr(snapshots, "PIECE_ROWS", 3)
+    done: list[Path] = []
+    await sides.put(1, 2)
+    await put_file(content(3 * MIB))
+    await lose_packets(sides, await sides.pack())
+    await snapshots.plan(STREAM, Why.asked, now=sides.now)
+    original, survives = sending._record, 0
+
+    async def dies(*values: Any, **named: Any) -> None:
+        nonlocal survives
+        survives += 1
+        await original(*values, **named)
+        if survives % 2:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "_record", dies)
+        for turn in range(20):
+            if turn == 2:
+                await put_file(content(MIB, seed=2), "M-2")
+            with contextlib.suppress(Crash):
+                await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    sides.later(200)
+    await receive(sides, files, done)
+
+    assert sorted(path.read_bytes() for path in done) == sorted(
+        [content(3 * MIB), content(MIB, seed=2)]
+    )
+    (ended,) = await query("select state, rows from gate_snapshot")
+    assert ended == {"state": "done", "rows": 2}
+
+
+def test_parts_of_a_fetched_file_that_come_again_are_nothing(files: Spool) -> None:
+    parts = parts_of(content(MIB))
+    for part in parts:
+        files.take(part, now=T0)
+    files.forget(SOURCE, "M-1")
+
+    again = [files.take(part, now=T0) for part in parts]
+
+    assert again == [None] * len(parts)
+    assert files.missing(SOURCE, "M-1") == []
+    assert files.overdue(now=T0 + timedelta(days=2)) == []
+    assert files.collect(now=T0 + timedelta(days=7)) == 0
+    assert files.take(parts[0], now=T0) is None
+    assert files.missing(SOURCE, "M-1") == [2, 3]
+
+
+async def test_a_file_whose_parts_do_not_come_is_an_incident_with_an_owner_once(
+    sides: Sides, files: Spool
+) -> None:
+    await query(
+        """insert into gate_peer (name, title, folder, stream_in, stream_out, regions,
+             late_after_seconds, state, trouble, created_at, changed_at)
+           values ('jc-center', '市中心', '/nowhere', $1, 'online-jc-center', '[]', 600, 'active',
+                   '', now(), now())""",
+        STREAM,
+    )
+    await query("insert into gate_peer_source (source, peer) values ('jc-center', 'jc-center')")
+    parts = parts_of(content(2 * MIB))
+    files.take(parts[0], now=T0)
+    for part in parts_of(content(MIB), "M-2"):
+        files.take(part, now=T0)
+
+    told = [
+        await gate_files.look_after(
+            files, topic="file_chunk", alarm=worker.open_gate_incident, now=T0 + timedelta(hours=h)
+        )
+        for h in (23, 24, 25)
+    ]
+
+    (opened,) = await query("select kind, owner, state, evidence from incident")
+    evidence = json.loads(opened["evidence"])
+    assert told == [0, 1, 1]
+    assert (opened["kind"], opened["owner"], opened["state"]) == (
+        "gate_file_incomplete", "operator", "open",
+    )  # fmt: skip
+    assert (evidence["stream"], evidence["keys"]) == (STREAM, ["M-1"])
+    assert (evidence["parts"], evidence["missing"]) == (len(parts), list(range(2, len(parts) + 1)))
+    assert "重新发送" in staff_words.INCIDENT_WORDS["gate_file_incomplete"][1]
 
 
 async def test_parts_wait_unread_where_nobody_handles_the_topic(sides: Sides) -> None:

@@ -133,8 +133,8 @@ SIGNALS: Sequence[Signal] = (
         "Open incidents about what the gate healed, could not heal, or does not know",
         ("kind",),
         """select k.kind, count(i.id) as value, $1::timestamptz
-           from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'))
-             k(kind)
+           from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'),
+                        ('gate_file_incomplete')) k(kind)
            left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
     ),
     Signal(

@@ -61,6 +61,11 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
         "光闸：以快照补齐缺包",
         "有数据包永久丢失，已由完整快照补齐。请查看传输设备。",
     ),
+    "gate_file_incomplete": (
+        "光闸：文件不完整",
+        "来源发出的一个文件一天后仍缺若干部分，重发和快照都没有补齐。"
+        "请来源以同一文件编号重新发送该文件；七天后这里放弃已收到的部分。",
+    ),
     "message_not_delivered": ("消息未能送达", "一条消息多次发送失败，已停止重试。"),
     **{
         incident_kind(name): (f"自检：{meaning.title}", f"自检不成立：{meaning.words}")

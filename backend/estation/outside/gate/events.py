@@ -23,7 +23,8 @@ class Finding:
 
     `kind`: `repaired` (rows here were not what was sent; they are now), `unhealed` (they still
     are not), `phantom` (rows here that the sender does not have), `jumped` (packets were lost
-    for good and a snapshot took their place).
+    for good and a snapshot took their place), `file_incomplete` (parts of a file do not come).
+    `about`: what makes it one of its kind, "" for its place in the stream.
     """
 
     kind: str
@@ -34,10 +35,11 @@ class Finding:
     count: int = 0
     keys: Sequence[str] = ()
     detail: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
 
     @property
     def distinction(self) -> str:
-        return f"{self.stream}:{self.seq}:{self.topic}:{self.source}"
+        return self.about or f"{self.stream}:{self.seq}:{self.topic}:{self.source}"
 
     @property
     def named(self) -> list[str]:

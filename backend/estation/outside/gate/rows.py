@@ -458,6 +458,21 @@ TOPICS: dict[str, type[Struct]] = {
 }
 
 
+PROTOCOL = frozenset({"received_up_to", "snapshot", "proof", "rows_wanted", "repair"})
+"""Rows of the gate itself: they speak of one moment, and newer ones take their place."""
+
+
+def loose_topics() -> list[str]:
+    """Topics whose rows name no thing and must cross all the same: parts of files."""
+    return sorted(
+        topic
+        for topic, row_type in TOPICS.items()
+        if topic not in PROTOCOL
+        and not issubclass(row_type, ReceiptRow | RefundRow)
+        and not _names_a_thing(row_type)
+    )
+
+
 class Identity(NamedTuple):
     """Which thing a row tells about, and how new it is."""
 

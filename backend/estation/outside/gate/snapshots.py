@@ -1,6 +1,7 @@
 """Everything ever sent, once more: what a receiver jumps to that lost more than we can repeat.
 
-A snapshot is a `begin` row, every row of the log by topic and key, and an `end` row, in ordinary
+A snapshot is a `begin` row, the parts of files that are not confirmed (`loose`), every row of the
+log by topic and key, and an `end` row, in ordinary
 packets between which ordinary rows go on as ever. It leaves piece by piece; each piece is
 committed with its packet and with the place in the log it reached, so that a crash at any point
 goes on there. The `end` says how many rows there are and their Merkle roots, at exactly its
@@ -10,13 +11,14 @@ position (`exact`): whoever holds all packets of the run can tell that he holds 
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 import structlog
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
-from estation.outside.gate import merkle, rows, sentlog
+from estation.outside.gate import loose, merkle, rows, sentlog
 from estation.outside.gate.rows import SnapshotRow, TopicRoot
 from estation.shared import ids
 
@@ -26,6 +28,7 @@ TOPIC = "snapshot"
 PIECE_ROWS = 5000
 PIECE_BYTES = 8 * 1024 * 1024
 MIN_ROOM = packets.MAX_LINE_BYTES
+_FIRST = ("", "", "")
 
 
 class Why(StrEnum):
@@ -67,7 +70,22 @@ async def next_piece(
     lines = []
     if running["state"] == "planned":
         lines.append(_line(SnapshotRow(snapshot_id=str(running["id"]), phase="begin", as_of=now)))
-    after = (running["topic"], running["source"], running["key"])
+    if running["topic"] == "":  # the log has not begun: its first topic has a name
+        piece = await loose.read_after(
+            tx,
+            stream,
+            running["key"],
+            before=running["first_seq"] or seq,
+            max_rows=max_rows,
+            max_bytes=max_bytes,
+        )
+        lines += piece.lines
+        max_rows -= len(piece.lines)
+        max_bytes -= sum(map(len, piece.lines))
+        if not piece.is_last or max_rows < 1 or max_bytes < MIN_ROOM:
+            await _begin(tx, running["id"], seq, piece.place)
+            return lines
+    after = (running["topic"], running["source"], running["key"]) if running["topic"] else _FIRST
     found, is_last = await sentlog.read_after(
         tx, stream, after, limit=max_rows, max_bytes=max_bytes
     )
@@ -82,6 +100,15 @@ async def next_piece(
         [running["id"], seq, *after, len(found), is_last],
     )
     return lines
+
+
+async def _begin(tx: BaseDBAsyncClient, snapshot_id: UUID, seq: int, place: str) -> None:
+    """It has reached this place among the loose rows."""
+    await tx.execute_query(
+        """update gate_snapshot
+           set state = 'running', first_seq = coalesce(first_seq, $2), key = $3 where id = $1""",
+        [snapshot_id, seq, place],
+    )
 
 
 async def end(
@@ -116,7 +143,7 @@ async def end(
 
 async def _running(tx: BaseDBAsyncClient, stream: str) -> dict[str, Any] | None:
     found = await tx.execute_query_dict(
-        """select id, state, topic, source, key, is_exhausted from gate_snapshot
+        """select id, state, topic, source, key, is_exhausted, first_seq from gate_snapshot
            where stream = $1 and state in ('planned', 'running')""",
         [stream],
     )

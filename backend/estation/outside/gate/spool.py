@@ -7,6 +7,7 @@ once. Each source names its files for itself. Names from outside never become pa
     <folder>/<key>/about.json    what the first part said of the file
     <folder>/<key>/000017.part   a part, while others are missing
     <folder>/<key>/whole         the file, its digest checked
+    <folder>/<key>/done          the file was fetched: parts that come again are nothing
 
 `key`: SHA-256 over source, a zero byte and file id, in hex.
 """
@@ -35,6 +36,8 @@ MAX_PART_BYTES = 512 * 1024
 MIN_PART_BYTES = 64 * 1024
 """Of every part but the last: a file in crumbs would be more entries than content."""
 MAX_PARTS = 10_000
+OVERDUE_AFTER = timedelta(hours=24)
+"""By then a file whose parts were lost has come with a snapshot, which leaves each day."""
 _FILE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -67,6 +70,16 @@ class Part:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A file that waits for its parts `missing`, of `count`."""
+
+    source: str
+    file_id: str
+    count: int
+    missing: list[int]
+
+
 class _About(Struct, frozen=True):
     source: str
     file_id: str
@@ -95,7 +108,8 @@ class Spool:
     """Files on their way. Of each source at most `max_files` are begun, of at most
     `max_bytes` together by the sizes they announce: nobody takes another's room.
 
-    A file that is not whole after `keep` is given up, and so is a whole one nobody fetched.
+    A file that is not whole after `keep` is given up, and so is a whole one nobody fetched. So
+    long a file that was fetched is remembered, too: parts of it may come once more with a snapshot.
     """
 
     def __init__(
@@ -114,7 +128,8 @@ class Spool:
         self._keep = keep
 
     def take(self, part: Part, *, now: datetime) -> Path | None:
-        """Keep a part; the whole file's path when none is missing any more.
+        """Keep a part; the whole file's path when none is missing any more, None otherwise and
+        for a part of a file that was fetched.
 
         Raises BadPart, SpoolFull, OSError.
         """
@@ -123,6 +138,8 @@ class Spool:
         about = self._about(place) or self._begin(place, part, now)
         if (about.count, about.size, about.digest) != (part.count, part.size, part.digest):
             raise BadPart("not of the file that was begun under this id")
+        if (place / "done").exists():
+            return None
         whole = place / "whole"
         if whole.exists():
             return whole
@@ -136,28 +153,46 @@ class Spool:
         """Numbers of the parts that have not come; none when the file is whole or unknown."""
         place = self._place(source, file_id)
         about = self._about(place)
-        if about is None or (place / "whole").exists():
+        if about is None or _has_ended(place):
             return []
         here = set(os.listdir(place))
         return [n for n in range(1, about.count + 1) if _part_name(n) not in here]
 
     def forget(self, source: str, file_id: str) -> None:
-        """The file was fetched, or is no longer wanted."""
-        shutil.rmtree(self._place(source, file_id), ignore_errors=True)
+        """The file was fetched, or is no longer wanted. Frees its room."""
+        place = self._place(source, file_id)
+        if self._about(place) is None:
+            return
+        folders.write_atomically(place, "done", [])
+        for name in os.listdir(place):
+            if name not in ("done", "about.json"):
+                folders.remove(place / name)
+
+    def overdue(self, *, now: datetime, after: timedelta = OVERDUE_AFTER) -> list[Overdue]:
+        """Files whose first part came so long ago and that are still not whole."""
+        return [
+            Overdue(about.source, about.file_id, about.count, missing)
+            for place, about in self._begun()
+            if about is not None
+            and about.begun_at + after <= now
+            and (missing := self.missing(about.source, about.file_id))
+        ]
 
     def collect(self, *, now: datetime) -> int:
         """Give up what has been here too long; how many files."""
         given_up = 0
         for place, about in self._begun():
-            if about is None or about.begun_at + self._keep <= now:
+            if about is not None and now < about.begun_at + self._keep:
+                continue
+            if not (place / "done").exists():
                 log.error(
                     "gate_file_given_up",
                     source=about.source if about else "",
                     file_id=about.file_id if about else "",
-                    whole=_is_whole(place),
+                    whole=(place / "whole").exists(),
                 )
-                shutil.rmtree(place, ignore_errors=True)
                 given_up += 1
+            shutil.rmtree(place, ignore_errors=True)
         return given_up
 
     def _place(self, source: str, file_id: str) -> Path:
@@ -182,8 +217,8 @@ class Spool:
     def _begin(self, place: Path, part: Part, now: datetime) -> _About:
         sizes = [
             about.size
-            for _, about in self._begun()
-            if about is not None and about.source == part.source
+            for begun, about in self._begun()
+            if about is not None and about.source == part.source and not (begun / "done").exists()
         ]
         if len(sizes) >= self._max_files or sum(sizes) + part.size > self._max_bytes:
             log.error(
@@ -218,7 +253,7 @@ class Spool:
             file.flush()
             os.fsync(file.fileno())
         if digest.hexdigest() != about.digest:
-            self.forget(about.source, about.file_id)
+            shutil.rmtree(place, ignore_errors=True)
             raise BadPart("the parts are not the file that was announced")
         os.replace(temporary, place / "whole")
         folders.sync_folder(place)
@@ -230,5 +265,5 @@ def _part_name(number: int) -> str:
     return f"{number:06d}.part"
 
 
-def _is_whole(place: Path) -> bool:
-    return (place / "whole").exists()
+def _has_ended(place: Path) -> bool:
+    return (place / "whole").exists() or (place / "done").exists()
