@@ -24,7 +24,7 @@ from estation.identity.rules import CITIZEN_LIFE
 from estation.settings import Settings
 from estation.shared.arriving import PromptHttp
 from estation.shared.clock import Clock
-from tests.identity.people import ANNA, BO, VAULT
+from tests.identity.people import ANNA, BO, CENTRE, VAULT
 from tests.outside.counterparts import API_V3_KEY, private_pem, public_pem
 
 DATA_KEY = bytes(range(32))
@@ -62,7 +62,7 @@ class Online:
 
     async def log_in(self, person: Any = ANNA) -> tuple[UUID, str]:
         """The person's id and a bearer token."""
-        known = await upsert_persons([person], vault=VAULT, now=self.now[0])
+        known = await upsert_persons([person], vault=VAULT, by=CENTRE, now=self.now[0])
         person_id = known[person.id_type, person.id_no]
         opened = await open_session(now=self.now[0], life=CITIZEN_LIFE, person_id=person_id)
         return person_id, opened.token

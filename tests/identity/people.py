@@ -3,12 +3,15 @@
 import re
 from datetime import UTC, datetime
 
+from estation.identity.api import Speaker
 from estation.outside.gate.rows import PartyRow
 from estation.outside.sms import SmsFailed
 from estation.shared.crypto import Vault
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
 VAULT = Vault(bytes(range(32)))
+CENTRE = Speaker("jc-center", 4)
+COUNTY, OTHER_COUNTY = Speaker("lj-county", 6), Speaker("qs-county", 6)
 ANNA = PartyRow(
     role="buyer", name="林晓舟", id_type="1", id_no="11010519491231002X", phone="13800000001"
 )

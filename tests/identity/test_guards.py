@@ -14,12 +14,12 @@ from estation.identity.actions.persons import upsert_persons
 from estation.identity.api import citizen_only, public, staff_only
 from estation.identity.models import Session
 from tests.identity.doors import NOW, PAGE, Doors, open_doors
-from tests.identity.people import ANNA, BO, VAULT
+from tests.identity.people import ANNA, BO, CENTRE, VAULT
 
 
 @pytest.fixture
 async def doors(database: str) -> AsyncIterator[Doors]:
-    await upsert_persons([ANNA, BO], vault=VAULT, now=NOW)
+    await upsert_persons([ANNA, BO], vault=VAULT, by=CENTRE, now=NOW)
     async with open_doors() as opened:
         yield opened
 
@@ -104,7 +104,7 @@ class TestLoggingIn:
     async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(
         self, database: str, public_url: str, is_secure: bool
     ) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         async with open_doors(public_url=public_url) as doors:
             await doors.ask("POST", "/api/login/code", json={"phone": ANNA.phone})
             code = {"phone": ANNA.phone, "code": doors.sms.code}
@@ -309,7 +309,7 @@ class TestRoles:
 
 
 async def make_bill(payer: Any, number: int) -> Bill:
-    known = await upsert_persons([payer], vault=VAULT, now=NOW)
+    known = await upsert_persons([payer], vault=VAULT, by=CENTRE, now=NOW)
     bill = Bill(
         id=uuid4(), source="jc", source_id=f"b{number}", version=1, region="360101",
         bill_no=f"JF{number}", case_source_id="c1", payer_id=known["1", payer.id_no],

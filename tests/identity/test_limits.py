@@ -27,7 +27,7 @@ from estation.identity.errors import (
 from estation.identity.models import LoginCode, Person, Session, StaffUser, WechatBinding
 from estation.identity.queries import viewer_of
 from estation.outside.wechat import WechatIdentity
-from tests.identity.people import ANNA, BO, NOW, VAULT, Sms
+from tests.identity.people import ANNA, BO, CENTRE, NOW, VAULT, Sms
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -157,7 +157,7 @@ class TestCodes:
 
 class TestPersons:
     async def test_a_family_with_one_phone_is_told_apart_by_the_tail(self) -> None:
-        await upsert_persons([ANNA, CHILD], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA, CHILD], vault=VAULT, by=CENTRE, now=NOW)
 
         anna = await choose(await prove(await send(Sms())), ANNA.id_no[-6:])
         child = await choose(
@@ -168,9 +168,9 @@ class TestPersons:
         assert (await session_of(child, seconds=61)).name == CHILD.name
 
     async def test_a_recycled_number_opens_nothing_of_its_last_holder(self) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         moved = msgspec.structs.replace(ANNA, phone="13900000009")
-        await upsert_persons([moved], vault=VAULT, now=at(1))
+        await upsert_persons([moved], vault=VAULT, by=CENTRE, now=at(1))
 
         proven = await prove(await send(Sms()))
 
@@ -178,7 +178,7 @@ class TestPersons:
             await choose(proven, ANNA.id_no[-6:])
 
     async def test_new_codes_do_not_buy_new_guesses(self) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         for login in range(rules.WRONG_PERSONS_PER_DAY // rules.BIND_TRIES):
             proven = await prove(await send(Sms(), seconds=login * 61), seconds=login * 61)
             for _ in range(rules.BIND_TRIES):
@@ -193,7 +193,7 @@ class TestPersons:
         assert not (await choose(proven, ANNA.id_no[-6:], seconds=tomorrow)).needs_person
 
     async def test_guessing_at_once_gets_no_sixth_try(self) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         proven = await prove(await send(Sms()))
 
         answers = await all_of(*(choose(proven, f"{n:06d}") for n in range(20)))
@@ -205,7 +205,7 @@ class TestPersons:
     async def test_one_person_stays_one_however_the_number_is_spelt(self) -> None:
         small = msgspec.structs.replace(ANNA, id_no=" 11010519491231002x")
 
-        known = await upsert_persons([ANNA, small], vault=VAULT, now=NOW)
+        known = await upsert_persons([ANNA, small], vault=VAULT, by=CENTRE, now=NOW)
 
         assert len(set(known.values())) == 1
         assert await Person.all().count() == 1
@@ -214,7 +214,7 @@ class TestPersons:
         unborn = msgspec.structs.replace(BO, id_no="11010520991231003X")
 
         with pytest.raises(BadPerson) as bad:
-            await upsert_persons([ANNA, unborn], vault=VAULT, now=NOW)
+            await upsert_persons([ANNA, unborn], vault=VAULT, by=CENTRE, now=NOW)
 
         assert (bad.value.reason, bad.value.position) == ("id_no", 1)
         assert await Person.all().count() == 0
@@ -252,7 +252,7 @@ class TestWechat:
         return await choose(proven, tail, seconds=seconds)
 
     async def test_confirmed_once_the_same_wechat_user_goes_straight_in(self) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         await self.log_in(ANNA.id_no[-6:])
 
         again = await self.come_back()
@@ -262,14 +262,14 @@ class TestWechat:
         assert (viewer.name, viewer.openid) == (ANNA.name, "openid-1")
 
     async def test_who_confirms_another_person_is_bound_to_that_one(self) -> None:
-        known = await upsert_persons([ANNA, CHILD], vault=VAULT, now=NOW)
+        known = await upsert_persons([ANNA, CHILD], vault=VAULT, by=CENTRE, now=NOW)
         await self.log_in(ANNA.id_no[-6:])
         await self.log_in(CHILD.id_no[-6:], seconds=61)
 
         assert (await WechatBinding.get()).person_id == known["1", CHILD.id_no]
 
     async def test_a_wrong_tail_binds_nobody(self) -> None:
-        await upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
 
         with pytest.raises(WrongPerson):
             await self.log_in("000000")
@@ -319,7 +319,7 @@ class TestStaff:
 class TestTraces:
     async def test_nothing_readable_is_stored_or_logged(self) -> None:
         with structlog.testing.capture_logs() as logged:
-            await upsert_persons([ANNA], vault=VAULT, now=NOW)
+            await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
             code = await send(Sms())
             proven = await prove(code)
             with pytest.raises(WrongPerson):

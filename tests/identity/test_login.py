@@ -20,7 +20,7 @@ from estation.identity.errors import (
 from estation.identity.models import LoginCode, Session, StaffUser, WechatBinding
 from estation.identity.queries import viewer_of
 from estation.outside.wechat import WechatIdentity, WechatRefused
-from tests.identity.people import ANNA, BO, NOW, VAULT, Sms
+from tests.identity.people import ANNA, BO, CENTRE, NOW, VAULT, Sms
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -137,7 +137,7 @@ class TestCodes:
 
 class TestPerson:
     async def test_the_right_tail_confirms_and_the_old_token_is_dead(self) -> None:
-        known = await persons.upsert_persons([ANNA, BO], vault=VAULT, now=NOW)
+        known = await persons.upsert_persons([ANNA, BO], vault=VAULT, by=CENTRE, now=NOW)
         proven = await prove_phone()
 
         opened = await choose(proven, "31002x")
@@ -149,14 +149,14 @@ class TestPerson:
         assert await viewer_of(proven.token, vault=VAULT, now=NOW) is None
 
     async def test_somebody_elses_tail_is_refused(self) -> None:
-        await persons.upsert_persons([ANNA, BO], vault=VAULT, now=NOW)
+        await persons.upsert_persons([ANNA, BO], vault=VAULT, by=CENTRE, now=NOW)
         proven = await prove_phone()
 
         with pytest.raises(WrongPerson):
             await choose(proven, BO.id_no[-6:])
 
     async def test_five_wrong_tails_end_the_login(self) -> None:
-        await persons.upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await persons.upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         proven = await prove_phone()
         for _ in range(rules.BIND_TRIES - 1):
             with pytest.raises(WrongPerson):
@@ -175,7 +175,7 @@ class TestPerson:
 
 class TestWechat:
     async def test_a_bound_openid_goes_straight_in(self) -> None:
-        known = await persons.upsert_persons([ANNA], vault=VAULT, now=NOW)
+        known = await persons.upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         wechat = Wechat(WechatIdentity("openid-1"))
         await WechatBinding(
             id=known["1", ANNA.id_no],
@@ -227,7 +227,7 @@ class TestWechat:
 
 class TestSessions:
     async def test_a_session_ends_when_idle_and_at_its_absolute_end(self) -> None:
-        await persons.upsert_persons([ANNA], vault=VAULT, now=NOW)
+        await persons.upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         opened = await choose(await prove_phone(), ANNA.id_no[-6:])
 
         assert await viewer_of(opened.token, vault=VAULT, now=NOW + rules.CITIZEN_IDLE) is None

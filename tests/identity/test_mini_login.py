@@ -13,7 +13,7 @@ from estation.identity.models import Session, WechatBinding
 from estation.identity.queries import viewer_of
 from estation.outside.wechat.mini_login import MiniLogin
 from tests.identity.doors import NOW, Doors, open_doors
-from tests.identity.people import ANNA, VAULT
+from tests.identity.people import ANNA, CENTRE, VAULT
 from tests.outside.listening import Heard, Listener, calling, listening
 
 MINI_APPID = "wx9999999999999999"
@@ -62,7 +62,7 @@ def jscode2session(heard: Heard) -> web.Response:
 
 @pytest.fixture
 async def phone(database: str) -> AsyncIterator[Phone]:
-    await upsert_persons([ANNA], vault=VAULT, now=NOW)
+    await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
     async with listening() as there, calling() as session, open_doors() as doors:
         there.say(jscode2session)
         doors.services.mini_program = MiniLogin(

@@ -993,31 +993,88 @@ async def test_nobody_confirms_or_asks_for_packets_of_anothers_stream(
 # What several say of one person, and what is said of the future
 
 
-async def test_a_watermark_of_the_future_makes_nobodys_phone_the_newest_for_ever(
-    gate: Gate,
-) -> None:
-    county = await gate.add_county()
+async def test_a_watermark_of_the_future_makes_no_phone_the_newest_for_ever(gate: Gate) -> None:
+    peer = await center()
     vault = Vault(bytes(32))
     handlers = {"fee_bill": fee_packets.make_handler(vault, payees={"treasury"})}
-    await gate.arrive(await center(), "fee_bill", bill(1))
-    await rounds.receive_from(await center(), handlers=handlers, now=gate.now)
-    ours = await _phone()
+    await gate.arrive(peer, "fee_bill", bill(1))
+    await rounds.receive_from(peer, handlers=handlers, now=gate.now)
+    right = await _phone()
     other = structs.replace(bill(1).payer, phone="13999999999")
     ahead = gate.now
     gate.later(days=20_000)
-    await gate.arrive(county, "fee_bill", county_bill(1, payer=other))
+    await gate.arrive(peer, "fee_bill", bill(2, payer=other))
     gate.now = ahead + timedelta(minutes=1)
-    await rounds.receive_from(county, handlers=handlers, now=gate.now)
-    theirs = await _phone()
+    await rounds.receive_from(peer, handlers=handlers, now=gate.now)
+    wrong = await _phone()
 
     gate.later(minutes=1)
-    await gate.arrive(await center(), "fee_bill", bill(1, version=2))
-    await rounds.receive_from(await center(), handlers=handlers, now=gate.now)
+    await gate.arrive(peer, "fee_bill", bill(1, version=2))
+    await rounds.receive_from(peer, handlers=handlers, now=gate.now)
 
-    assert theirs == vault.index("phone:13999999999") != ours
-    assert await _phone() == ours
+    assert wrong == vault.index("phone:13999999999") != right
+    assert await _phone() == right
     newest = await query("select max(data_as_of) as at from bill")
     assert newest[0]["at"] <= gate.now
+
+
+@pytest.mark.parametrize("topic", ["fee_bill", "case"])
+@pytest.mark.parametrize("first", ["jc-center", "qs-county"])
+async def test_a_countys_packet_changes_nothing_outside_its_own_rows(
+    gate: Gate, topic: str, first: str
+) -> None:
+    """A person whom the city or another county registered, with another name and phone."""
+    county = await gate.add_county()
+    gate.pairs["qs-county"] = keys.make_key()
+    await gate.add_county(
+        name="qs-county", title="青山县", sources=["qs-county"], regions=["360122"],
+        public_pem=gate.pairs["qs-county"][1], folder=gate.root / "qs",
+    )  # fmt: skip
+    owner = await peers.peer_named(first)
+    region = {"jc-center": "360102", "qs-county": "360122"}[first]
+    vault = Vault(bytes(32))
+    handlers = {
+        "fee_bill": fee_packets.make_handler(vault, payees={"treasury"}),
+        "case": case_packets.make_handler(vault),
+    }
+    payer = bill(1).payer
+    await gate.arrive(owner, "fee_bill", bill(1, source=first, region=region, payer=payer))
+    await rounds.receive_from(owner, handlers=handlers, now=gate.now)
+    before = await _everything_but(COUNTY)
+    gate.later(days=1)
+    false = structs.replace(payer, name="别人", phone="13999999999")
+    theirs = {
+        "fee_bill": county_bill(1, payer=false),
+        "case": case(source=COUNTY, region="360121", unit_code="", parties=[false]),
+    }[topic]
+
+    await gate.arrive(county, topic, theirs)
+    await rounds.receive_from(county, handlers=handlers, now=gate.now)
+
+    assert before["person"]
+    assert await _everything_but(COUNTY) == before
+    assert await query("select said_by, phone_index from person_word") == [
+        {"said_by": COUNTY, "phone_index": vault.index("phone:13999999999")}
+    ]
+    table = {"fee_bill": "bill", "case": "case_record"}[topic]
+    assert await query(f"select source from {table} where source = $1", COUNTY)
+
+
+async def _everything_but(source: str) -> dict[str, list[dict[str, Any]]]:
+    """Persons, and every row with a source, of other sources than this one."""
+    tables = await query(
+        """select table_name as name from information_schema.columns
+           where table_schema = 'public' and column_name = 'source'
+             and table_name !~ '^gate_' order by 1"""
+    )
+    found = {
+        row["name"]: await query(
+            f"select * from {row['name']} where source <> $1 order by 1",
+            source,
+        )
+        for row in tables
+    }
+    return {**found, "person": await query("select * from person order by id")}
 
 
 async def test_a_source_whose_clock_was_ahead_is_late_like_any_other(gate: Gate) -> None:

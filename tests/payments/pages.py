@@ -26,7 +26,7 @@ from estation.settings import Payee
 from estation.shared.errors import Refused
 from estation.shared.pages import H5
 from estation.shared.replies import render_refusal
-from tests.identity.people import ANNA, VAULT
+from tests.identity.people import ANNA, CENTRE, VAULT
 from tests.payments.city import City, make_settings
 
 NOW = datetime(2099, 3, 1, 2, tzinfo=UTC)
@@ -125,7 +125,7 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(city: City) -> AsyncIterator[Desk]:
-    (city.person_id,) = (await upsert_persons([ANNA], vault=VAULT, now=NOW)).values()
+    (city.person_id,) = (await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)).values()
     clock = [NOW]
     app: Any = Sanic(f"pages-{uuid4().hex}", configure_logging=False)
     app.config.TOUCHUP = False  # it rewrites functions once per process; tests make many apps

@@ -17,7 +17,7 @@ from estation.payments import api, jobs
 from estation.payments.api import OrderView
 from estation.payments.pages.verify import verify_address
 from estation.payments.receipt_codes import receipt_code
-from tests.identity.people import ANNA, BO, VAULT
+from tests.identity.people import ANNA, BO, CENTRE, VAULT
 from tests.payments.city import COMBINING, MERCHANTS, TOTAL, City, count, make_bill, rows
 from tests.payments.fakes import UNKNOWN, CombiningChannel, FakeChannel
 from tests.payments.pages import NOW, RECEIPT_KEY, Browser, Desk, open_desk
@@ -71,7 +71,7 @@ async def finish(desk: Desk, number: str, status: RefundStatus = RefundStatus.SU
 
 
 async def somebody_else(desk: Desk) -> Browser:
-    (person,) = (await upsert_persons([BO], vault=VAULT, now=NOW)).values()
+    (person,) = (await upsert_persons([BO], vault=VAULT, by=CENTRE, now=NOW)).values()
     opened = await open_session(now=NOW, life=timedelta(hours=12), person_id=person)
     browser = desk.browser()
     browser.client.headers["authorization"] = f"Bearer {opened.token}"

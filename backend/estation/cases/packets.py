@@ -9,7 +9,7 @@ from tortoise import Tortoise
 
 from estation.cases.actions import IncomingCase, IncomingEvent, merge_cases, merge_events
 from estation.cases.rules import fault_of, fault_of_event
-from estation.identity.api import BadPerson, upsert_persons
+from estation.identity.api import BadPerson, Speaker, upsert_persons
 from estation.outside.gate import replicas
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
@@ -37,7 +37,10 @@ def make_handler(vault: Vault) -> Handler:
         parties = [(case, party) for case in cases for party in case.parties]
         try:
             persons = await upsert_persons(
-                [party for _, party in parties], vault=vault, now=arrival.watermark
+                [party for _, party in parties],
+                vault=vault,
+                by=Speaker(arrival.peer, arrival.reach),
+                now=arrival.watermark,
             )
         except BadPerson as bad:
             raise RowRefused(f"{_name(parties[bad.position][0])}: party {bad.reason}") from None

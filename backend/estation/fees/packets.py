@@ -16,7 +16,7 @@ from estation.fees.actions import (
 )
 from estation.fees.repairing import withdraw_bills
 from estation.fees.rules import fault_of
-from estation.identity.api import BadPerson, upsert_persons
+from estation.identity.api import BadPerson, Speaker, upsert_persons
 from estation.outside.gate import replicas
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
@@ -53,7 +53,10 @@ def make_handler(vault: Vault, *, payees: Collection[str]) -> Handler:
         ]
         try:
             persons = await upsert_persons(
-                [bill.payer for bill, _ in news], vault=vault, now=arrival.watermark
+                [bill.payer for bill, _ in news],
+                vault=vault,
+                by=Speaker(arrival.peer, arrival.reach),
+                now=arrival.watermark,
             )
         except BadPerson as bad:
             raise RowRefused(f"{_name(news[bad.position][0])}: payer {bad.reason}") from None

@@ -8,7 +8,7 @@ from estation.identity.actions.citizens import (
     login_with_wechat,
     send_login_code,
 )
-from estation.identity.actions.persons import upsert_persons
+from estation.identity.actions.persons import Speaker, upsert_persons
 from estation.identity.actions.sessions import OpenedSession, forget_expired, logout
 from estation.identity.actions.staff import ensure_staff, login_staff
 from estation.identity.errors import BadPerson, LoginRequired
@@ -39,6 +39,7 @@ __all__ = [
     "LoginRequired",
     "MaskedParty",
     "OpenedSession",
+    "Speaker",
     "Tier",
     "Viewer",
     "address_key",

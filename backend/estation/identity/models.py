@@ -16,7 +16,11 @@ class StaffRole(StrEnum):
 
 
 class Person(Model):
-    """A citizen identified at a counter; personal data is sealed, found by blind index."""
+    """A citizen identified at a counter; personal data is sealed, found by blind index.
+
+    Name and phone are those of `said_by`, the gate's peer that registered the person, whose
+    narrowest region code has `reach` digits. What other peers say is kept in `PersonWord`.
+    """
 
     id = fields.UUIDField(primary_key=True)
     id_type = fields.CharField(max_length=8)
@@ -27,10 +31,31 @@ class Person(Model):
     phone_index = fields.CharField(max_length=64, db_index=True)
     phone_sealed = fields.BinaryField()
     updated_at = fields.DatetimeField()
+    said_by = fields.CharField(max_length=64, default="", db_default="")
+    reach = fields.SmallIntField(default=6, db_default=6)
 
     class Meta:
         table = "person"
         unique_together = (("id_type", "id_no_index"),)
+
+
+class PersonWord(Model):
+    """What a peer says of a person that another one registered; nobody logs in by it."""
+
+    id = fields.UUIDField(primary_key=True)
+    person: fields.ForeignKeyRelation[Person] = fields.ForeignKeyField(
+        "estation.Person", related_name=False, on_delete=fields.RESTRICT
+    )
+    person_id: UUID
+    said_by = fields.CharField(max_length=64)
+    name_sealed = fields.BinaryField()
+    phone_index = fields.CharField(max_length=64)
+    phone_sealed = fields.BinaryField()
+    said_at = fields.DatetimeField()
+
+    class Meta:
+        table = "person_word"
+        unique_together = (("person_id", "said_by"),)
 
 
 class WechatBinding(Model):

@@ -1,6 +1,7 @@
 """Persons as the counter registered them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -21,21 +22,45 @@ PersonKey = tuple[str, str]
 
 _PERSON = (
     "id", "id_type", "id_no_index", "id_no_sealed", "id_tail_index", "name_sealed",
-    "phone_index", "phone_sealed", "updated_at",
+    "phone_index", "phone_sealed", "updated_at", "said_by", "reach",
 )  # fmt: skip
 
+# Whoever registered a person goes on speaking for it; who has a wider reach takes that over.
 _UPSERT = """
 insert into person as p (id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed,
-                         phone_index, phone_sealed, updated_at)
+                         phone_index, phone_sealed, updated_at, said_by, reach)
 select id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
-       phone_sealed, updated_at
+       phone_sealed, updated_at, said_by, reach
 from stage_person order by id_type, id_no_index
 on conflict (id_type, id_no_index) do update set
     name_sealed = excluded.name_sealed, phone_index = excluded.phone_index,
-    phone_sealed = excluded.phone_sealed, updated_at = excluded.updated_at
-where p.updated_at <= excluded.updated_at
+    phone_sealed = excluded.phone_sealed, updated_at = excluded.updated_at,
+    said_by = excluded.said_by, reach = excluded.reach
+where p.said_by in (excluded.said_by, '') and p.updated_at <= excluded.updated_at
+   or p.said_by <> excluded.said_by and p.reach > excluded.reach
 returning id, id_type, id_no_index
 """
+
+_KEEP_WORDS = """
+insert into person_word as w (id, person_id, said_by, name_sealed, phone_index, phone_sealed,
+                              said_at)
+select s.id, p.id, s.said_by, s.name_sealed, s.phone_index, s.phone_sealed, s.updated_at
+from stage_person s join person p using (id_type, id_no_index)
+where p.said_by <> s.said_by order by p.id
+on conflict (person_id, said_by) do update set
+    name_sealed = excluded.name_sealed, phone_index = excluded.phone_index,
+    phone_sealed = excluded.phone_sealed, said_at = excluded.said_at
+where w.said_at <= excluded.said_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Which peer of the gate speaks of persons, and how many digits its narrowest region code
+    has: 0 for everywhere, 4 for a city, 6 for a county."""
+
+    name: str
+    reach: int
 
 
 class Party(Protocol):
@@ -52,11 +77,13 @@ class Party(Protocol):
 
 
 async def upsert_persons(
-    parties: Sequence[Party], *, vault: Vault, now: datetime
+    parties: Sequence[Party], *, vault: Vault, by: Speaker, now: datetime
 ) -> dict[PersonKey, UUID]:
     """Make or refresh these persons, set-based, in the caller's transaction; their ids.
 
-    The last of several rows of one person wins; older news never overwrites newer. Raises
+    The last of several rows of one person wins; older news never overwrites newer. A person
+    whom another peer registered keeps its name and phone, unless `by` has a wider reach: what
+    `by` says is kept as its word, by which nobody logs in. Raises
     BadPerson with the position of a party that cannot be a person; nothing is written then.
     """
     keys = [(party.id_type, clean_id_no(party.id_no)) for party in parties]
@@ -68,9 +95,11 @@ async def upsert_persons(
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
-        staged(tx, "person", _PERSON, _persons(unique, indexes, vault, now)),
+        staged(tx, "person", _PERSON, _persons(unique, indexes, vault, by, now)),
     ):
         _, rows = await tx.execute_query(_UPSERT)
+        if len(rows) < len(unique):
+            await tx.execute_query(_KEEP_WORDS)
     found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
     if len(found) < len(unique):  # of those we know newer news, the statement returned nothing
         rows = await Tortoise.get_connection("default").execute_query_dict(
@@ -85,7 +114,11 @@ async def upsert_persons(
 
 
 def _persons(
-    unique: Mapping[PersonKey, Party], indexes: Mapping[PersonKey, str], vault: Vault, now: datetime
+    unique: Mapping[PersonKey, Party],
+    indexes: Mapping[PersonKey, str],
+    vault: Vault,
+    by: Speaker,
+    now: datetime,
 ) -> Iterator[tuple[object, ...]]:
     """The columns `_PERSON`."""
     for row_id, (key, party) in zip(
@@ -102,6 +135,8 @@ def _persons(
             vault.index(f"phone:{phone}"),
             vault.seal(phone),
             now,
+            by.name,
+            by.reach,
         )
 
 

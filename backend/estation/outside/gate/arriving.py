@@ -41,11 +41,21 @@ class Arrival:
     @property
     def own_sources(self) -> Collection[str]:
         """A stream is named `<source>-<destination>`, for destinations without a hyphen."""
-        return self.sources or (self.stream.rpartition("-")[0],)
+        return self.sources or (self.peer,)
 
     def is_from(self, source: str) -> bool:
         """Whether this source is the stream's: nobody speaks for another."""
         return source in self.own_sources
+
+    @property
+    def peer(self) -> str:
+        """Who sends the stream."""
+        return self.stream.rpartition("-")[0]
+
+    @property
+    def reach(self) -> int:
+        """Digits of the narrowest region code it may write in: 0 for everywhere, 6 a county."""
+        return max(map(len, self.regions), default=0)
 
     def covers(self, region: str) -> bool:
         """Whether this source may write rows of the region."""
