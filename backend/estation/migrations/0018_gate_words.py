@@ -1,8 +1,14 @@
-"""Whose word about a person counts."""
+"""Whose word about a person counts, and which refund orders came.
+
+Orders that came before this are not in their copy yet: the first proof finds them, and the repair
+puts them there. It starts none of them again (`payments.packets`).
+"""
 
 from tortoise import fields, migrations
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
+
+from estation.shared.fields import FenField
 
 # Of persons of before: the peer with the widest reach that has a bill or case of theirs.
 _SPOKE_BEFORE = """
@@ -20,6 +26,24 @@ with seen as (
 update person set said_by = spoke.name, reach = spoke.reach
 from spoke where person.id = spoke.person_id
 """
+
+
+STATEMENTS = {
+    "ck_centre_refund_order_copy": (
+        "alter table centre_refund_order add constraint ck_centre_refund_order_copy"
+        " check (octet_length(row_digest) = 32 and version >= 1 and amount_fen > 0)"
+    ),
+    # As of the other copies: whoever changes it past the gate makes its digest void.
+    "tr_centre_refund_order_touched": (
+        "create trigger tr_centre_refund_order_touched before update"
+        " of version, region, bill_source_id, order_no, amount_fen on centre_refund_order"
+        " for each row when (new.row_digest is not distinct from old.row_digest"
+        " and row(new.version, new.region, new.bill_source_id, new.order_no, new.amount_fen)"
+        " is distinct from"
+        " row(old.version, old.region, old.bill_source_id, old.order_no, old.amount_fen))"
+        " execute function gate_copy_was_touched()"
+    ),
+}
 
 
 class Migration(migrations.Migration):
@@ -51,4 +75,22 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.RunSQL(_SPOKE_BEFORE),
+        ops.CreateModel(
+            name="CentreRefundOrder",
+            fields=[
+                ("id", fields.UUIDField(primary_key=True, unique=True, db_index=True)),
+                ("source", fields.CharField(max_length=32)),
+                ("source_id", fields.CharField(max_length=64)),
+                ("version", fields.IntField()),
+                ("region", fields.CharField(max_length=6)),
+                ("bill_source_id", fields.CharField(max_length=64)),
+                ("order_no", fields.CharField(max_length=32)),
+                ("amount_fen", FenField()),
+                ("data_as_of", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ("row_digest", fields.BinaryField()),
+            ],
+            options={"table": "centre_refund_order", "app": "estation", "unique_together": (("source", "source_id"),), "pk_attr": "id", "table_description": "A refund order of the centre's as it came: the copy that is proved equal to theirs."},
+            bases=["Model"],
+        ),
+        *(ops.RunSQL(sql) for sql in STATEMENTS.values()),
     ]

@@ -225,6 +225,28 @@ class ChannelSilence(Model):
         table = "channel_silence"
 
 
+class CentreRefundOrder(Model):
+    """A refund order of the centre's as it came: the copy that is proved equal to theirs.
+
+    What became of it is a `Refund`, or an incident with the answer; a row here starts nothing.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    version = fields.IntField()
+    region = fields.CharField(max_length=6)
+    bill_source_id = fields.CharField(max_length=64)
+    order_no = fields.CharField(max_length=32)
+    amount_fen = FenField()
+    data_as_of: datetime = fields.DatetimeField()
+    row_digest = fields.BinaryField()
+
+    class Meta:
+        table = "centre_refund_order"
+        unique_together = (("source", "source_id"),)
+
+
 class Refund(Model):
     """Money of one arrival at one merchant account on its way back to the payer.
 

@@ -7,18 +7,25 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 
+from estation.outside.gate import replicas
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import RefundOrderRow
-from estation.payments.actions.refunds.centre import follow_orders
+from estation.payments.actions.refunds.centre import follow_orders, keep_orders
 from estation.shared.clock import Clock
 
 log = structlog.get_logger()
+
+replicas.register(Replica("refund_order", "centre_refund_order"))
 
 
 def make_handler(clock: Clock) -> Handler:
     """The handler of topic `refund_order`. Raises RowRefused for an order of another source
     or region; one that cannot be followed is answered, not refused: the stream goes on.
+
+    An order is followed once, whether it comes again, in a snapshot or as a repair: its number
+    is looked for among the refunds and answers, not in the copy that is proved.
 
     The channels' limits count from now, not from when the centre sealed the file.
     """
@@ -29,7 +36,20 @@ def make_handler(clock: Clock) -> Handler:
             fault = arrival.fault_of(order)
             if fault:
                 raise RowRefused(f"refund_order {order.source_id} v{order.version}: {fault}")
-        await follow_orders(Tortoise.get_connection("default"), orders, now=clock())
+        db = Tortoise.get_connection("default")
+        await replicas.write_as_sent(
+            db, "refund_order", [(order.source, order.source_id) for order in orders]
+        )
+        await follow_orders(db, orders, now=clock())
+        await keep_orders(
+            db,
+            [
+                (order, sent.digest)
+                for order, sent in zip(orders, arrival.as_sent(rows), strict=True)
+            ],
+            data_as_of=arrival.watermark,
+            repairs=arrival.repairs,
+        )
         log.info(
             "refund_orders_applied", stream=arrival.stream, seq=arrival.seq, orders=len(orders)
         )

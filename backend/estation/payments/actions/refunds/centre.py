@@ -18,7 +18,7 @@ from estation.payments.errors import ArrivalNotFound, SecondPersonNeeded
 from estation.payments.models import Incident, Refund
 from estation.payments.refund_rules import Share
 from estation.payments.rules import IncidentKind, RefundCause
-from estation.shared import outbox
+from estation.shared import ids, outbox
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
 
@@ -43,6 +43,46 @@ async def follow_orders(
     for order in orders:
         if not await _is_known(order):
             await _follow(db, order, meant.get(_key(order)), now)
+
+
+_KEEP = """
+insert into centre_refund_order as o (id, source, source_id, version, region, bill_source_id,
+                                      order_no, amount_fen, data_as_of, row_digest)
+select distinct on (source, source_id) id, source, source_id, version, region, bill_source_id,
+       order_no, amount_fen, $10::timestamptz, digest
+from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
+            $8::bigint[], $9::bytea[]) with ordinality
+  as t(id, source, source_id, version, region, bill_source_id, order_no, amount_fen, digest, place)
+order by source, source_id, version desc, place desc
+on conflict (source, source_id) do update set
+    version = excluded.version, region = excluded.region,
+    bill_source_id = excluded.bill_source_id, order_no = excluded.order_no,
+    amount_fen = excluded.amount_fen, data_as_of = excluded.data_as_of,
+    row_digest = excluded.row_digest
+where o.version < excluded.version or $11
+"""
+
+
+async def keep_orders(
+    db: BaseDBAsyncClient,
+    orders: Sequence[tuple[RefundOrderRow, bytes]],
+    *,
+    data_as_of: datetime,
+    repairs: bool,
+) -> None:
+    """Keep these orders, with their digests, as the copy that is compared with the centre's.
+
+    The newest version counts, or with `repairs` what came. Joins the caller's transaction.
+    """
+    columns = [
+        (
+            ids.row_id(data_as_of), one.source, one.source_id, one.version, one.region,
+            one.bill_source_id, one.order_no, one.amount_fen, digest,
+        )
+        for one, digest in orders
+    ]  # fmt: skip
+    given = [list(column) for column in zip(*columns, strict=True)]
+    await db.execute_query(_KEEP, [*given, data_as_of, repairs])
 
 
 Key = tuple[str, str, str]
