@@ -47,6 +47,7 @@ def add_to(gate: typer.Typer) -> None:
     gate.command("rotate-key")(rotate_key)
     gate.command("add-destination")(add_destination)
     gate.command("remove-destination")(remove_destination)
+    gate.command("symbols")(set_symbols)
     gate.command("release")(release)
     gate.command("resume")(resume)
     gate.command("snapshot")(send_snapshot)
@@ -150,6 +151,11 @@ def show_sources(side: Side = "online", as_json: AsJson = False) -> None:
             whose = "我方" if key.owner == OURS else "对方"
             until = key.valid_until.isoformat() if key.valid_until else "不限"
             console.print(f"  {whose}密钥 {key.key_id}：{key.state(now)}，至 {until}")
+        if peer.cutting is not None:
+            console.print(
+                f"  符号 {peer.cutting.folder}（冗余 {peer.cutting.repair_percent}%）",
+                soft_wrap=True,
+            )
         for one in peer.destinations:
             console.print(f"  另发 {one.folder} #{one.written_seq} {one.failure}", soft_wrap=True)
 
@@ -323,6 +329,29 @@ def remove_destination(
     console.print("已停用。")
 
 
+def set_symbols(
+    name: Name,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where symbols are written; whole files without it.")
+    ] = None,
+    repair_percent: Annotated[
+        int, typer.Option(help="Symbols more than needed; 50 survive the loss of a fifth.")
+    ] = 50,
+    by: By = "",
+    reason: Reason = "调整分块编码",
+    side: Side = "online",
+) -> None:
+    """Cut packets for this peer into RaptorQ symbols, for a device that loses files. Both sides
+    need the extra `raptorq`."""
+    cutting = (folder.absolute(), repair_percent) if folder is not None else None
+
+    async def change() -> None:
+        await peering.set_symbols(name, cutting, deed=_deed(by, reason), now=system_clock())
+
+    _on(side, change)
+    console.print("数据包将拆成符号发出。" if cutting else "数据包将整个发出。")
+
+
 def release(
     seq: int,
     peer: Peers = "",
@@ -416,6 +445,8 @@ def _as_dict(peer: Peer, now: datetime) -> dict[str, Any]:
             for key in peer.keys
         ],
         "destinations": [str(one.folder) for one in peer.destinations],
+        "symbols_folder": str(peer.cutting.folder) if peer.cutting else None,
+        "symbols_repair_percent": peer.cutting.repair_percent if peer.cutting else None,
     }
 
 

@@ -13,10 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from estation.outside.gate import bounds, device, folders, room, rounds, symbols
+from estation.outside.gate import (
+    bounds,
+    device,
+    folders,
+    peering,
+    peers,
+    room,
+    rounds,
+    symbols,
+)
 from estation.outside.gate import format as packets
-from estation.outside.gate.errors import Reason
-from tests.outside.gate_peers import Gate, center
+from estation.outside.gate.errors import PeerTaken, Reason, SymbolsNotPossible
+from tests.outside.gate_peers import COUNTY, DEED, Gate, center
 from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
 
 pytest.importorskip("raptorq", reason="the extra `raptorq` is not installed")
@@ -448,3 +457,62 @@ def test_more_symbols_than_any_packet_has_all_go(
 
     assert (done.packets, done.dropped) == ([], 15)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_peer_added_by_command_gets_symbols_when_told_so(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    await gate.add_county()
+
+    await peering.set_symbols(COUNTY, (tmp_path / "device", 80), deed=DEED, now=gate.now)
+    await gate.keep_first(gate.now)  # as at the next start
+    for peer in await peers.peers():
+        await gate.pack(peer)
+    await peering.set_symbols(COUNTY, None, deed=DEED, now=gate.now)
+    gate.later(seconds=20)
+    county = await peers.peer_named(COUNTY)
+    await gate.pack(county)
+
+    found = [symbols.read_symbol(path.read_bytes()) for path in (tmp_path / "device").iterdir()]
+    assert {(head.stream, head.seq) for head, _ in found} == {(county.stream_out, 1)}
+    assert [path.name for path in county.outgoing.iterdir()] == [
+        packets.file_name(county.stream_out, 2)
+    ]
+    assert len(list((await center()).outgoing.iterdir())) == 1
+    deeds = await query("select about from gate_deed where what = 'set_symbols' order by at, id")
+    assert [deed["about"] for deed in deeds] == [str((tmp_path / "device").resolve()), ""]
+
+
+@pytest.mark.parametrize(
+    ("folder", "percent", "refusal"),
+    [
+        ("device", -1, SymbolsNotPossible),
+        ("device", 401, SymbolsNotPossible),
+        (".", 50, PeerTaken),
+        ("online/outgoing", 50, PeerTaken),
+        ("online/peers/lj-county/incoming/x", 50, PeerTaken),
+        ("theirs", 50, PeerTaken),
+    ],
+)
+async def test_symbols_go_to_no_folder_that_is_used_already(
+    database: str, tmp_path: Path, folder: str, percent: int, refusal: type[Exception]
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    await gate.add_county()
+    await peering.set_symbols("jc-center", (tmp_path / "theirs", 50), deed=DEED, now=gate.now)
+    before = await query("select * from gate_peer order by name")
+
+    with pytest.raises(refusal):
+        await peering.set_symbols(COUNTY, (tmp_path / folder, percent), deed=DEED, now=gate.now)
+    with pytest.raises(SymbolsNotPossible):
+        await peering.set_symbols(COUNTY, (Path("device"), 50), deed=DEED, now=gate.now)
+    with pytest.raises(PeerTaken):
+        await peering.add_destination(COUNTY, tmp_path / "theirs", deed=DEED, now=gate.now)
+
+    assert await query("select * from gate_peer order by name") == before
+    assert len(await query("select 1 from gate_deed where what = 'set_symbols'")) == 1

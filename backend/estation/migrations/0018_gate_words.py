@@ -1,4 +1,4 @@
-"""Whose word about a person counts, and which refund orders came.
+"""Whose word about a person counts, which refund orders came, who gets symbols.
 
 Orders that came before this are not in their copy yet: the first proof finds them, and the repair
 puts them there. It starts none of them again (`payments.packets`).
@@ -93,4 +93,14 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         *(ops.RunSQL(sql) for sql in STATEMENTS.values()),
+        ops.AddField(
+            model_name="GatePeer",
+            name="symbols_folder",
+            field=fields.CharField(default="", db_default="", max_length=512),
+        ),
+        ops.AddField(
+            model_name="GatePeer",
+            name="symbols_repair_percent",
+            field=fields.IntField(default=50, db_default=50),
+        ),
     ]

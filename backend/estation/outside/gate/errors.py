@@ -81,6 +81,13 @@ class PeerTaken(Refused):
     message = "这个名称、来源、目录或公钥已登记给另一方。"
 
 
+class SymbolsNotPossible(InvalidInput):
+    """The wheel is not installed, or the folder or the share of repair symbols is none."""
+
+    code = "gate_symbols_not_possible"
+    message = "不能分块编码：须先安装扩展 raptorq，目录须为绝对路径，冗余比例为 0 至 400。"
+
+
 class KeyNotAcceptable(InvalidInput):
     """Not a public key that can seal packets, or not on this installation."""
 

@@ -142,7 +142,8 @@ class GatePeer(Model):
     `regions`: GB/T 2260 codes, or beginnings of them, whose rows it may write; empty: any.
     `folder` holds `incoming/`, `outgoing/` and `quarantine/`. `title`: what citizens call it;
     they are told that its data are late after `late_after_seconds`. `trouble`: why its folder or
-    our key for it could not be used at the last round.
+    our key for it could not be used at the last round. `symbols_folder`: where packets for it
+    leave as symbols (`symbols`); "" for whole files.
     """
 
     name = fields.CharField(max_length=64, primary_key=True)
@@ -156,6 +157,8 @@ class GatePeer(Model):
     trouble = fields.CharField(max_length=64, default="")
     trouble_at: datetime | None = fields.DatetimeField(null=True)
     disk_free: int | None = fields.BigIntField(null=True)  # bytes, at the last look
+    symbols_folder = fields.CharField(max_length=512, default="", db_default="")
+    symbols_repair_percent = fields.IntField(default=50, db_default=50)
     created_at: datetime = fields.DatetimeField()
     changed_at: datetime = fields.DatetimeField()
 

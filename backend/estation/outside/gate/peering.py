@@ -15,7 +15,7 @@ import orjson
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.exceptions import IntegrityError
 
-from estation.outside.gate import keys
+from estation.outside.gate import keys, symbols
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
     LastKey,
@@ -23,8 +23,10 @@ from estation.outside.gate.errors import (
     PeerTaken,
     PeerUnknown,
     ReasonMissing,
+    SymbolsNotPossible,
 )
 from estation.outside.gate.peers import OURS, THEIRS, Peer, peer_named, peers
+from estation.outside.gate.symbols import REPAIR_PERCENT
 from estation.settings import Gate
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
@@ -312,6 +314,34 @@ async def remove_destination(name: str, folder: Path, *, deed: Deed, now: dateti
         await _write_down(tx, name, "remove_destination", str(folder)[-128:], deed, now)
 
 
+async def set_symbols(
+    name: str, cutting: tuple[Path, int] | None, *, deed: Deed, now: datetime
+) -> None:
+    """Packets for the peer leave as symbols in this folder, with so many percent of them more
+    than needed; None: as whole files again. Programs do so within seconds.
+
+    Raises PeerUnknown, SymbolsNotPossible, PeerTaken for a folder that is used already; then
+    nothing is changed.
+    """
+    peer = await peer_named(name)
+    folder, percent = "", REPAIR_PERCENT
+    if cutting is not None:
+        where, percent = cutting
+        if not symbols.is_installed() or not where.is_absolute() or not 0 <= percent <= 400:
+            raise SymbolsNotPossible
+        where = _as_it_is(where)
+        if peer.cutting is None or where != peer.cutting.folder:
+            await _require_free(name, [where])
+        folder = str(where)
+    async with in_transaction() as tx:
+        await tx.execute_query(
+            """update gate_peer set symbols_folder = $2, symbols_repair_percent = $3,
+                                    changed_at = $4 where name = $1""",
+            [name, folder, percent, now],
+        )
+        await _write_down(tx, name, "set_symbols", folder[-128:], deed, now)
+
+
 async def write_down(name: str, what: str, about: str, *, deed: Deed, now: datetime) -> None:
     """The trace of something done elsewhere: a packet released, a stream resumed."""
     async with in_transaction() as tx:
@@ -348,7 +378,11 @@ async def _require_free(name: str, ours: Sequence[Path]) -> None:
     taken = [
         place
         for peer in await peers()
-        for place in (*_places(peer.folder), *(one.folder for one in peer.destinations))
+        for place in (
+            *_places(peer.folder),
+            *(one.folder for one in peer.destinations),
+            *([peer.cutting.folder] if peer.cutting else []),
+        )
     ]
     if any(_is_within(a, b) or _is_within(b, a) for a in ours for b in taken):
         raise PeerTaken(peer=name)

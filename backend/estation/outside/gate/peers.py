@@ -12,6 +12,7 @@ from tortoise import Tortoise
 from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.keys import KeyRing, load_peer_key
 from estation.outside.gate.scope import Scope
+from estation.outside.gate.symbols import Cutting
 
 OURS = "ours"
 THEIRS = "theirs"
@@ -64,6 +65,8 @@ class Peer:
     sources: tuple[str, ...]
     keys: tuple[Key, ...]
     destinations: tuple[Destination, ...]
+    cutting: Cutting | None = None
+    """How packets for it leave as symbols; None for whole files."""
 
     @property
     def incoming(self) -> Path:
@@ -168,7 +171,14 @@ def _peer(
         destinations=tuple(
             Destination(**{**one, "folder": Path(one["folder"])}) for one in destinations
         ),
+        cutting=_cutting(row),
     )
+
+
+def _cutting(row: Mapping[str, Any]) -> Cutting | None:
+    if not row["symbols_folder"]:
+        return None
+    return Cutting(Path(row["folder"]), Path(row["symbols_folder"]), row["symbols_repair_percent"])
 
 
 def _grouped(rows: Sequence[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:

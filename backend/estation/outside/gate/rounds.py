@@ -58,7 +58,8 @@ async def pack_for(
 ) -> list[int]:
     """Pack what waits for the peer and write it to its folder and further destinations.
 
-    With `cutting` the files in its folder go on to the device as symbols.
+    The files in its folder go on to the device as symbols when `cutting` (the settings') is of
+    this folder, or the table says so of the peer.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
     """
@@ -80,7 +81,8 @@ async def pack_for(
             )
     if failure is not None:
         raise failure
-    if cutting is not None and cutting.of == peer.folder:
+    cutting = cutting if cutting is not None and cutting.of == peer.folder else peer.cutting
+    if cutting is not None:
         await asyncio.to_thread(
             symbols.cut_folder,
             peer.outgoing,
