@@ -72,3 +72,66 @@ async def _two_packets(url: str) -> None:
         )
     finally:
         await connection.close()
+
+
+async def test_persons_of_before_are_spoken_for_by_the_widest_peer_that_has_rows_of_theirs(
+    postgres: LocalPostgres,
+) -> None:
+    postgres.create_database("online_with_persons")
+    url = postgres.url("online_with_persons")
+    config = settings.database(url)
+    await migrate(config=config, target="estation.0015_sent_sources")
+    await Tortoise.close_connections()
+    await _persons(url)
+
+    await migrate_to_newest(config, dsn=asyncpg_dsn(url))
+
+    connection = await asyncpg.connect(asyncpg_dsn(url))
+    try:
+        found = await connection.fetch(
+            "select id_no_index, said_by, reach from person order by id_no_index"
+        )
+    finally:
+        await connection.close()
+    assert [tuple(row) for row in found] == [
+        ("both", "city", 4),
+        ("county only", "county", 6),
+        ("no rows", "", 6),
+    ]
+
+
+async def _persons(url: str) -> None:
+    """One with rows of two peers, one with a county's case alone, one with none."""
+    connection = await asyncpg.connect(asyncpg_dsn(url))
+    try:
+        await connection.execute(
+            """
+            insert into gate_peer (name, title, folder, stream_in, stream_out, regions,
+                                   late_after_seconds, state, trouble, created_at, changed_at)
+            select name, name, '/' || name, name || '-online', 'online-' || name, regions::jsonb,
+                   600, 'active', '', now(), now()
+            from (values ('city', '["3601"]'), ('county', '["360121"]')) as t(name, regions);
+            insert into gate_peer_source (source, peer)
+            values ('jc-center', 'city'), ('lj-county', 'county');
+            insert into person (id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed,
+                                phone_index, phone_sealed, updated_at)
+            select gen_random_uuid(), '1', no, '', '', '', '', '', now()
+            from unnest(array['both', 'county only', 'no rows']) as t(no);
+            insert into bill (id, source, source_id, version, region, bill_no, case_source_id,
+                              payer_id, title, state, total_fen, issued_at, data_as_of)
+            select gen_random_uuid(), source, source, 1, region, source, '', p.id, '', 'issued',
+                   0, now(), now()
+            from person p, (values ('jc-center', '360102'), ('lj-county', '360121'))
+              as t(source, region)
+            where p.id_no_index = 'both';
+            insert into case_record (id, source, source_id, version, region, case_no, matter, hall,
+                                     unit_code, address, opened_at, state, stages, data_as_of)
+            values (gen_random_uuid(), 'lj-county', 'C1', 1, '360121', 'C1', '', '', '', '', now(),
+                    'open', '[]', now());
+            insert into case_party (id, case_id, person_id, role)
+            select gen_random_uuid(), c.id, p.id, 'buyer' from case_record c, person p
+            where p.id_no_index = 'county only';
+            """
+        )
+    finally:
+        await connection.close()

@@ -37,10 +37,10 @@ def make_handler(clock: Clock) -> Handler:
             if fault:
                 raise RowRefused(f"refund_order {order.source_id} v{order.version}: {fault}")
         db = Tortoise.get_connection("default")
+        await follow_orders(db, orders, now=clock())
         await replicas.write_as_sent(
             db, "refund_order", [(order.source, order.source_id) for order in orders]
         )
-        await follow_orders(db, orders, now=clock())
         await keep_orders(
             db,
             [
