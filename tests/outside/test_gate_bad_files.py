@@ -23,6 +23,7 @@ from estation.outside.gate import (
     positions,
     proving,
     receiving,
+    reporting,
     rows,
     sending,
     status,
@@ -593,6 +594,7 @@ async def test_without_the_position_check_a_repeat_would_be_applied_twice(
         keys.load_peer_key(PUBLIC),
         {"fee_bill": sides.remember},
         proving.Prover({}, None, None, T0),
+        reporting.PeersWord(None, now=T0),
         T0,
     )
 
