@@ -47,7 +47,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0015_sent_sources")]
+    dependencies = [("estation", "0017_channel_silence")]
 
     operations = [
         ops.AddField(

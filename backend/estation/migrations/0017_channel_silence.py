@@ -11,7 +11,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0017_claim_settlements")]
+    dependencies = [("estation", "0016_claim_settlements")]
 
     initial = False
 
