@@ -27,6 +27,7 @@ from estation.shared.pages import H5
 from tests.payments.city import TOTAL, City, later, rows
 from tests.payments.fakes import UNKNOWN
 from tests.payments.office import open_office
+from tests.payments.pages import open_desk
 from tests.payments.test_asked_refunds import approve, send
 from tests.payments.test_second_person import abnormal, order, succeeds, told
 from tests.payments.test_settled_outside import FEN, ask_refund, odd_money
@@ -251,3 +252,28 @@ async def test_the_office_books_it_on_the_incidents_page(city: City) -> None:
         await office.get(page)
         for word in ("已办结", "已转付付款人", "申请登记转付", "改退转付", RECEIVED, "回单 7"):
             assert word in office.text, word
+
+
+async def test_the_payer_reads_that_it_was_paid_by_transfer_and_nothing_of_our_card(
+    database: str,
+) -> None:
+    async with open_desk(City()) as desk:
+        refund_id = await at_our_card(desk.city)
+        await rows("update pay_refund set received_account = '江城财政专户0109' returning id")
+        (owed,) = await rows("select order_id from pay_refund")
+        browser = await desk.citizen()
+        _, blocked, _ = await browser.get(f"/pay/{owed['order_id']}")
+        await ask(refund_id)
+        await book(refund_id)
+
+        _, page, _ = await browser.get(f"/pay/{owed['order_id']}")
+        _, listed, _ = await browser.get("/fees/history")
+
+    assert "退款没能退到原来的账户" in blocked
+    assert "退款没能退到原来的账户" not in page
+    for word in ("已转账退款", "财务人员已另行转账退给您", "财务人员转账到您的银行账户", "12345"):
+        assert word in page, word
+    assert "部分退款" in listed
+    for text in (blocked, page, listed):
+        assert "0109" not in text
+        assert "回单" not in text, "the office's own papers"

@@ -1,6 +1,6 @@
 """A citizen's orders over the years, page by page, and money of theirs that waits for a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -260,7 +260,9 @@ async def _numbers_of(order_id: UUID) -> Sequence[str]:
     ]
 
 
-def _past_refund(columns: list[Any], redirected: set[UUID], by_hand: set[UUID]) -> PastRefund:
+def _past_refund(
+    columns: list[Any], redirected: set[UUID], by_hand: Collection[UUID]
+) -> PastRefund:
     refund_id, state, amount_fen, taken_from = columns
     is_redirected, is_paid = UUID(refund_id) in redirected, UUID(refund_id) in by_hand
     return PastRefund(

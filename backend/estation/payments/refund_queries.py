@@ -187,8 +187,9 @@ async def refunds_of_order(person_id: UUID, order_id: UUID) -> list[CitizenRefun
             amount_fen=row.amount_fen,
             reason=row.reason,
             channel=row.channel,
-            at=row.ended_at or row.decided_at or row.asked_at,
-            received_account=row.received_account,
+            at=by_hand.get(row.id) or row.ended_at or row.decided_at or row.asked_at,
+            # Of money that went to our own card the channel names that card.
+            received_account="" if row.id in redirected else row.received_account,
             is_of_payment=row.taken_from is RefundSource.PAYMENT,
         )
         for row in rows
@@ -209,12 +210,12 @@ async def redirected_of(refund_ids: Sequence[UUID]) -> set[UUID]:
     return {refund_id for refund_id, times in ordered.items() if times > 0}
 
 
-async def paid_by_hand_of(refund_ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these refunds that two persons booked as paid out to the payer."""
+async def paid_by_hand_of(refund_ids: Sequence[UUID]) -> dict[UUID, datetime]:
+    """Those of these refunds that two persons booked as paid out to the payer, and when."""
     if not refund_ids:
-        return set()
+        return {}
     found = IncidentAction.filter(refund_id__in=list(refund_ids), action=PAID_BY_HAND)
-    return {deed.refund_id for deed in await found if deed.refund_id is not None}
+    return {deed.refund_id: deed.at for deed in await found if deed.refund_id is not None}
 
 
 async def _refundable(money: ArrivedMoney) -> RefundableView:

@@ -15,6 +15,7 @@ from estation.payments.api import (
     CloseReason,
     OrderView,
     PastOrder,
+    PayersRefund,
     SetAside,
     SettledOutside,
     history_of,
@@ -171,6 +172,8 @@ def headline_of(
 
 def told_refund(refund: CitizenRefund, telling: Telling) -> ToldRefund:
     account = refund.received_account or f"原付款账户（{WALLETS[refund.channel]}）"
+    if refund.state is PayersRefund.PAID_BY_HAND:
+        account = "财务人员转账到您的银行账户"
     return ToldRefund(refund, telling, WHY_REFUNDED[refund.cause], account)
 
 
