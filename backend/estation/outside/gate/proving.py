@@ -139,6 +139,8 @@ class Prover:
                    select $1, $2::varchar, $3::varchar, $4::varchar, $5::jsonb, 0, '', 0, $6
                    where exists (select from gate_sent_source where stream = $2::varchar
                                  and topic = $3::varchar and source = $4::varchar)
+                      or exists (select from gate_sent_row where stream = $2::varchar
+                                 and topic = $3::varchar and source = $4::varchar)
                    on conflict (stream, topic, source) where done_at is null do nothing""",
                 [
                     ids.row_id(self._now),
