@@ -62,7 +62,7 @@ def _names_money(node: ast.Assign | ast.AnnAssign) -> bool:
 
 
 PAID_WRITERS = {
-    "fees/actions.py",  # mark_paid, called by settle
+    "fees/actions.py",  # MARKING, part of what settle writes
     "payments/actions/settle.py",
     "payments/actions/statements.py",
     "payments/actions/writing.py",

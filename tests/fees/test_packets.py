@@ -1,6 +1,5 @@
 """Replicated bills: newer versions win, paid ones stay, bad rows stop the file."""
 
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,7 +8,7 @@ import msgspec
 import pytest
 
 from estation.fees import packets
-from estation.fees.actions import PaidMark, lock_bills, mark_paid
+from estation.fees.actions import PaidMark, lock_bills
 from estation.fees.errors import BillNotFound
 from estation.fees.models import Bill, BillAsSent, BillItem
 from estation.fees.queries import bill_of, bills_of
@@ -19,6 +18,7 @@ from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import FeeBillRow, FeeItemRow, as_sent, digest
 from estation.shared.outbox import OutboxMessage
 from estation.shared.transactions import in_transaction
+from tests.fees.marking import mark_paid
 from tests.identity.people import ANNA, BO, NOW, VAULT
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -191,7 +191,7 @@ class TestLocking:
             await mark_paid([PaidMark(row.id, 2, NOW)])
         await mark_paid([PaidMark(row.id, 1, NOW)])
         with pytest.raises(RuntimeError):
-            await mark_paid([replace(PaidMark(row.id, 1, NOW), paid_at=datetime.now(UTC))])
+            await mark_paid([PaidMark(row.id, 1, datetime.now(UTC))])
 
     async def test_unknown_ids_are_simply_missing(self) -> None:
         async with in_transaction():

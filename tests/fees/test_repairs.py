@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from estation.fees import packets
-from estation.fees.actions import PaidMark, lock_bills, mark_paid, mark_refunded
+from estation.fees.actions import PaidMark, lock_bills, mark_refunded
 from estation.fees.models import Bill, BillItem
 from estation.fees.repairing import withdraw_bills
 from estation.outside.gate import merkle, replicas, rows
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import FeeBillRow
 from estation.shared.transactions import in_transaction
+from tests.fees.marking import mark_paid
 from tests.fees.test_packets import PAYEES, arrive, bill, item
 from tests.identity.people import NOW, VAULT
 from tests.inner.desk import query

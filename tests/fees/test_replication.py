@@ -12,7 +12,7 @@ import pytest
 from tortoise import Tortoise
 
 from estation.fees import packets
-from estation.fees.actions import PaidMark, lock_bills, mark_paid
+from estation.fees.actions import PaidMark, lock_bills
 from estation.fees.models import Bill, BillItem
 from estation.fees.queries import bill_of
 from estation.fees.rules import BillState
@@ -20,6 +20,7 @@ from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival
 from estation.shared.outbox import OutboxMessage
 from estation.shared.transactions import in_transaction
+from tests.fees.marking import mark_paid
 from tests.fees.test_packets import PAYEES, arrive, bill, item
 from tests.identity.people import ANNA, BO, NOW, VAULT
 

@@ -6,24 +6,19 @@ from typing import Any
 
 from estation.bench import orders
 from estation.fees import actions as fees
-from estation.ledger.actions import posting
 from estation.local import LocalPostgres
 from estation.payments.actions import locking, statements
 from estation.shared.migrating import asyncpg_dsn
 
 HOT = {
-    "lock attempts": locking._LOCK_ATTEMPTS,
+    "lock": locking._LOCK_FOR_NEWS,
     "lock bills": fees._LOCK,
-    "post": posting._POST,
-    "mark bills": fees._MARK_PAID,
     "write": statements._WRITE,
 }
 LOOKED_UP = {
-    "lock attempts": {"pay_attempt", "pay_order", "pay_order_bill", "pay_order_split"},
+    "lock": {"pay_attempt", "pay_order", "pay_order_bill", "pay_order_split", "bill"},
     "lock bills": {"bill"},
-    "post": set[str](),
-    "mark bills": {"bill"},
-    "write": {"pay_attempt", "pay_order", "pay_order_bill"},
+    "write": {"pay_attempt", "pay_order", "pay_order_bill", "bill"},
 }
 
 

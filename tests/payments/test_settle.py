@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -11,9 +10,11 @@ from estation.fees.models import Bill
 from estation.ledger.api import balance
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
 from estation.payments import api
-from estation.payments.actions import locking
+from estation.payments.actions import locking, statements
 from estation.payments.api import OrderState, OutcomeKind, SettleItem
 from estation.payments.invariants import broken_invariants
+from estation.payments.rules import IncidentKind
+from estation.shared.transactions import in_transaction
 from estation.shared.typed import NotText
 from tests.payments.city import MONEY, TOTAL, City, count, later, make_bill, rows
 from tests.payments.fakes import NOW
@@ -111,8 +112,11 @@ async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
     """Negative control: the lock is what makes the test above pass."""
     _, _, number = await city.opened()
     item = notice_item(city, city.paid(number))
-    unlocked = locking._LOCK_ATTEMPTS.replace("for update of o, a", "")
-    monkeypatch.setattr(locking, "_LOCK_ATTEMPTS", unlocked)
+    unlocked = locking._LOCK_FOR_NEWS
+    for lock in ("for update of o, a", "for update"):
+        assert lock in unlocked
+        unlocked = unlocked.replace(lock, "", 1)
+    monkeypatch.setattr(locking, "_LOCK_FOR_NEWS", unlocked)
     both_have_read = asyncio.Barrier(2)
 
     async def read_together(*args: Any, **kwargs: Any) -> locking.Locked:
@@ -121,7 +125,6 @@ async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
         return locked
 
     monkeypatch.setattr("estation.payments.actions.settle.lock_for_news", read_together)
-    monkeypatch.setattr(locking, "lock_bills", _unlocked_bills)
 
     answers = await asyncio.gather(settle(item), settle(item), return_exceptions=True)
 
@@ -130,10 +133,6 @@ async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(
     assert kinds == [OutcomeKind.APPLIED]
     assert len(failures) == 1, "the second believed to be the first, too, and was stopped loudly"
     assert await count("ledger_transfer", MONEY) == await count("outbox_message") == 1
-
-
-async def _unlocked_bills(bill_ids: list[UUID], *, with_split: bool) -> list[Bill]:
-    return list(await Bill.filter(id__in=bill_ids))
 
 
 async def test_a_callback_before_the_ticket_was_stored_is_applied(
@@ -384,6 +383,62 @@ async def test_contradictions_inside_one_batch_end_like_one_after_the_other(
     assert await broken_invariants() == {}
 
 
+@pytest.mark.parametrize("held", ["pay_order", "bill"])
+async def test_a_bill_that_changes_while_its_payment_waits_is_judged_as_it_is_then(
+    database: str, city: City, held: str
+) -> None:
+    """Order and bill are locked by one statement: it began before the change was committed."""
+    bill, order, number = await city.opened()
+    item = notice_item(city, city.paid(number))
+    row = {"pay_order": order.id, "bill": bill.id}[held]
+    is_held = asyncio.Event()
+    settling = asyncio.create_task(_settle_after(is_held, item))
+
+    async with in_transaction() as db:
+        await db.execute_query_dict(f"select 1 from {held} where id = $1 for update", [row])
+        await db.execute_query_dict(
+            "update bill set version = version + 1 where id = $1", [bill.id]
+        )
+        is_held.set()
+        await _somebody_waits_for_a_lock()
+    (outcome,) = await settling
+
+    assert outcome.incident is IncidentKind.BILL_REVISED
+    assert await balance(CLEARING) == TOTAL
+    assert await count("outbox_message", "topic = 'receipt'") == 0
+
+
+async def test_no_bill_is_locked_while_an_attempt_is_waited_for(database: str, city: City) -> None:
+    """The fixed order: who holds an order may still need its bill."""
+    opened = sorted([await city.opened() for _ in range(2)], key=lambda one: one[1].id)
+    items = [notice_item(city, city.paid(number)) for _, _, number in opened]
+    last = opened[-1][1]
+    is_held = asyncio.Event()
+    settling = asyncio.create_task(_settle_after(is_held, *items))
+
+    async with in_transaction() as db:
+        await db.execute_query_dict("select 1 from pay_order where id = $1 for update", [last.id])
+        is_held.set()
+        await _somebody_waits_for_a_lock()
+        free = await db.execute_query_dict("select id from bill for update skip locked")
+    outcomes = await settling
+
+    assert len(free) == 2
+    assert [one.kind for one in outcomes] == ["applied"] * 2
+
+
+async def _settle_after(event: asyncio.Event, *items: SettleItem) -> list[api.Outcome]:
+    """Begun outside the holder's transaction: a task born in it would share its connection."""
+    await event.wait()
+    return await settle(*items)
+
+
+async def _somebody_waits_for_a_lock() -> None:
+    async with asyncio.timeout(10):
+        while not await rows("select 1 from pg_locks where not granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 async def test_many_orders_settle_in_one_batch(database: str, city: City) -> None:
     opened = [await city.opened({"treasury": 100 + n, "non_tax": 1}) for n in range(12)]
 
@@ -429,11 +484,12 @@ async def test_a_batch_that_fails_leaves_nothing(
     _, order, number = await city.opened()
     item = notice_item(city, city.paid(number))
 
-    async def power_cut(*args: object, **kwargs: object) -> None:
+    async def write_and_die(*args: Any, **kwargs: Any) -> None:
+        await statements.write_changes(*args, **kwargs)
         raise ConnectionError
 
     with monkeypatch.context() as broken:
-        broken.setattr("estation.payments.actions.writing.write_changes", power_cut)
+        broken.setattr("estation.payments.actions.writing.write_changes", write_and_die)
         with pytest.raises(ConnectionError):
             await settle(item)
 

@@ -4,10 +4,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
@@ -19,14 +21,23 @@ from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
 from estation.shared.columns import array_text
 from estation.shared.crypto import Vault
+from estation.shared.together import Part
 
 log = structlog.get_logger()
 
-_LOCK = """
-select id, source, source_id, bill_no, region, payer_id,
-       coalesce(paid_version, version) as version, state, total_fen
-from bill where id = any($1::text::uuid[]) order by id for update
-"""
+HOLDING: Final = """
+held as (
+    select id, source, source_id, bill_no, region, payer_id,
+           coalesce(paid_version, version) as version, state, total_fen
+    from bill where id = any(array(select bill_id from meant)) order by id for update
+)"""
+"""Locking as part of a statement that has a step `meant` with the ids in `bill_id`. Whoever waits
+for a row sees it as it is then, not as it was when the statement began."""
+
+_LOCK = f"""
+with meant as (select unnest($1::text::uuid[]) as bill_id), {HOLDING}
+select * from held
+"""  # noqa: S608 - constants
 
 _SPLIT = """
 select i.bill_id, i.payee_code, sum(i.amount_fen)::bigint as amount_fen
@@ -35,14 +46,19 @@ where i.bill_id = any($1::uuid[]) and i.amount_fen > 0
 group by i.bill_id, i.payee_code order by i.bill_id, i.payee_code
 """
 
-_MARK_PAID = """
-update bill b set state = 'paid', paid_at = t.paid_at, paid_version = t.version
-from unnest($1::text::uuid[], $2::text::int[], $3::text::timestamptz[]) as t(id, version, paid_at)
-where b.id = t.id and b.id = any($1::text::uuid[])
-  and b.state = 'payable' and b.version = t.version
-returning b.id
-"""
+_MARKED = """
+marked as (
+    update bill b set state = 'paid', paid_at = t.paid_at, paid_version = t.version
+    from unnest($1::text::uuid[], $2::text::int[], $3::text::timestamptz[])
+        as t(id, version, paid_at)
+    where b.id = t.id and b.id = any($1::text::uuid[])
+      and b.state = 'payable' and b.version = t.version
+    returning b.id
+)"""
 # `= any` says nothing new; it lets PostgreSQL walk the index once for the whole batch.
+
+MARKING: Final = Part(_MARKED, "(select count(*) from marked)", 3)
+"""Marking paid as part of a statement: `marking_arguments` in, the answer to `check_marked`."""
 
 _MARK_REFUNDED = """
 update bill b set state = 'refunded' from unnest($1::uuid[], $2::int[]) as t(id, version)
@@ -151,8 +167,7 @@ CHANGED_AFTER_PAYMENT = "bill_changed_after_payment"
 _STATES = {state.value: state for state in BillState}
 
 
-@dataclass(frozen=True, slots=True)
-class LockedBill:
+class LockedBill(Struct, frozen=True):
     """A bill that nobody else can change until the caller's transaction ends.
 
     `version` is the newest one, of a paid bill the one that was paid. `payee_split`: what each
@@ -171,8 +186,7 @@ class LockedBill:
     payee_split: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class PaidMark:
+class PaidMark(Struct, frozen=True):
     """This version of this bill was paid at the channel at `paid_at`."""
 
     bill_id: UUID
@@ -191,37 +205,39 @@ async def lock_bills(bill_ids: list[UUID], *, with_split: bool = True) -> list[L
     splits: dict[UUID, dict[str, int]] = {}
     for row in await db.execute_query_dict(_SPLIT, [bill_ids]) if with_split else ():
         splits.setdefault(row["bill_id"], {})[row["payee_code"]] = row["amount_fen"]
+    return [held_bill(row, splits.get(row["id"], {})) for row in rows]
+
+
+def held_bill(row: Mapping[str, Any], payee_split: dict[str, int]) -> LockedBill:
+    """From a row of HOLDING."""
+    return LockedBill(
+        row["id"],
+        row["source"],
+        row["source_id"],
+        row["bill_no"],
+        row["region"],
+        row["payer_id"],
+        row["version"],
+        _STATES[row["state"]],
+        row["total_fen"],
+        payee_split,
+    )
+
+
+def marking_arguments(marks: Sequence[PaidMark]) -> list[str]:
+    """What goes in where MARKING is part of a statement: payable -> paid for locked bills of
+    exactly these versions."""
     return [
-        LockedBill(
-            row["id"],
-            row["source"],
-            row["source_id"],
-            row["bill_no"],
-            row["region"],
-            row["payer_id"],
-            row["version"],
-            _STATES[row["state"]],
-            row["total_fen"],
-            splits.get(row["id"], {}),
-        )
-        for row in rows
+        array_text([str(mark.bill_id) for mark in marks]),
+        array_text([str(mark.version) for mark in marks]),
+        array_text([mark.paid_at.isoformat() for mark in marks]),
     ]
 
 
-async def mark_paid(marks: Sequence[PaidMark]) -> None:
-    """Payable -> paid for locked bills of exactly these versions.
-
-    Raises RuntimeError when one of them was not payable: the caller judged without the lock.
-    """
-    rows = await Tortoise.get_connection("default").execute_query_dict(
-        _MARK_PAID,
-        [
-            array_text([str(mark.bill_id) for mark in marks]),
-            array_text([str(mark.version) for mark in marks]),
-            array_text([mark.paid_at.isoformat() for mark in marks]),
-        ],
-    )
-    if len(rows) != len({mark.bill_id for mark in marks}):
+def check_marked(marks: Sequence[PaidMark], marked: int) -> None:
+    """Raises RuntimeError when one of them was not payable: the caller judged without the lock,
+    and nothing of its transaction may be committed."""
+    if marked != len(marks) and marked != len({mark.bill_id for mark in marks}):
         raise RuntimeError("a bill was marked paid that was not payable in this version")
 
 

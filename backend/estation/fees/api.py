@@ -1,6 +1,16 @@
 """What other contexts may ask of fees. Everything else here is private."""
 
-from estation.fees.actions import LockedBill, PaidMark, lock_bills, mark_paid, mark_refunded
+from estation.fees.actions import (
+    HOLDING,
+    MARKING,
+    LockedBill,
+    PaidMark,
+    check_marked,
+    held_bill,
+    lock_bills,
+    mark_refunded,
+    marking_arguments,
+)
 from estation.fees.errors import BillChanged, BillNotFound, BillNotPayable
 from estation.fees.queries import (
     BillView,
@@ -19,6 +29,8 @@ from estation.fees.queries import (
 from estation.fees.rules import BillState
 
 __all__ = [
+    "HOLDING",
+    "MARKING",
     "BillChanged",
     "BillNotFound",
     "BillNotPayable",
@@ -32,10 +44,12 @@ __all__ = [
     "bill_of",
     "bills_numbered",
     "bills_of",
+    "check_marked",
+    "held_bill",
     "items_of",
     "lock_bills",
-    "mark_paid",
     "mark_refunded",
+    "marking_arguments",
     "noted_of",
     "numbered_bill",
     "sources_of",

@@ -1,6 +1,6 @@
 """What other contexts may use of the ledger."""
 
-from estation.ledger.actions.posting import post_many
+from estation.ledger.actions.posting import POSTING, check_posted, post_many, posting_arguments
 from estation.ledger.actions.publishing import as_dict as head_as_dict
 from estation.ledger.actions.sealing import Sealed, seal
 from estation.ledger.actions.undoing import release_holds, reverse
@@ -69,6 +69,7 @@ __all__ = [
     "ACCOUNT_KINDS",
     "CHANNEL_RECEIPTS",
     "NEGATIVE_ACCOUNTS",
+    "POSTING",
     "REFUND_BY_NUMBER",
     "UNRELEASED_HOLDS",
     "AccountKind",
@@ -97,6 +98,7 @@ __all__ = [
     "bank",
     "channel_fee",
     "channel_receipts",
+    "check_posted",
     "clearing",
     "head_as_dict",
     "hold_expected",
@@ -111,6 +113,7 @@ __all__ = [
     "payments_of",
     "payments_of_order",
     "post_many",
+    "posting_arguments",
     "published_heads",
     "received_outside",
     "refund_in_flight",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from tortoise import Tortoise
@@ -14,9 +14,10 @@ from estation.ledger.errors import AlreadyReversed, LedgerConflict, NoSuchTransf
 from estation.ledger.rules import TransferInput
 from estation.shared import ids
 from estation.shared.columns import array_text
+from estation.shared.together import Part, statement
 
-_POST = """
-with posted as (
+_STEPS = """
+posted as (
     insert into ledger_transfer (id, idempotency_key, input_hash, kind, region, order_id, our_no,
                                  channel_no, occurred_at, posted_at)
     select id, key, hash, kind, region, order_id, our_no, channel_no, occurred_at, $1::timestamptz
@@ -33,13 +34,9 @@ with posted as (
     from unnest($12::text::uuid[], $13::text::uuid[], $14::text::text[], $15::text::bigint[],
                 $16::text::bigint[]) as e(id, transfer_id, account, debit, credit)
     join posted on posted.id = e.transfer_id
-)
-select count(*) = $2 as is_all,
-       case when count(*) <> $2 then array_agg(id::text) end as ids
-from posted
-"""
-_POST_UNDOING = (
-    _POST.replace("occurred_at, posted_at)", "occurred_at, posted_at, reverses_id)")
+)"""
+_STEPS_UNDOING = (
+    _STEPS.replace("occurred_at, posted_at)", "occurred_at, posted_at, reverses_id)")
     .replace("occurred_at, $1::timestamptz", "occurred_at, $1::timestamptz, reverses_id")
     .replace("$11::text::timestamptz[])", "$11::text::timestamptz[], $17::text::uuid[])")
     .replace(
@@ -47,6 +44,15 @@ _POST_UNDOING = (
     )
 )
 """The same with one column more: what undoes nothing does not carry it."""
+
+_NEW_IDS = """(select case when count(*) <> $2 then coalesce(array_agg(id::text), '{}') end
+        from posted)"""
+
+POSTING: Final = Part(_STEPS, _NEW_IDS, 16)
+"""Posting as part of a statement: `posting_arguments` in, the answer to `check_posted`."""
+
+_POST: Final = statement(POSTING)
+_POST_UNDOING: Final = statement(Part(_STEPS_UNDOING, _NEW_IDS, 17))
 
 
 async def post_many(
@@ -65,47 +71,37 @@ async def post_many(
     if not transfers:
         return []
     db = db or Tortoise.get_connection("default")
+    arguments = posting_arguments(transfers, now=now)
+    undoing = [transfer for transfer in transfers if transfer.reverses_id is not None]
+    if undoing:
+        return await _post_undoing(db, transfers, undoing, arguments)
+    _, rows = await db.execute_query(_POST, arguments)
+    return await check_posted(transfers, rows[0][0])
+
+
+def posting_arguments(transfers: Sequence[TransferInput], *, now: datetime) -> list[Any]:
+    """What goes in where POSTING is part of a statement; none of these may undo another one.
+
+    Raises NotATransfer.
+    """
     for transfer in transfers:
         rules.check(transfer)
-    hashes = [rules.input_hash(transfer) for transfer in transfers]
-    undoing = [transfer for transfer in transfers if transfer.reverses_id is not None]
-    posted = (
-        await _post_undoing(db, transfers, undoing, hashes, now)
-        if undoing
-        else await _post(db, _POST, transfers, hashes, now)
-    )
-    if posted is None:
+    return [now, len(transfers), *_transfer_columns(transfers), *_leg_columns(transfers, now)]
+
+
+async def check_posted(transfers: Sequence[TransferInput], new: list[str] | None) -> list[str]:
+    """As `post_many`, for what came back where POSTING was part of a statement."""
+    if new is None:
         return [transfer.id for transfer in transfers]
-    return await _with_replays(transfers, hashes, posted)
-
-
-async def _post(
-    db: BaseDBAsyncClient,
-    statement: str,
-    transfers: Sequence[TransferInput],
-    hashes: list[str],
-    now: datetime,
-) -> set[str] | None:
-    """The ids that were new; None when all were."""
-    arguments: list[Any] = [
-        now,
-        len(transfers),
-        *_transfer_columns(transfers, hashes),
-        *_leg_columns(transfers, now),
-    ]
-    if statement is _POST_UNDOING:
-        arguments.append(array_text([transfer.reverses_id for transfer in transfers]))
-    rows = await db.execute_query_dict(statement, arguments)
-    return None if rows[0]["is_all"] else set(rows[0]["ids"] or ())
+    return await _with_replays(transfers, frozenset(new))
 
 
 async def _post_undoing(
     db: BaseDBAsyncClient,
     transfers: Sequence[TransferInput],
     undoing: Sequence[TransferInput],
-    hashes: list[str],
-    now: datetime,
-) -> set[str] | None:
+    arguments: list[Any],
+) -> list[str]:
     """The original must stand; the unique index on `reverses_id` has the last word."""
     standing = await queries.posted_transfers([str(one.reverses_id) for one in undoing])
     for transfer in undoing:
@@ -113,19 +109,21 @@ async def _post_undoing(
         if original is None:
             raise NoSuchTransfer(str(transfer.reverses_id))
         rules.check_mirror(original, transfer)
+    arguments.append(array_text([transfer.reverses_id for transfer in transfers]))
     try:
-        return await _post(db, _POST_UNDOING, transfers, hashes, now)
+        _, rows = await db.execute_query(_POST_UNDOING, arguments)
     except IntegrityError as failure:
         if "uq_ledger_transfer_reverses" in str(failure):
             raise AlreadyReversed(str([one.reverses_id for one in undoing])) from failure
         raise
+    return await check_posted(transfers, rows[0][0])
 
 
-def _transfer_columns(transfers: Sequence[TransferInput], hashes: list[str]) -> list[str]:
+def _transfer_columns(transfers: Sequence[TransferInput]) -> list[str]:
     return [
         array_text([transfer.id for transfer in transfers]),
         array_text([transfer.idempotency_key for transfer in transfers]),
-        array_text(hashes),
+        array_text([rules.input_hash(transfer) for transfer in transfers]),
         array_text([transfer.kind for transfer in transfers]),
         array_text([transfer.region for transfer in transfers]),
         array_text([_text(transfer.order_id) for transfer in transfers]),
@@ -150,14 +148,12 @@ def _leg_columns(transfers: Sequence[TransferInput], now: datetime) -> list[str]
     ]
 
 
-async def _with_replays(
-    transfers: Sequence[TransferInput], hashes: list[str], posted: set[str]
-) -> list[str]:
+async def _with_replays(transfers: Sequence[TransferInput], posted: frozenset[str]) -> list[str]:
     standing = await queries.transfers_by_key([transfer.idempotency_key for transfer in transfers])
     found = []
-    for transfer, input_hash in zip(transfers, hashes, strict=True):
+    for transfer in transfers:
         known = standing[transfer.idempotency_key]
-        if known.input_hash != input_hash:
+        if known.input_hash != rules.input_hash(transfer):
             raise LedgerConflict(transfer.idempotency_key)
         found.append(transfer.id if transfer.id in posted else str(known.id))
     return found

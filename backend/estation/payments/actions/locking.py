@@ -9,7 +9,7 @@ import orjson
 from msgspec import Struct
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.fees.api import LockedBill, lock_bills
+from estation.fees.api import HOLDING, LockedBill, held_bill
 from estation.ledger.api import transfers_by_key
 from estation.outside.pay_channels import Channel
 from estation.payments.actions.refund_locking import (
@@ -29,23 +29,32 @@ from estation.payments.rules import (
     arrival_key,
     bill_now,
 )
+from estation.shared.columns import array_text
 
-_LOCK_ATTEMPTS = """
-select a.id, a.order_id, a.channel, a.account_id, a.out_trade_no, a.amount_fen, a.state,
-       a.channel_trade_no, a.paid_fen, a.parts::text as parts,
-       o.order_no, o.region, o.state as order_state, o.close_reason,
-       (select json_agg(json_build_array(b.bill_id, b.bill_version, b.amount_fen))::text
-        from pay_order_bill b where b.order_id = o.id) as bills,
-       (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen, s.receipt_no)
-                        order by s.receipt_no)::text
-        from pay_order_split s where s.order_id = o.id) as splits
-from pay_attempt a join pay_order o on o.id = a.order_id
-where a.out_trade_no = any($1::text[])
-order by o.id, a.id
-for update of o, a
-"""
+_LOCK_FOR_NEWS = f"""
+with attempt as materialized (
+    select a.id as attempt_id, a.order_id, a.channel, a.account_id, a.out_trade_no, a.amount_fen,
+           a.state as attempt_state, a.channel_trade_no, a.paid_fen, a.parts::text as parts,
+           o.order_no, o.region as order_region, o.state as order_state, o.close_reason,
+           (select json_agg(json_build_array(b.bill_id, b.bill_version, b.amount_fen))::text
+            from pay_order_bill b where b.order_id = o.id) as bills,
+           (select json_agg(json_build_array(s.bill_id, s.payee_code, s.amount_fen, s.receipt_no)
+                            order by s.receipt_no)::text
+            from pay_order_split s where s.order_id = o.id) as splits
+    from pay_attempt a join pay_order o on o.id = a.order_id
+    where a.out_trade_no = any($1::text[])
+    order by o.id, a.id
+    for update of o, a
+), meant as (
+    select bill_id from pay_order_bill where order_id = any(array(select order_id from attempt))
+    union all select unnest($2::text::uuid[])
+), {HOLDING}
+select attempt.*, held.* from attempt left join held on false
+union all select attempt.*, held.* from held left join attempt on false
+"""  # noqa: S608 - constants
 # Both rows are locked: after waiting for a lock PostgreSQL re-reads only what it locks, and an
 # attempt read in its older version would be judged as unpaid. The aggregated rows never change.
+# No bill is locked before the last attempt: `meant` asks for all of them first.
 
 _CHANNELS = {channel.value: channel for channel in Channel}
 _ATTEMPT_STATES = {state.value: state for state in AttemptState}
@@ -127,15 +136,16 @@ async def lock_for_news(
 ) -> Locked:
     """Lock the attempts of these numbers, their orders and bills, in the fixed order; then the
     arrivals of these refunds, with their bills taken in their place."""
-    more_bills = (
-        await lock_orders_of_news(db, out_trade_nos, refund_nos) if refund_nos else frozenset()
+    more_bills = await lock_orders_of_news(db, out_trade_nos, refund_nos) if refund_nos else ()
+    _, rows = await db.execute_query(
+        _LOCK_FOR_NEWS, [sorted(set(out_trade_nos)), array_text(list(map(str, more_bills)))]
     )
-    _, rows = await db.execute_query(_LOCK_ATTEMPTS, [sorted(set(out_trade_nos))])
     orders: dict[UUID, LockedOrder] = {}
-    attempts = {row["out_trade_no"]: _attempt(row, orders) for row in rows}
-    bill_ids = {UUID(bill.id) for order in orders.values() for bill in order.bills} | more_bills
-    bills = await lock_bills(list(bill_ids), with_split=False) if bill_ids else []
-    locked = Locked(attempts, {str(bill.id): bill for bill in bills})
+    attempts = {
+        row["out_trade_no"]: _attempt(row, orders) for row in rows if row["attempt_id"] is not None
+    }
+    bills = {str(row["id"]): held_bill(row, {}) for row in rows if row["id"] is not None}
+    locked = Locked(attempts, bills)
     if refund_nos:
         locked.refunds = await lock_refunds(db, refund_nos)
     return locked
@@ -155,11 +165,11 @@ def _attempt(row: Mapping[str, Any], orders: dict[UUID, LockedOrder]) -> LockedA
         order = orders[row["order_id"]] = _order(row)
     return LockedAttempt(
         AttemptNow(
-            id=row["id"],
+            id=row["attempt_id"],
             channel=_CHANNELS[row["channel"]],
             account_id=row["account_id"],
             amount_fen=row["amount_fen"],
-            state=_ATTEMPT_STATES[row["state"]],
+            state=_ATTEMPT_STATES[row["attempt_state"]],
             channel_trade_no=row["channel_trade_no"],
             paid_fen=row["paid_fen"],
             parts=parts_of(orjson.loads(row["parts"])) if row["parts"] else (),
@@ -175,7 +185,7 @@ def _order(row: Mapping[str, Any]) -> LockedOrder:
     return LockedOrder(
         now=OrderNow(row["order_id"], _ORDER_STATES[row["order_state"]], row["close_reason"]),
         order_no=row["order_no"],
-        region=row["region"],
+        region=row["order_region"],
         bills=[
             SeenBill(bill_id, version, amount_fen, splits.get(bill_id, []))
             for bill_id, version, amount_fen in orjson.loads(row["bills"] or "[]")

@@ -7,10 +7,13 @@ from uuid import UUID
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.fees.api import MARKING, PaidMark, check_marked, marking_arguments
+from estation.ledger.api import POSTING, TransferInput, check_posted, posting_arguments
 from estation.shared.columns import array_text, json_lines
+from estation.shared.together import Part, statement
 
-_WRITE = """
-with attempt as (
+_CHANGED = """
+attempt as (
     update pay_attempt p
     set state = t.state, next_query_at = null,
         channel_trade_no = coalesce(t.trade_no, p.channel_trade_no),
@@ -35,23 +38,29 @@ with attempt as (
     insert into outbox_message (id, topic, body, created_at, not_before, tries, last_error)
     select t.id, 'receipt', t.body::jsonb, $1::timestamptz, $1::timestamptz, 0, ''
     from unnest($12::text::uuid[], string_to_array($13::text, E'\\n')) as t(id, body)
-)
-insert into pay_notice as n (id, channel, account_id, event_key, kind, out_trade_no, plaintext,
-                             received_at, handled_at, outcome, tries, last_error)
-select t.id, t.channel, t.account_id, t.event_key, t.kind, t.out_trade_no, t.plaintext::jsonb,
-       $1::timestamptz, $1::timestamptz, t.outcome, 0, ''
-from unnest($14::text::uuid[], $15::text::text[], $16::text::text[], $17::text::text[],
-            $18::text::text[], $19::text::text[], string_to_array($20::text, E'\\n'),
-            $21::text::text[])
-    as t(id, channel, account_id, event_key, kind, out_trade_no, plaintext, outcome)
-order by t.channel, t.account_id, t.event_key
-on conflict (channel, account_id, event_key) do update
-set handled_at = excluded.handled_at, outcome = excluded.outcome, next_try_at = null
-where n.handled_at is null
-"""
+), kept as (
+    insert into pay_notice as n (id, channel, account_id, event_key, kind, out_trade_no, plaintext,
+                                 received_at, handled_at, outcome, tries, last_error)
+    select t.id, t.channel, t.account_id, t.event_key, t.kind, t.out_trade_no, t.plaintext::jsonb,
+           $1::timestamptz, $1::timestamptz, t.outcome, 0, ''
+    from unnest($14::text::uuid[], $15::text::text[], $16::text::text[], $17::text::text[],
+                $18::text::text[], $19::text::text[], string_to_array($20::text, E'\\n'),
+                $21::text::text[])
+        as t(id, channel, account_id, event_key, kind, out_trade_no, plaintext, outcome)
+    order by t.channel, t.account_id, t.event_key
+    on conflict (channel, account_id, event_key) do update
+    set handled_at = excluded.handled_at, outcome = excluded.outcome, next_try_at = null
+    where n.handled_at is null
+    returning 1
+)"""
 # `= any` says nothing new; it lets PostgreSQL walk the index once for the whole batch.
 # `is not false` keeps it away from the partial index of open bills: where few are open it reads
 # that index whole for each batch, with all entries that ended since the last vacuum.
+
+_WRITE: Final = statement(
+    POSTING, MARKING, Part(_CHANGED, "(select count(*) from kept)", parameters=21)
+)
+"""In the order of `Writing.write`: transfers and notices are met by key by other batches, too."""
 
 _HURRY = """
 update pay_attempt set next_query_at = $1
@@ -102,25 +111,35 @@ class HandledNotice(NamedTuple):
 async def write_changes(
     db: BaseDBAsyncClient,
     *,
+    transfers: Sequence[TransferInput],
+    marks: Sequence[PaidMark],
     attempts: Sequence[AttemptChange],
     orders: Sequence[OrderChange],
     receipts: Sequence[Told],
     notices: Sequence[HandledNotice],
     now: datetime,
 ) -> None:
-    """Move attempts and orders, release bills of ended orders, queue receipts, fill the inbox.
+    """Post transfers, mark bills paid, move attempts and orders, release bills of ended orders,
+    queue receipts, fill the inbox.
 
     One statement; rows hold texts in PostgreSQL's spelling. A notice that waited unhandled
-    becomes handled.
+    becomes handled. Raises as `post_many` and `mark_paid` do, after writing: nothing of the
+    caller's transaction may be committed then.
     """
-    if attempts or orders or receipts or notices:
-        columns = [
-            *_columns(attempts, AttemptChange),
-            *_columns(orders, OrderChange),
-            *_columns(receipts, Told),
-            *_columns(notices, HandledNotice),
-        ]
-        await db.execute_query_dict(_WRITE, [now, *columns])
+    if not (transfers or marks or attempts or orders or receipts or notices):
+        return
+    arguments = [
+        *posting_arguments(transfers, now=now),
+        *marking_arguments(marks),
+        now,
+        *_columns(attempts, AttemptChange),
+        *_columns(orders, OrderChange),
+        *_columns(receipts, Told),
+        *_columns(notices, HandledNotice),
+    ]
+    _, (answers,) = await db.execute_query(_WRITE, arguments)
+    await check_posted(transfers, answers[0])
+    check_marked(marks, answers[1])
 
 
 _JSON: Final = frozenset({"body", "plaintext"})

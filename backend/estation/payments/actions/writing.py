@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.fees.api import PaidMark, mark_paid
+from estation.fees.api import PaidMark
 from estation.ledger.api import (
     Leg,
     TransferInput,
@@ -332,20 +332,22 @@ class Writing:
         if self._refunds is not None:
             self._transfers += self._refunds.transfers
             self._incidents += self._refunds.incidents
-        await post_many(self._transfers, now=self._now, db=db)
-        if self._marks:
-            await mark_paid(self._marks)
-        await put_incidents(db, self._incidents, now=self._now)
-        if self._refunds is not None:
-            await self._refunds.write(db)
+        undoing = any(transfer.reverses_id is not None for transfer in self._transfers)
+        if undoing:
+            await post_many(self._transfers, now=self._now, db=db)
         await write_changes(
             db,
+            transfers=() if undoing else self._transfers,
+            marks=self._marks,
             attempts=list(self._attempts.values()),
             orders=list(self._orders.values()),
             receipts=self._receipts,
             notices=list(self._notices.values()),
             now=self._now,
         )
+        await put_incidents(db, self._incidents, now=self._now)
+        if self._refunds is not None:
+            await self._refunds.write(db)
         await hurry_others(db, sorted(self._hurry), now=self._now)
 
     def _new_id(self) -> str:
