@@ -64,7 +64,18 @@ async def test_a_full_queue_refuses_at_once() -> None:
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
 
-async def test_a_second_flush_starts_with_half_a_batch_and_not_for_one_item() -> None:
+@pytest.mark.parametrize(
+    ("running", "enough"),
+    [
+        (1, 8),  # an eighth of a full batch, and not one item
+        (20, 15),
+        (33, 24),  # of 64 callers: the other 31 would wait for half a batch until these are done
+        (64, 32),  # half a full batch
+    ],
+)
+async def test_a_second_flush_starts_when_enough_wait_beside_the_first(
+    running: int, enough: int
+) -> None:
     sizes: list[int] = []
     gate = asyncio.Event()
 
@@ -73,22 +84,53 @@ async def test_a_second_flush_starts_with_half_a_batch_and_not_for_one_item() ->
         await gate.wait()
         return list(items)
 
-    gatherer = Gatherer(flush, flushers=2, limit=8)
+    gatherer = Gatherer(flush, flushers=2, limit=64)
     gatherer.start()
-    waiting = [asyncio.create_task(gatherer.submit(0))]
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(gatherer.submit(n)) for n in range(running)]
     await asyncio.sleep(0.001)
-    waiting += [asyncio.create_task(gatherer.submit(n)) for n in range(1, 4)]
+    waiting += [asyncio.create_task(gatherer.submit(n)) for n in range(enough - 1)]
     await asyncio.sleep(0.001)
     before_enough = list(sizes)
-    waiting.append(asyncio.create_task(gatherer.submit(4)))
+    waiting.append(asyncio.create_task(gatherer.submit(enough - 1)))
     await asyncio.sleep(0.001)
     gate.set()
     answers = await asyncio.gather(*waiting)
     await gatherer.stop()
 
-    assert before_enough == [1]
-    assert sizes == [1, 4]
-    assert answers == [0, 1, 2, 3, 4]
+    assert before_enough == [running]
+    assert sizes == [running, enough]
+    assert answers == [*range(running), *range(enough)]
+
+
+async def test_a_third_flusher_serves_while_two_are_held_up() -> None:
+    held = asyncio.Event()
+    answered: list[int] = []
+
+    async def flush(items: Sequence[int]) -> Sequence[int]:
+        if {1, 2} & set(items):
+            await held.wait()
+        return list(items)
+
+    gatherer = Gatherer(flush, flushers=3, limit=64)
+    gatherer.start()
+    loop = asyncio.get_running_loop()
+    stuck = []
+    for number in (1, 2):
+        stuck.append(asyncio.create_task(gatherer.submit(number)))
+        await asyncio.sleep(2 * PATIENCE_SECONDS)
+    begun = loop.time()
+    for number in range(3, 9):
+        answered.append(await asyncio.wait_for(gatherer.submit(number), 5))
+    elapsed = loop.time() - begun
+    still = [task.done() for task in stuck]
+    held.set()
+    await asyncio.gather(*stuck)
+    await gatherer.stop()
+
+    assert answered == list(range(3, 9))
+    assert still == [False, False]
+    assert elapsed >= PATIENCE_SECONDS, "each waited for company, and no longer than that"
 
 
 async def test_one_item_does_not_stay_behind_a_flush_that_is_held_up() -> None:

@@ -1,9 +1,11 @@
 """Gather -> one flush: callers wait together, the database is asked once (group commit).
 
 While one flush runs, the next batch gathers; who comes to an idle desk is served at once. A second
-flush starts beside a running one only with half a full batch, or when its first caller has been
-patient: two half-empty flushes cost the database almost twice as much as a fuller one. A batch
-that fails is retried one by one, so a poisoned item fails alone (measured in DESIGN §10).
+flush starts beside a running one when three quarters as many wait (an eighth to a half of a full
+batch), or when its first caller has been patient: two half-empty flushes cost the database almost
+twice as much as a fuller one. A fixed number has an edge: where callers for two batches are one
+short of it, each flush waits for the other one's end. A batch that fails is retried one by one, so
+a poisoned item fails alone (measured in DESIGN §10).
 """
 
 import asyncio
@@ -39,7 +41,7 @@ class Gatherer(Generic[Item, Answer]):
     ) -> None:
         self._flush = flush
         self._limit = limit
-        self._enough = max(1, limit // 2)
+        self._enough = self._beside(0)
         self._flushers = flushers
         self._most_waiting = waiting
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -97,7 +99,12 @@ class Gatherer(Generic[Item, Answer]):
                         await self._news.wait()
             self._flushing += 1
             size = min(self._limit, len(self._waiting))
+            self._enough = self._beside(size)
             return [self._waiting.popleft() for _ in range(size)]
+
+    def _beside(self, running: int) -> int:
+        """How many must wait for a flush of their own beside one of so many."""
+        return max(1, self._limit // 8, min(3 * running // 4, self._limit // 2))
 
     async def _answers(
         self, batch: list[tuple[Item, asyncio.Future[Answer]]]
