@@ -20,28 +20,27 @@ from tortoise import Tortoise
 
 from estation import measuring
 from estation import settings as settings_module
-from estation.identity.api import staff_by_login
-from estation.ledger import api as ledger
+from estation.identity.api import StaffMember, staff_by_login
 from estation.payments import queries as payment_queries
-from estation.payments.actions import asking, inbox, incidents, receipts
+from estation.payments.actions import asking, inbox, incidents, receipts, reversing
 from estation.payments.actions.refunds import ask as refund_asking
 from estation.payments.errors import NotYourIncident
-from estation.payments.incident_deeds import FINANCE
+from estation.payments.incident_deeds import CHECKER, FINANCE, deeds_for
 from estation.payments.invariant_meanings import meaning_of, runbook_of
 from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
 from estation.payments.models import Incident
 from estation.payments.persons import shown_as
 from estation.payments.queries import list_incidents
 from estation.payments.refund_queries import refundable_of
+from estation.payments.refund_rules import Deed
 from estation.payments.rules import IncidentState
 from estation.payments.staff_queries import arrival_of
-from estation.payments.staff_words import TRANSFER_WORDS, incident_name
+from estation.payments.staff_words import incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import BEIJING, system_clock
 from estation.shared.errors import Refused
 from estation.shared.money import display_yuan
-from estation.shared.transactions import in_transaction
 
 T = TypeVar("T")
 
@@ -57,8 +56,6 @@ receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the cent
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 By = Annotated[str, typer.Option(help="The login of the officer who decided this.")]
 Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
-
-POSTED_BY_ACTIONS = frozenset(TRANSFER_WORDS)
 
 INCIDENTS_SHOWN = 50
 
@@ -238,10 +235,11 @@ def resolve_incident(
     by: By,
     words: Annotated[str, typer.Option(help="What was found and decided.")],
 ) -> None:
-    """Close one with the words of the person who decided. Moves no money."""
+    """Close one with the words of the person who decided, if the page let this officer do it.
+    Moves no money. Exit code 2: refused."""
 
     async def resolve() -> None:
-        officer = await staff_by_login(by)
+        officer = await _officer_for(Deed.RESOLVE, incident_id, by)
         await incidents.resolve_incident(
             incident_id=incident_id,
             by=shown_as(officer.name, officer.role),
@@ -254,27 +252,39 @@ def resolve_incident(
     console.print("已办结。")
 
 
-def reverse_transfer(transfer_id: UUID, by: By) -> None:
+def reverse_transfer(
+    transfer_id: UUID,
+    incident: Annotated[UUID, typer.Option(help="The open incident that led here.")],
+    by: Annotated[str, typer.Option(help="The login of the officer of finance who asks.")],
+    approved_by: Annotated[str, typer.Option(help="The login of another one, who checked it.")],
+) -> None:
     """Undo a transfer that nobody but a hand can have posted, by its exact mirror; both stay.
 
     What our own actions post (payments, refunds, holds) is undone by them alone. Exit code 2: no.
     """
 
-    async def reverse() -> str:
-        officer = await staff_by_login(by)
-        async with in_transaction() as db:
-            rows = await db.execute_query_dict(
-                "select kind from ledger_transfer where id = $1", [transfer_id]
-            )
-            if not rows or rows[0]["kind"] in POSTED_BY_ACTIONS:
-                console.print("没有这张凭证，或它由程序自己记账，不能手工冲回。")
-                raise typer.Exit(2)
-            mirror = await ledger.reverse(transfer_id, now=system_clock())
-            (posted,) = await ledger.post_many([mirror], now=system_clock(), db=db)
-        log.warning(
-            "transfer_reversed", transfer_id=str(transfer_id), by=str(officer.id), mirror=posted
+    async def reverse() -> UUID:
+        maker = await _officer_for(Deed.RESOLVE, incident, by)
+        checker = await _officer_for(Deed.RESOLVE, incident, approved_by)
+        if maker.role not in FINANCE or checker.role != CHECKER:
+            raise NotYourIncident
+        mirror = await reversing.reverse_by_hand(
+            transfer_id=transfer_id,
+            incident_id=incident,
+            asked_by=shown_as(maker.name, maker.role),
+            asked_by_id=maker.id,
+            approved_by=shown_as(checker.name, checker.role),
+            approved_by_id=checker.id,
+            now=system_clock(),
         )
-        return posted
+        log.warning(
+            "transfer_reversed",
+            transfer_id=str(transfer_id),
+            by=str(maker.id),
+            approved_by=str(checker.id),
+            mirror=str(mirror),
+        )
+        return mirror
 
     console.print(f"已用反向凭证 {_on_database(reverse)} 冲回。")
 
@@ -295,9 +305,7 @@ def ask_refund(
     """Ask to give back all that is left of the money of an incident. A checker approves it."""
 
     async def ask() -> UUID:
-        maker = await staff_by_login(by)
-        if maker.role not in FINANCE:
-            raise NotYourIncident
+        maker = await _officer_for(Deed.REFUND, incident_id, by)
         found = await payment_queries.incident(incident_id)
         arrival = await arrival_of(found)
         left = sum(one.refundable_fen for one in await refundable_of(arrival_id=arrival))
@@ -313,6 +321,19 @@ def ask_refund(
 
     request_id = _on_database(ask)
     console.print(f"已申请退款 {request_id}，请复核人在 /staff/refunds 复核。")
+
+
+async def _officer_for(deed: Deed, incident_id: UUID, login: str) -> StaffMember:
+    """The officer of this login, if the incident's page offers them the deed now.
+
+    Refuses StaffNotFound, IncidentNotFound, NotYourIncident.
+    """
+    officer = await staff_by_login(login)
+    found = await payment_queries.incident(incident_id)
+    offered = deeds_for(kind=found.kind, state=found.state, owner=found.owner, role=officer.role)
+    if deed not in offered:
+        raise NotYourIncident
+    return officer
 
 
 def _on_database(work: Callable[[], Awaitable[T]]) -> T:

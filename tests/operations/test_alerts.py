@@ -218,8 +218,14 @@ class World:
             {
                 "breach": lambda: breaches_now(INVARIANT_ALERTS[alert]),
                 "clerk_login": lambda: ["caiwu"],
+                "checker_login": lambda: ["fuhe"],
                 "operator_login": lambda: ["yunwei"],
-                "incident": self._open_incidents_after_the_checker,
+                "finance_incident": lambda: self._open_incidents_after_the_checker("finance"),
+                "operator_incident": lambda: self._open_incidents_after_the_checker("operator"),
+                "breach_incident": lambda: self._column(
+                    "select id::text as one from incident"
+                    f" where state = 'open' and kind = '{alert}'"
+                ),
                 "incident_with_money": lambda: self._column(
                     "select id::text as one from incident"
                     " where state = 'open' and kind = 'wrong_amount'"
@@ -237,7 +243,7 @@ class World:
             },
         )
 
-    def _open_incidents_after_the_checker(self) -> list[str]:
+    def _open_incidents_after_the_checker(self, owner: str) -> list[str]:
         """What was asked for has been approved at /staff/refunds by then."""
 
         async def approve() -> None:
@@ -248,7 +254,9 @@ class World:
                 )
 
         self.run(approve)
-        return self._column("select id::text as one from incident where state = 'open'")
+        return self._column(
+            f"select id::text as one from incident where state = 'open' and owner = '{owner}'"
+        )
 
     def _column(self, sql: str) -> list[str]:
         return [row["one"] for row in self.run(rows, sql)]
@@ -641,6 +649,7 @@ def world(
         await by_hand(
             """insert into staff_user (id, login, name, role, password_hash, failed_logins) values
                (gen_random_uuid(), 'caiwu', '何敏', 'finance_clerk', '', 0),
+               (gen_random_uuid(), 'fuhe', '罗建平', 'finance_checker', '', 0),
                (gen_random_uuid(), 'yunwei', '丁一', 'operator', '', 0)"""
         )
         await watching.check_invariants(now=system_clock(), again=True)

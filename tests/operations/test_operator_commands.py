@@ -3,7 +3,7 @@
 import json
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from typer.testing import CliRunner
@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 from estation import operating
 from estation.cli import main
 from estation.identity.api import ensure_staff
+from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
 from estation.payments import api
 from estation.payments.actions.incidents import open_incident
-from estation.payments.errors import NotYourIncident, SecondPersonNeeded
+from estation.payments.errors import NotReversible, NotYourIncident, SecondPersonNeeded
+from estation.shared import ids
 from estation.shared.clock import system_clock
 from tests.payments.city import City, rows
 from tests.payments.fakes import NOW
@@ -142,28 +144,193 @@ def test_only_a_known_login_of_finance_asks_for_a_refund(by: str) -> None:
     assert operating._on_database(lambda: rows("select id from pay_refund")) == []
 
 
+def resolve(incident_id: Any, by: str) -> tuple[int, str]:
+    words = ["incidents", "resolve", str(incident_id), "--by", by, "--words", "已核实"]
+    result = CliRunner().invoke(main, words)
+    return result.exit_code, result.output.replace("\n", "")
+
+
+def incident_of(number: str) -> Any:
+    """The incident of this number and who the history names."""
+    (row,) = operating._on_database(
+        lambda: rows(
+            """select i.id, i.state, i.resolved_by, s.login from incident i
+               left join incident_action a on a.incident_id = i.id
+               left join staff_user s on s.id = a.by_id where i.out_trade_no = $1""",
+            number,
+        )
+    )
+    return row
+
+
 def test_who_resolves_at_the_command_line_is_named_as_at_the_page() -> None:
     operating._on_database(an_office_with_odd_money)
     plant(1)
+    one = incident_of(NUMBER)
 
-    def resolve(by: str) -> Any:
-        one = operating._on_database(
-            lambda: rows("select id from incident where out_trade_no = $1", NUMBER)
-        )
-        words = ["incidents", "resolve", str(one[0]["id"]), "--by", by, "--words", "已核实"]
-        result = CliRunner().invoke(main, words)
-        (row,) = operating._on_database(
-            lambda: rows(
-                """select i.state, i.resolved_by, a.by_id = s.id as by_account from incident i
-                   left join incident_action a on a.incident_id = i.id
-                   left join staff_user s on s.login = 'yunwei' where i.out_trade_no = $1""",
-                NUMBER,
-            )
-        )
-        return result.exit_code, row["state"], row["resolved_by"], row["by_account"]
+    code, _ = resolve(one["id"], "fuhe")
 
-    assert resolve("丁一") == (2, "open", "", None)
-    assert resolve("yunwei") == (0, "resolved", "丁一（运维）", True)
+    assert code == 0
+    assert incident_of(NUMBER) == {
+        "id": one["id"],
+        "state": "resolved",
+        "resolved_by": CHECKER,
+        "login": "fuhe",
+    }
+
+
+@pytest.mark.parametrize(
+    ("owner", "by", "words"),
+    [
+        ("finance", "yunwei", NotYourIncident.message),
+        ("operator", "fuhe", NotYourIncident.message),
+        ("finance", "丁一", "没有这个登录名的工作人员"),
+    ],
+)
+def test_the_command_line_resolves_for_nobody_whom_the_page_refuses(
+    owner: str, by: str, words: str
+) -> None:
+    operating._on_database(an_office_with_odd_money)
+    plant(1)
+    operating._on_database(
+        lambda: rows(
+            "update incident set owner = $2 where out_trade_no = $1 returning id", NUMBER, owner
+        )
+    )
+    before = incident_of(NUMBER)
+
+    code, said = resolve(before["id"], by)
+
+    assert code == 2
+    assert words in said
+    assert before["state"] == "open"
+    assert incident_of(NUMBER) == before
+
+
+def test_an_operator_resolves_what_is_the_operators() -> None:
+    operating._on_database(an_office_with_odd_money)
+    plant(1)
+    operating._on_database(
+        lambda: rows("update incident set owner = 'operator' where out_trade_no = $1", NUMBER)
+    )
+
+    code, _ = resolve(incident_of(NUMBER)["id"], "yunwei")
+
+    assert (code, incident_of(NUMBER)["resolved_by"]) == (0, "丁一（运维）")
+
+
+def a_transfer_by_hand(kind: str = "payout") -> str:
+    """As only somebody at the database can post one."""
+
+    async def post() -> str:
+        now = system_clock()
+        await ensure_staff(
+            login="caiwu", name="何敏", role="finance_clerk", password=PASSWORD, now=NOW
+        )
+        transfer = TransferInput(
+            id=str(ids.row_id(now)),
+            idempotency_key=f"by-hand-{kind}",
+            kind=kind,
+            region="360101",
+            order_id=None,
+            our_no="by-hand",
+            channel_no="",
+            occurred_at=now,
+            legs=[
+                Leg(payee_payable("treasury"), debit_fen=500),
+                Leg(clearing("wechat_pay:1900000109"), credit_fen=500),
+            ],
+        )
+        (posted,) = await post_many([transfer], now=now)
+        return posted
+
+    return str(operating._on_database(post))
+
+
+def reverse(transfer: str, incident_id: Any, by: str, approved_by: str) -> tuple[int, str]:
+    words = ["--incident", str(incident_id), "--by", by, "--approved-by", approved_by]
+    result = CliRunner().invoke(main, ["ledger", "reverse", transfer, *words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output.replace("\n", "")
+
+
+def mirrors() -> Any:
+    return operating._on_database(
+        lambda: rows(
+            """select t.reverses_id::text as undone, a.action, s.login from ledger_transfer t
+               left join incident_action a on a.transfer_id = t.id
+               left join staff_user s on s.id = a.by_id
+               where t.kind = 'reversal' order by a.at"""
+        )
+    )
+
+
+def test_a_transfer_is_undone_by_two_persons_of_finance_who_both_stand_in_the_history() -> None:
+    incident_id = operating._on_database(an_office_with_odd_money)
+    transfer = a_transfer_by_hand()
+
+    code, _ = reverse(transfer, incident_id, "caiwu", "fuhe")
+    again, said = reverse(transfer, incident_id, "caiwu", "fuhe")
+
+    assert (code, again) == (0, 2)
+    assert NotReversible.message in said
+    assert mirrors() == [
+        {"undone": transfer, "action": "reversal_asked", "login": "caiwu"},
+        {"undone": transfer, "action": "reversed", "login": "fuhe"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "approved_by", "words"),
+    [
+        ("fuhe", "fuhe", SecondPersonNeeded.message),
+        ("fuhe", "caiwu", NotYourIncident.message),
+        ("yunwei", "fuhe", NotYourIncident.message),
+        ("caiwu", "yunwei", NotYourIncident.message),
+        ("caiwu", "nobody", "没有这个登录名的工作人员"),
+    ],
+)
+def test_one_person_or_one_of_another_post_undoes_no_transfer(
+    by: str, approved_by: str, words: str
+) -> None:
+    incident_id = operating._on_database(an_office_with_odd_money)
+    transfer = a_transfer_by_hand()
+
+    code, said = reverse(transfer, incident_id, by, approved_by)
+
+    assert code == 2
+    assert words in said
+    assert mirrors() == []
+    assert operating._on_database(lambda: rows("select id from incident_action")) == []
+
+
+def test_what_our_own_actions_post_is_undone_by_no_hand() -> None:
+    incident_id = operating._on_database(an_office_with_odd_money)
+    a_transfer_by_hand()
+    (own,) = operating._on_database(
+        lambda: rows("select id from ledger_transfer where kind = 'suspense'")
+    )
+
+    for transfer in (str(own["id"]), str(uuid4())):
+        code, said = reverse(transfer, incident_id, "caiwu", "fuhe")
+
+        assert code == 2
+        assert NotReversible.message in said
+    assert mirrors() == []
+
+
+def test_a_closed_incident_leads_to_no_reversal() -> None:
+    operating._on_database(an_office_with_odd_money)
+    plant(1)
+    transfer = a_transfer_by_hand()
+    closed = incident_of(NUMBER)["id"]
+    assert resolve(closed, "fuhe")[0] == 0
+
+    code, said = reverse(transfer, closed, "caiwu", "fuhe")
+
+    assert code == 2
+    assert NotYourIncident.message in said
+    assert mirrors() == []
 
 
 @pytest.mark.parametrize(
@@ -176,7 +343,7 @@ def test_words_that_are_no_text_are_refused_at_the_command_line(words: str) -> N
         lambda: rows("select id from incident where out_trade_no = $1", NUMBER)
     )
     asked = ["refunds", "ask", incident_id, "--by", "fuhe", "--reason", words]
-    resolved = ["incidents", "resolve", str(found["id"]), "--by", "yunwei", "--words", words]
+    resolved = ["incidents", "resolve", str(found["id"]), "--by", "fuhe", "--words", words]
 
     for command in (asked, resolved):
         result = CliRunner().invoke(main, command)

@@ -26,6 +26,7 @@ from estation.identity.guards import (
 )
 from estation.identity.queries import (
     MaskedParty,
+    StaffMember,
     Viewer,
     masked_parties,
     number_index,
@@ -40,6 +41,7 @@ __all__ = [
     "MaskedParty",
     "OpenedSession",
     "Speaker",
+    "StaffMember",
     "Tier",
     "Viewer",
     "address_key",

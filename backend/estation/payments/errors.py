@@ -288,6 +288,14 @@ class SecondPersonNeeded(Refused):
     message = "经办人不能复核自己提交的申请，请由另一人复核。"
 
 
+class NotReversible(Refused):
+    """No such transfer, one that our own actions post and undo, or one undone already."""
+
+    code = "not_reversible"
+    http_status = 409
+    message = "没有这张凭证，或它由程序自己记账，或已经冲回，不能手工冲回。"
+
+
 class RefundNotAbnormal(Refused):
     code = "refund_not_abnormal"
     http_status = 409

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from estation.payments.refund_rules import Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState
 
-FINANCE = frozenset({"finance_clerk", "finance_checker"})
+CHECKER = "finance_checker"
+FINANCE = frozenset({"finance_clerk", CHECKER})
 OPERATOR = frozenset({"operator"})
 
 OWNER_ROLES: Mapping[str, frozenset[str]] = {"finance": FINANCE, "operator": OPERATOR}

@@ -106,6 +106,8 @@ DEED_WORDS = {
     "claim_rejected": "不予了结多退应收",
     "claim_recovered": "多退已追回",
     "claim_written_off": "多退已核销",
+    "reversal_asked": "申请冲回凭证",
+    "reversed": "已冲回凭证",
     "ask_channel": "向渠道查询",
     "escalate": "超时升级",
 }
