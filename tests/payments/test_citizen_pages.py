@@ -114,13 +114,15 @@ async def test_two_tabs_end_in_one_order_and_the_second_is_told(desk: Desk, bill
     assert await count("pay_order") == 1
 
 
-async def test_changing_the_wallet_says_that_the_old_code_is_void(desk: Desk, bill: Bill) -> None:
+async def test_changing_the_wallet_says_what_happens_if_the_old_code_is_paid_as_well(
+    desk: Desk, bill: Bill
+) -> None:
     browser = await desk.citizen()
     order = await desk.city.order(bill, now=NOW)
     wechat = {"channel": "wechat_pay", "scene": "native"}
     await browser.post(f"/pay/{order.id}/attempts", wechat)
     _, page, _ = await browser.get(f"/pay/{order.id}")
-    assert "当前的付款码立即作废" in page
+    assert "不要再用当前的付款码。万一两个都付了，多付的一笔会自动原路退回。" in page
     assert 'name="instead"' in page
 
     _, _, to = await browser.post(
@@ -128,7 +130,8 @@ async def test_changing_the_wallet_says_that_the_old_code_is_void(desk: Desk, bi
     )
 
     _, page, _ = await browser.get(to)
-    assert "之前的付款码已经作废" in page
+    assert "不要再用之前的付款码。万一两个都付了，多付的一笔会自动原路退回。" in page
+    assert "作废" not in page
     assert await count("pay_attempt", "state in ('opening', 'open')") == 1
 
 
@@ -169,6 +172,30 @@ async def test_a_cancelled_order_says_what_now_and_the_bill_leads_to_its_story(
     assert "上一次付款：这次付款已取消" in bill_page
     assert f'href="/pay/{order.id}"' in bill_page
     assert f'action="/fees/{bill.id}/pay"' in bill_page
+
+
+async def test_what_is_paid_by_a_code_left_unscanned_goes_back_as_the_page_said(
+    desk: Desk, bill: Bill
+) -> None:
+    browser = await desk.citizen()
+    order = await desk.city.order(bill, now=NOW)
+    attempt = await desk.city.attempt(order, channel=Channel.ALIPAY, scene=Scene.PRECREATE, now=NOW)
+    _, paying, _ = await browser.get(f"/pay/{order.id}")
+    await browser.post(f"/pay/{order.id}/cancel")
+    _, cancelled, _ = await browser.get(f"/pay/{order.id}")
+    assert await count("pay_attempt", "state = 'abandoned'") == 1
+
+    desk.city.alipay.pay(attempt.out_trade_no, at=NOW)
+    await api.settle_batch(
+        [api.from_report(desk.city.alipay.report(attempt.out_trade_no))], now=later(minutes=2)
+    )
+
+    for page in (paying, cancelled):
+        assert "不要再用原来的付款码；万一用它付了款，钱会自动原路退回" in page
+        assert "作废" not in page
+    _, page, _ = await browser.get(f"/pay/{order.id}")
+    assert "正在退款" in page or "自动原路退回" in page
+    assert await count("pay_refund", f"amount_fen = {TOTAL} and state <> 'asked'") == 1
 
 
 async def test_an_old_ending_is_no_news_but_money_under_review_stays_news(

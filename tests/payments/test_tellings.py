@@ -120,6 +120,18 @@ def test_a_telling_is_whole_sentences_with_what_to_do_next(key: str) -> None:
     assert telling.next_step.endswith(("。", "：") if telling.asks_a_person else "。")
 
 
+@pytest.mark.parametrize(
+    "reason", [CloseReason.CANCELLED, CloseReason.EXPIRED, CloseReason.BILL_CHANGED]
+)
+def test_an_old_code_is_not_called_void_since_an_unscanned_one_can_still_be_paid(
+    reason: CloseReason,
+) -> None:
+    sentence = TELLINGS[reason].sentence
+
+    assert "请不要再用原来的付款码；万一用它付了款，钱会自动原路退回" in sentence
+    assert "作废" not in sentence
+
+
 def test_a_state_nobody_knows_is_looked_into_never_paid_again() -> None:
     telling = telling_of("new_kind_of_trouble")
 

@@ -30,6 +30,9 @@ RETRIED: Final = "retried"
 PARTLY_REFUNDED: Final = "partly_refunded"
 FULLY_REFUNDED: Final = "fully_refunded"
 
+_OLD_CODE = "请不要再用原来的付款码；万一用它付了款，钱会自动原路退回，不需要您申请。"
+"""An Alipay code that was left unscanned is no trade yet, which its channel could close: it can be
+paid until its own end."""
 _IF_PAID = "如果您已经付款，请不要重复付款，核实后会自动入账或原路退回。"
 _PAY_AGAIN = "费用仍需在期限前缴清，您可以随时重新付款。"
 
@@ -86,7 +89,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "quiet",
         "已取消",
         "这次付款已取消",
-        f"付款码已经作废。{_IF_PAID}",
+        f"{_OLD_CODE}{_IF_PAID}",
         _PAY_AGAIN,
     ),
     CloseReason.EXPIRED: Telling(
@@ -94,7 +97,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "quiet",
         "已过期",
         "付款时间已过",
-        f"付款码已经作废，这次没有付成。{_IF_PAID}",
+        f"这次没有付成。{_OLD_CODE}{_IF_PAID}",
         _PAY_AGAIN,
     ),
     CloseReason.BILL_CHANGED: Telling(
@@ -102,7 +105,7 @@ TELLINGS: Final[Mapping[str, Telling]] = {
         "quiet",
         "费用有变动",
         "费用有变动",
-        f"开单部门更新或撤回了这笔费用，付款码已经作废。{_IF_PAID}",
+        f"开单部门更新或撤回了这笔费用。{_OLD_CODE}{_IF_PAID}",
         "请查看最新的费用，核对后再付款。",
     ),
     CloseReason.CHANNEL: Telling(
