@@ -330,7 +330,13 @@ async def _officer_for(deed: Deed, incident_id: UUID, login: str) -> StaffMember
     """
     officer = await staff_by_login(login)
     found = await payment_queries.incident(incident_id)
-    offered = deeds_for(kind=found.kind, state=found.state, owner=found.owner, role=officer.role)
+    offered = deeds_for(
+        kind=found.kind,
+        state=found.state,
+        owner=found.owner,
+        role=officer.role,
+        number=found.out_trade_no,
+    )
     if deed not in offered:
         raise NotYourIncident
     return officer

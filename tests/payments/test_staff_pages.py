@@ -23,8 +23,8 @@ from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
 from estation.shared.money import fen_from_yuan
 from estation.shared.pages import H5
-from tests.payments.city import TOTAL, City, count, later, rows
-from tests.payments.fakes import NOW, UNKNOWN
+from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
+from tests.payments.fakes import NOW, UNKNOWN, CombiningChannel, FakeChannel
 from tests.payments.office import Office, open_office
 
 ALL = frozenset({"clerk", "checker", "operator"})
@@ -131,6 +131,41 @@ async def test_the_navigation_offers_exactly_what_the_officer_may_open(
     assert {address for address, _ in offered} == linked & may
     assert keys == [key for _, key in offered]
     assert [await office.get(address) for address, _ in offered] == [200] * len(offered)
+
+
+def test_a_part_of_a_combined_payment_is_never_applied_alone() -> None:
+    about = {"kind": "paid_after_close", "state": IncidentState.OPEN, "owner": "finance"}
+
+    whole = deeds_for(**about, role="finance_clerk", number="FY20260803ABC")
+    part = deeds_for(**about, role="finance_clerk", number="FY20260803ABC-01")
+
+    assert set(whole) - set(part) == {Deed.APPLY}
+    assert {Deed.REFUND, Deed.SETTLE_OUTSIDE} <= set(part)
+
+
+async def test_the_page_of_a_parts_money_offers_no_applying_and_does_none(database: str) -> None:
+    payees = [FakeChannel(account_id=account) for account in MERCHANTS.values()]
+    combining = CombiningChannel()
+    city = City(merchants=MERCHANTS, others=[combining, *payees])
+    _, order, number = await city.opened()
+    combining.pay(number)
+    await rows("update pay_attempt set state = 'closed', closed_at = now(), next_query_at = null")
+    await rows(
+        "update pay_order set state = 'closed', closed_at = now(), close_reason = 'cancelled'"
+    )
+    await rows("update pay_order_bill set is_open = false")
+    await api.settle_batch([api.from_report(combining.report(number))], now=later(seconds=30))
+    (first, _) = await rows("select id from incident where kind = 'paid_after_close'")
+    path = f"/staff/incidents/{first['id']}"
+    async with open_office(city) as office:
+        await office.sit_down("clerk")
+
+        assert await office.get(path) == 200
+        assert f'action="{path}/apply"' not in office.text
+        assert await office.post(f"{path}/apply") == 403
+
+    assert await count("incident_action", "action like 'apply%'") == 0
+    assert (await api.order_of(city.person_id, order.id)).state == "closed"
 
 
 def test_what_may_be_done_about_an_incident_is_a_table() -> None:

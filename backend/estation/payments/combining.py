@@ -82,6 +82,11 @@ def part_number(out_trade_no: str, turn: int) -> str:
     return number
 
 
+def is_part(number: str) -> bool:
+    """True of a number that we give to one part of a combined payment."""
+    return _PART_NO.fullmatch(number) is not None
+
+
 def whole_number(number: str) -> str:
     """The combining number of a part's number; any other number as it is."""
     found = _PART_NO.fullmatch(number)

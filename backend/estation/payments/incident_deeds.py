@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from estation.payments.combining import is_part
 from estation.payments.refund_rules import Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState
 
@@ -68,9 +69,18 @@ ORDER = (
 """As the page offers them."""
 
 
-def deeds_for(*, kind: str, state: IncidentState, owner: str, role: str | None) -> tuple[Deed, ...]:
-    """What an officer of this role may do now, in the page's order; nothing about a closed one."""
+NOT_OF_A_PART = frozenset({Deed.APPLY})
+"""A part's money is one of several arrivals of its order; only all of them together pay it."""
+
+
+def deeds_for(
+    *, kind: str, state: IncidentState, owner: str, role: str | None, number: str = ""
+) -> tuple[Deed, ...]:
+    """What an officer of this role may do now, in the page's order; nothing about a closed one.
+    `number`: the incident's out_trade_no, which says whether it is about a part."""
     if state is not IncidentState.OPEN or role not in OWNER_ROLES.get(owner, FINANCE):
         return ()
     legal = legal_deeds(kind) | ({Deed.ASK_CHANNEL} if kind in ABOUT_ONE_PAYMENT else frozenset())
+    if is_part(number):
+        legal -= NOT_OF_A_PART
     return tuple(deed for deed in ORDER if deed in legal and role in ROLES[deed])

@@ -588,7 +588,11 @@ async def _show(
 
 def _deeds(request: OnlineRequest, found: IncidentView) -> tuple[Deed, ...]:
     deeds = deeds_for(
-        kind=found.kind, state=found.state, owner=found.owner, role=request.ctx.viewer.role
+        kind=found.kind,
+        state=found.state,
+        owner=found.owner,
+        role=request.ctx.viewer.role,
+        number=found.out_trade_no,
     )
     without_number = {Deed.ASK_CHANNEL} if not found.out_trade_no else set()
     return tuple(deed for deed in deeds if deed not in without_number)
