@@ -236,20 +236,21 @@ def resolve_incident(
     words: Annotated[str, typer.Option(help="What was found and decided.")],
 ) -> None:
     """Close one with the words of the person who decided, if the page let this officer do it.
-    Moves no money. Exit code 2: refused."""
+    Some kinds end with a second officer's words. Moves no money. Exit code 2: refused."""
 
-    async def resolve() -> None:
+    async def resolve() -> IncidentState:
         officer = await _officer_for(Deed.RESOLVE, incident_id, by)
-        await incidents.resolve_incident(
+        told = await incidents.resolve_incident(
             incident_id=incident_id,
             by=shown_as(officer.name, officer.role),
             by_id=officer.id,
             resolution=words,
             now=system_clock(),
         )
+        return told.state
 
-    _on_database(resolve)
-    console.print("已办结。")
+    is_over = _on_database(resolve) is IncidentState.RESOLVED
+    console.print("已办结。" if is_over else "已记下。这类异常由两人办结，请另一人核对后办结。")
 
 
 def reverse_transfer(

@@ -1,6 +1,7 @@
 """What still is so is not ended by words: news nobody booked, a refund that reached nobody, money
 of the channel's bill that our ledger does not have; and what opens again is looked after anew."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from estation.payments.errors import (
     NewsNotSettled,
     RefundNotPaidOut,
     RefundStillAbnormal,
+    SecondPersonNeeded,
 )
 from estation.payments.invariants import broken_invariants
 from estation.payments.rules import MAX_INBOX_TRIES, IncidentKind
@@ -26,7 +28,14 @@ from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 from tests.payments.office import open_office
 from tests.payments.test_asked_refunds import approve, send
 from tests.payments.test_second_person import abnormal
-from tests.payments.test_settled_outside import FEN, ask_refund, everything, odd_money, resolve
+from tests.payments.test_settled_outside import (
+    FEN,
+    ask_refund,
+    everything,
+    odd_money,
+    resolve,
+    two_incidents,
+)
 
 ACCOUNT = "wechat_pay:1900000109"
 
@@ -236,6 +245,84 @@ class TestMoneyOfTheChannelsBill:
         await resolve(incident_id)
 
         assert (await api.incident(incident_id)).state == "resolved"
+
+
+class TestNewsThatNamesMoneyOtherwise:
+    """The channel's word and our books differ, or it does not say what it means."""
+
+    async def incomplete(self, city: City) -> UUID:
+        _, _, number = await city.opened()
+        said = replace(city.paid(number), channel_trade_no=None)
+        await api.settle_batch([api.from_report(said)], now=later(seconds=30))
+        return await id_of("incomplete_news")
+
+    async def contradicting(self, city: City) -> UUID:
+        _, _, number = await city.opened()
+        report = city.paid(number)
+        for said in (report, replace(report, paid_fen=TOTAL + 1)):
+            await api.settle_batch([api.from_report(said)], now=later(seconds=30))
+        return await id_of("contradicting_news")
+
+    @pytest.mark.parametrize("kind", ["incomplete", "contradicting"])
+    async def test_is_ended_by_no_person_alone(self, city: City, kind: str) -> None:
+        incident_id = await getattr(self, kind)(city)
+
+        first = await end(incident_id, "何敏", at=later(hours=1))
+        before = await everything()
+        with pytest.raises(SecondPersonNeeded):
+            await end(incident_id, "何敏", at=later(hours=2))
+
+        assert first.state == "open"
+        assert await everything() == before
+        second = await end(incident_id, "罗建平", at=later(hours=3))
+        assert (second.state, second.resolved_by) == ("resolved", "罗建平")
+        history = await rows("select action, by from incident_action order by at")
+        assert [(one["action"], one["by"]) for one in history] == [
+            ("resolve_asked", "何敏"),
+            ("resolve", "罗建平"),
+        ]
+        assert await broken_invariants() == {}
+
+    async def test_is_ended_at_the_page_by_two_and_the_first_is_told_to_wait(
+        self, city: City
+    ) -> None:
+        async with open_office(city) as office:
+            incident_id = await self.contradicting(city)
+            path = f"/staff/incidents/{incident_id}"
+            await office.sit_down("clerk")
+            assert await office.get(path) == 200
+            assert "这类异常由两人办结" in office.text
+
+            assert await office.post(path, resolution="渠道账单为准") == 303
+            assert await office.get(path) == 200
+            assert "须由另一人核对后办结" in office.text
+            assert 'name="resolution"' not in office.text
+            assert await office.post(path, resolution="再来一次") == 403
+            assert SecondPersonNeeded.message in office.text
+            assert (await api.incident(incident_id)).state == "open"
+
+            await office.sit_down("checker")
+            assert await office.get(path) == 200
+            assert "申请办结：渠道账单为准" in office.text
+            assert await office.post(path, resolution="已核对") == 303
+        assert (await api.incident(incident_id)).state == "resolved"
+
+    async def test_whose_money_is_still_in_suspense_is_ended_by_no_number_of_persons(
+        self, city: City
+    ) -> None:
+        _, incident_id = await two_incidents(city)
+
+        for name in ("何敏", "罗建平"):
+            with pytest.raises(MoneyInSuspense):
+                await end(incident_id, name, at=later(hours=1))
+
+        assert (await api.incident(incident_id)).state == "open"
+
+
+async def end(incident_id: UUID, by: str, *, at: datetime) -> api.IncidentView:
+    return await api.resolve_incident(
+        incident_id=incident_id, by=by, resolution="已与渠道核对", now=at
+    )
 
 
 async def test_what_opened_again_while_it_was_read_is_judged_as_it_stands(

@@ -212,6 +212,11 @@ PAID_BUT_NOT_BOOKED = frozenset({"missing_in_ledger", "status_differs"})
 """Kinds of the reconciliation: the channel's bill has money that our ledger does not have."""
 
 
+ENDED_BY_TWO = frozenset({IncidentKind.INCOMPLETE_NEWS, IncidentKind.CONTRADICTING_NEWS})
+"""The channel names money otherwise than our books do, which no look at the books refutes: words
+end it only when a second person says them too."""
+
+
 class IllegalMove(Exception):
     """A bug: somebody asked for a transition that is not in the tables."""
 

@@ -202,6 +202,16 @@ async def wish_to_apply(incident_id: UUID) -> IncidentAction | None:
     return last if last and last.action == "apply_asked" else None
 
 
+async def wish_to_end(found: IncidentView) -> IncidentAction | None:
+    """The first of two persons' words on an incident that two must end."""
+    last = (
+        await IncidentAction.filter(incident_id=found.id, action__in=["resolve_asked", "resolve"])
+        .order_by("-at", "-id")
+        .first()
+    )
+    return last if last and last.action == "resolve_asked" else None
+
+
 async def wish_outside(arrival_id: UUID) -> OutsideSettlement | None:
     """The maker's wish to settle this money outside, not answered yet; whichever of the money's
     incidents it was asked under."""

@@ -78,6 +78,7 @@ OWNER_WORDS = {"finance": "财务", "operator": "运维"}
 DEED_WORDS = {
     "take": "由我处理",
     "resolve": "办结",
+    "resolve_asked": "申请办结",
     "refund": "申请退款",
     "refund_asked": "申请退款",
     "refund_approved": "批准退款",

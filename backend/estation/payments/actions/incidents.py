@@ -11,7 +11,13 @@ from estation.ledger.api import arrival_by_key, open_claim_fen
 from estation.payments import queries, refund_rules, rules
 from estation.payments.actions.refund_locking import LockedRefund, lock_refunds
 from estation.payments.actions.refunds.ask import lock_standings
-from estation.payments.actions.storing import FINANCE, IncidentNote, note_deed, put_incidents
+from estation.payments.actions.storing import (
+    FINANCE,
+    IncidentNote,
+    note_deed,
+    note_deed_of,
+    put_incidents,
+)
 from estation.payments.combining import whole_number
 from estation.payments.errors import (
     IncidentAlreadyResolved,
@@ -21,9 +27,11 @@ from estation.payments.errors import (
     OverpaidBack,
     RefundNotPaidOut,
     RefundStillAbnormal,
+    SecondPersonNeeded,
 )
 from estation.payments.invariants import FORGOTTEN
 from estation.payments.models import Incident, IncidentAction
+from estation.payments.persons import Person, is_same, person
 from estation.payments.queries import IncidentView
 from estation.payments.refund_rules import PAID_BY_HAND, REDIRECT_REFUSED, Deed
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
@@ -34,6 +42,9 @@ from estation.shared.typed import typed_text
 
 SYSTEM = "system"
 """Who did what no person did."""
+
+RESOLVE_ASKED = "resolve_asked"
+"""The first of two persons' words on an incident of rules.ENDED_BY_TWO."""
 
 
 async def open_incident(
@@ -70,12 +81,14 @@ async def open_incident(
 async def resolve_incident(
     *, incident_id: UUID, by: str, by_id: UUID | None = None, resolution: str, now: datetime
 ) -> IncidentView:
-    """Close it with the words of the person who decided. `by` names the staff member.
+    """Close it with the words of the person who decided. `by` names the staff member. A kind of
+    rules.ENDED_BY_TWO stays open after the first person's words, and ends with another one's.
 
-    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words, or no text), and
-    what words do not end: MoneyInSuspense (money of it is neither given back, nor on its way, nor
-    settled outside), OverpaidBack (money of it was given away twice), NewsNotSettled,
-    RefundStillAbnormal, RefundNotPaidOut, MoneyNotInLedger.
+    Refuses IncidentNotFound, IncidentAlreadyResolved, InvalidInput (no words, or no text),
+    SecondPersonNeeded (the second words are the same person's), and what words do not end:
+    MoneyInSuspense (money of it is neither given back, nor on its way, nor settled outside),
+    OverpaidBack (money of it was given away twice), NewsNotSettled, RefundStillAbnormal,
+    RefundNotPaidOut, MoneyNotInLedger.
     """
     words = typed_text("resolution", resolution, most=2000, lines=True)
     found = await queries.incident(incident_id)
@@ -87,6 +100,10 @@ async def resolve_incident(
             raise IncidentAlreadyResolved(incident_id=str(incident_id))
         if refusal is not None:
             raise refusal
+        who = person(by, by_id)
+        if row.kind in rules.ENDED_BY_TWO and await _is_first(db, row, who):
+            await note_deed_of(db, row.dedupe_key, RESOLVE_ASKED, who, words, now)
+            return await queries.incident(incident_id)
         await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
                resolution = $3 where id = $4""",
@@ -96,6 +113,24 @@ async def resolve_incident(
             db, row.dedupe_key, deed=Deed.RESOLVE, by=by, by_id=by_id, note=words, now=now
         )
     return await queries.incident(incident_id)
+
+
+async def _is_first(db: BaseDBAsyncClient, incident: Incident, who: Person) -> bool:
+    """True when nobody has asked for this end yet, since it was opened (again). Refuses
+    SecondPersonNeeded where this person is the one who did."""
+    last = (
+        await IncidentAction.filter(
+            incident_id=incident.id, action__in=[RESOLVE_ASKED, Deed.RESOLVE]
+        )
+        .using_db(db)
+        .order_by("-at", "-id")
+        .first()
+    )
+    if last is None or last.action != RESOLVE_ASKED:
+        return True
+    if is_same(Person(last.by, last.by_id), who):
+        raise SecondPersonNeeded
+    return False
 
 
 async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | None:

@@ -37,7 +37,7 @@ from estation.payments.incident_export import IncidentExport
 from estation.payments.queries import IncidentView
 from estation.payments.refund_queries import RefundableView, refundable_of
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import ClaimEnd, IncidentState
+from estation.payments.rules import ENDED_BY_TWO, ClaimEnd, IncidentState
 from estation.payments.staff_pages.blueprint import (
     CHECKER,
     FINANCE,
@@ -128,7 +128,8 @@ async def one_incident(request: OnlineRequest, incident_id: UUID) -> HTTPRespons
 @bp.post("/staff/incidents/<incident_id:uuid>")
 @staff_only(*FINANCE, OPERATOR)
 async def resolve(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
-    """Close the incident with a reason. No money moves here, and no bill becomes paid."""
+    """Close the incident with a reason; some kinds need another officer's too. No money moves
+    here, and no bill becomes paid."""
 
     async def work() -> None:
         try:
@@ -549,6 +550,7 @@ async def _show(
         outside = await staff_queries.wish_outside(money.arrival_id)
     claim = await staff_queries.claim_of(found) if Deed.END_CLAIM in deeds else None
     claim_wish = claim.wish if claim else None
+    ending = await staff_queries.wish_to_end(found) if found.kind in ENDED_BY_TWO else None
     redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
     by_hand = redirecting.by_hand if redirecting else None
     return render(
@@ -565,9 +567,12 @@ async def _show(
         wish=wish,
         outside=outside,
         claim=claim,
+        ends_by_two=found.kind in ENDED_BY_TWO,
+        ending=ending,
         redirecting=redirecting,
         is_mine={
             "incident": is_me(request, found.assigned_to, found.assigned_to_id),
+            "ending": ending is not None and is_me(request, ending.by, ending.by_id),
             "wish": wish is not None and is_me(request, wish.by, wish.by_id),
             "outside": outside is not None
             and is_me(request, outside.asked_by, outside.asked_by_id),
