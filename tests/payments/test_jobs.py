@@ -9,6 +9,7 @@ import pytest
 from estation.fees.models import Bill
 from estation.outside.pay_channels import Channel, ChannelState, Scene
 from estation.payments import api, jobs
+from estation.payments.actions import inbox
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import AttemptState, OrderState
 from estation.payments.invariants import broken_invariants
@@ -317,7 +318,7 @@ async def test_news_that_never_settles_is_handed_to_a_person(
 async def test_a_payment_whose_callbacks_were_lost_is_found_within_five_minutes(
     database: str, city: City, paid_at: int
 ) -> None:
-    """P1: also when the page was watched before, and left for the wallet."""
+    """P1, D11: also when the page was watched before, and left for the wallet."""
     _, order, number = await city.opened()
     for seconds in range(4, 64, 4):
         await api.refresh_order(
@@ -332,3 +333,30 @@ async def test_a_payment_whose_callbacks_were_lost_is_found_within_five_minutes(
         await jobs.query_silent_attempts(city.services, now=later(seconds=seconds))
 
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+async def test_news_whose_job_was_lost_settles_by_itself_within_five_minutes(
+    database: str, city: City, lost: int
+) -> None:
+    """D11: the row is stored, and whoever took it died without a trace; no queue but the row."""
+    _, order, number = await city.opened()
+    report = city.paid(number)
+    news = api.from_notice(
+        city.wechat.notice(report), channel=report.channel, account_id=report.account_id
+    )
+    await keep_unhandled(news, error=ConnectionError("the database was away"), now=NOW)
+    taken = 0
+    for seconds in range(0, 301, 5):
+        if taken < lost:
+            taken += len(await inbox._claim(later(seconds=seconds), 10))
+            continue
+        await jobs.redrive_inbox(city.services, now=later(seconds=seconds))
+
+    assert taken == lost
+    (kept,) = await api.notices_about(number)
+    assert kept.handled_at is not None
+    assert kept.handled_at <= later(minutes=5)
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    assert await count("ledger_transfer", "kind = 'payment'") == 1
+    assert await broken_invariants() == {}

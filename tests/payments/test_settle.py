@@ -81,6 +81,7 @@ async def test_the_notice_is_in_the_inbox_as_handled(database: str, city: City) 
 async def test_the_same_callback_ten_times_at_once_moves_money_once(
     database: str, city: City
 ) -> None:
+    """D5: a duplicate is answered as good news and changes nothing."""
     _, _, number = await city.opened()
     item = notice_item(city, city.paid(number))
 
@@ -220,6 +221,7 @@ async def test_money_for_a_changed_bill_waits_and_the_bill_is_not_blocked(
 
 @pytest.mark.parametrize("amount_fen", [1, TOTAL - 1, TOTAL + 1])
 async def test_a_wrong_amount_is_never_applied(database: str, city: City, amount_fen: int) -> None:
+    """D5"""
     bill, order, number = await city.opened()
 
     (outcome,) = await settle(notice_item(city, city.paid(number, amount_fen=amount_fen)))
@@ -261,6 +263,7 @@ async def test_a_late_success_of_an_order_that_is_still_open_is_applied(
 async def test_money_after_the_end_of_its_order_waits_for_a_person(
     database: str, city: City, reason: str, kind: str
 ) -> None:
+    """D1: the outcome that is told is the one in the tables."""
     bill, order, number = await city.opened()
     closed = ChannelReport(Channel.WECHAT_PAY, city.wechat.account_id, number, ChannelState.CLOSED)
     await settle(api.from_report(closed))

@@ -4,10 +4,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from tortoise import Tortoise
 
+from estation.payments import api
+from estation.payments.actions.incidents import take_incident
+from estation.payments.incident_deeds import deeds_for
+from estation.payments.refund_rules import Deed
+from estation.payments.rules import IncidentState
 from estation.payments.staff_words import incident_name
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.rules import KINDS, Kind, run_state
@@ -217,6 +223,49 @@ async def test_channel_money_that_the_ledger_does_not_explain_becomes_one_incide
     assert incident_name(str(incident["kind"])) != incident["kind"]
 
 
+@pytest.mark.parametrize("name", FAULTS)
+async def test_every_type_of_difference_is_stored_as_judged_and_leads_to_a_deed_that_stays(
+    database: str, name: str
+) -> None:
+    """D6: the verdict is saved with its row and read back; what the platform lacks and refunds
+    are no exception; who has to act can, and what was done is stored."""
+    inject, kind, number = FAULTS[name]
+    day = quiet_day()
+    inject(day)
+
+    view = await reconciled(day)
+
+    stored = await _rows(
+        "select kind, out_trade_no from reconciliation_difference where run_id = $1", view.id
+    )
+    assert stored == [{"kind": kind, "out_trade_no": number}]
+    meaning = KINDS[Kind(kind)]
+    assert [one.kind for one in view.differences] == [kind]
+    assert meaning.next_actions
+    incidents = await _incidents()
+    assert len(incidents) == meaning.opens_incident
+    for one in incidents:
+        offered = deeds_for(
+            kind=kind, state=IncidentState.OPEN, owner=str(one["owner"]), role="finance_clerk"
+        )
+        assert {Deed.TAKE, Deed.RESOLVE} <= set(offered)
+        await take_incident(incident_id=UUID(str(one["id"])), by="何敏", now=NOW)
+        await api.resolve_incident(
+            incident_id=UUID(str(one["id"])),
+            by="何敏",
+            resolution="已向渠道核实",
+            now=NOW + timedelta(hours=1),
+        )
+        kept = await _rows("select action, by, note from incident_action order by at")
+        assert kept == [
+            {"action": "take", "by": "何敏", "note": ""},
+            {"action": "resolve", "by": "何敏", "note": "已向渠道核实"},
+        ]
+        assert await _rows("select state, resolution from incident") == [
+            {"state": "resolved", "resolution": "已向渠道核实"}
+        ]
+
+
 async def test_each_surplus_line_and_each_part_of_a_refund_is_an_incident_of_its_own(
     database: str,
 ) -> None:
@@ -261,6 +310,13 @@ def test_every_kind_decides_the_state_of_a_day() -> None:
         Kind.LEG_MISSING, Kind.LEG_UNPROVEN, Kind.UNKNOWN_MERCHANT,
     }  # fmt: skip
     assert run_state([]) == "balanced"
+
+
+async def _rows(sql: str, *values: object) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = await Tortoise.get_connection("default").execute_query_dict(
+        sql, list(values)
+    )
+    return found
 
 
 async def _incidents() -> list[dict[str, object]]:

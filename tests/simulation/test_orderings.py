@@ -19,6 +19,7 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_ordering_of_eight_events_ends_in_the_same_money() -> None:
+    """D1: also where success comes after the close, there is one truth everywhere."""
     found = running.explore_here()
 
     assert found.complete == orders_of_length(EVENTS, 8) == 20_160
