@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from estation import operating
 from estation.ledger.api import balance, open_claim_fen
 from estation.outside.pay_channels import RefundStatus
 from estation.payments import api
+from estation.payments.actions import reversing
 from estation.payments.api import ClaimEnd
 from estation.payments.errors import (
     ClaimChanged,
@@ -143,7 +143,7 @@ class TestWhatCameBack:
         assert (await balance(CLAIM), await balance(RECEIVED)) == (0, FEN)
         assert await claims() == [{"state": "resolved", "resolved_by": "checker"}]
         (transfer,) = await rows("select * from ledger_transfer where id = $1", transfer_id)
-        assert (transfer["kind"], transfer["kind"] in operating.POSTED_BY_ACTIONS) == (
+        assert (transfer["kind"], transfer["kind"] in reversing.POSTED_BY_ACTIONS) == (
             "claim_recovered",
             True,
         ), "nobody undoes it by hand"
@@ -175,6 +175,9 @@ class TestWhatCameBack:
         (other,) = await rows("select id from incident where state = 'open'")
 
         await resolve(UUID(str(other["id"])), later(hours=40))
+        await api.resolve_incident(
+            incident_id=UUID(str(other["id"])), by="another", resolution="属实", now=later(hours=41)
+        )
 
         assert await rows("select id from incident where state = 'open'") == []
 
