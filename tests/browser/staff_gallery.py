@@ -9,7 +9,7 @@ from estation.payments import staff_words
 from estation.payments.queries import IncidentView
 from estation.payments.refund_queries import RefundableView, RefundView
 from estation.payments.refund_rules import Deed, Share
-from estation.payments.rules import IncidentState, RefundCause, RefundSource, RefundState
+from estation.payments.rules import ClaimEnd, IncidentState, RefundCause, RefundSource, RefundState
 from estation.payments.staff_pages import incidents as incident_pages
 from estation.payments.staff_pages import refunds as refund_pages
 from estation.payments.staff_queries import IncidentPage, Moment, Story
@@ -166,7 +166,9 @@ def list_page(rows: list[IncidentView]) -> State:
     }  # fmt: skip
 
 
-NOBODYS = {"incident": False, "wish": False, "outside": False, "redirecting": False}
+NOBODYS = dict.fromkeys(
+    ("incident", "ending", "wish", "outside", "claim", "by_hand", "redirecting"), False
+)
 
 
 def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
@@ -179,6 +181,9 @@ def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
         "refundable": None,
         "suspense_fen": 0,
         "outside": None,
+        "claim": None,
+        "ends_by_two": False,
+        "ending": None,
         "redirecting": None,
         "is_mine": NOBODYS,
         "refunds": [],
@@ -187,6 +192,7 @@ def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
         "problem": "",
         "typed": dict.fromkeys(incident_pages.TYPED, ""),
         "now": NOW,
+        "today": NOW.date(),
         "words": staff_words,
         **more,
     }
@@ -248,8 +254,30 @@ OUTSIDE = Values(
 REDIRECTED = incident("refund_abnormal", 8000)
 
 
-def redirecting(word: str, *, is_abnormal: bool = True) -> Values:
-    return Values(is_abnormal=is_abnormal, word=word, by="钱立（财务经办）", at=NOW)
+OVERPAID = incident("refund_overpaid", 8000)
+CONTRADICTED = incident("contradicting_news", 825524)
+WRITTEN_OFF = Values(
+    asked_by="钱立（财务经办）", asked_at=NOW, amount_fen=3000, kind=ClaimEnd.WRITTEN_OFF
+)
+
+
+def claim(wish: Values | None = None, *, refund_no: str = "") -> Values:
+    words = "核销 ¥ 30.00，江财决〔2026〕9号，追索一年未果" if wish else ""
+    return Values(claim_fen=8000, wish=wish, words=words, refund_no=refund_no)
+
+
+def redirecting(word: str, *, is_abnormal: bool = True, by_hand: Values | None = None) -> Values:
+    return Values(
+        is_abnormal=is_abnormal, word=word, by="钱立（财务经办）", at=NOW, by_hand=by_hand
+    )
+
+
+def by_hand(word: str) -> Values:
+    return redirecting(
+        "ordered",
+        is_abnormal=False,
+        by_hand=Values(word=word, by="钱立（财务经办）", at=NOW, document_no="回单 2026050612"),
+    )
 
 
 STAFF_PAGES: dict[str, State] = {
@@ -297,6 +325,35 @@ STAFF_PAGES: dict[str, State] = {
         Deed.REDIRECT_REFUND,
         Deed.RESOLVE,
         redirecting=redirecting("ordered"),
+    ),
+    "staff-incident-by-hand": incident_page(
+        REDIRECTED, Deed.TAKE, Deed.REDIRECT_REFUND, redirecting=by_hand("")
+    ),
+    "staff-incident-by-hand-asked": incident_page(
+        REDIRECTED, Deed.TAKE, Deed.REDIRECT_REFUND, redirecting=by_hand("asked")
+    ),
+    "staff-incident-claim": incident_page(
+        OVERPAID, Deed.TAKE, Deed.END_CLAIM, Deed.RESOLVE, claim=claim()
+    ),
+    "staff-incident-claim-under-way": incident_page(
+        OVERPAID,
+        Deed.TAKE,
+        Deed.END_CLAIM,
+        Deed.RESOLVE,
+        claim=claim(refund_no="20260506RRRRRRRRRRRRRRRR"),
+    ),
+    "staff-incident-claim-asked": incident_page(
+        OVERPAID, Deed.TAKE, Deed.END_CLAIM, Deed.RESOLVE, claim=claim(WRITTEN_OFF)
+    ),
+    "staff-incident-two": incident_page(
+        CONTRADICTED, Deed.TAKE, Deed.RESOLVE, ends_by_two=True
+    ),
+    "staff-incident-two-asked": incident_page(
+        CONTRADICTED,
+        Deed.TAKE,
+        Deed.RESOLVE,
+        ends_by_two=True,
+        ending=Values(by="钱立（财务经办）", at=NOW, note="渠道更正了通知，钱没有到账"),
     ),
     "staff-incident-invariant": incident_page(BROKEN, Deed.TAKE, Deed.RESOLVE),
     "staff-incident-done": incident_page(DONE, refunds=[SUCCEEDED]),
