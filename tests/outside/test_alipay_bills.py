@@ -41,11 +41,11 @@ GOOD = [*START, HEADER, PAYMENT, REFUND, *END]
 DETAIL = "20880000000001090156_20260228_业务明细.csv"
 
 
-def packed(lines: list[str], *, name: str = DETAIL) -> bytes:
+def packed(lines: list[str], *, name: str = DETAIL, summary: bytes = b"x") -> bytes:
     """A ZIP with the summary first, as Alipay may send it."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
-        files.writestr("20880000000001090156_20260228_业务明细(汇总).csv", b"x")
+        files.writestr("20880000000001090156_20260228_业务明细(汇总).csv", summary)
         files.writestr(name, "\r\n".join(lines).encode("gb18030"))
     return archive.getvalue()
 
@@ -106,6 +106,42 @@ def test_a_lost_row_breaks_the_proof() -> None:
 def test_what_is_no_bill_is_refused_with_its_line(lines: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parsed(lines)
+
+
+SUMMARY = [
+    "#支付宝业务汇总查询",
+    "门店编号,门店名称,交易订单总笔数,退款订单总笔数,订单金额（元）,商家实收（元）,支付宝优惠（元）,"
+    "商家优惠（元）,卡消费金额（元）,服务费（元）,分润（元）,实收净额（元）",
+    "0001\t,总店\t,1,1,8145.24,8140.24,0.00,5.00,0.00,-48.87,0.00,1.00",
+    "合计\t,\t,1,1,8145.24,8140.24,0.00,5.00,0.00,-48.87,0.00,8091.37",
+    "#----------业务汇总列表结束----------",
+]
+
+
+def test_the_net_of_the_summarys_total_line_is_what_will_be_settled() -> None:
+    summary = "\r\n".join(SUMMARY).encode("gb18030")
+
+    assert parse_trade_bill(packed(GOOD, summary=summary)).settlement_fen == 809137
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        SUMMARY[:3],
+        [SUMMARY[1].replace("实收净额（元）", "净额"), SUMMARY[3]],
+        [SUMMARY[1], SUMMARY[3] + ",0.00"],
+        [SUMMARY[1], SUMMARY[3].replace("8091.37", "x")],
+    ],
+    ids=["empty", "no total", "no net", "a cell more", "no money"],
+)
+def test_a_summary_without_a_net_states_no_settlement(lines: list[str]) -> None:
+    summary = "\r\n".join(lines).encode("gb18030")
+
+    bill = parse_trade_bill(packed(GOOD, summary=summary))
+
+    assert bill.settlement_fen is None
+    assert bill.is_proven
 
 
 def test_an_archive_without_the_detail_file_is_refused() -> None:

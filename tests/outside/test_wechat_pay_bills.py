@@ -42,6 +42,25 @@ def parsed(*lines: str) -> ParsedBill:
     return parse_trade_bill(bill(*lines))
 
 
+OLD_SUMMARY = "总交易单数,总交易额,总退款金额,总代金券或立减优惠退款金额,手续费总金额"
+
+
+@pytest.mark.parametrize(
+    ("summary", "totals", "settled_fen"),
+    [
+        (SUMMARY, TOTALS, 809637),  # 8175.24 - 30.00 - 48.87144 = 8096.36856
+        (SUMMARY, TOTALS.replace("48.87144", "48.87"), 809637),
+        (OLD_SUMMARY, "`2,`8175.24,`30.00,`0.00,`48.87", 809637),
+        (SUMMARY.replace("手续费总金额", "别的"), TOTALS, None),
+    ],
+    ids=["all decimals", "two decimals", "old layout", "no fees"],
+)
+def test_the_summary_says_what_will_be_settled(
+    summary: str, totals: str, settled_fen: int | None
+) -> None:
+    assert parsed(ALL, PAYMENT, REFUND, summary, totals).settlement_fen == settled_fen
+
+
 def test_payments_and_refunds_become_rows_in_our_words() -> None:
     found = parsed(ALL, PAYMENT, REFUND, SUMMARY, TOTALS)
 

@@ -258,10 +258,15 @@ class BillRow:
 
 @dataclass(frozen=True, slots=True)
 class ParsedBill:
-    """A bill that was read whole; `proof` lists each check against its own summary."""
+    """A bill that was read whole; `proof` lists each check against its own summary.
+
+    `settlement_fen` is what the bill's own totals say the channel will pay out: receipts less
+    refunds less fees; None where it does not state them.
+    """
 
     rows: list[BillRow]
     proof: dict[str, tuple[str, str]]  # check name -> (computed, stated); all equal = proven
+    settlement_fen: int | None = None
 
     @property
     def is_proven(self) -> bool:

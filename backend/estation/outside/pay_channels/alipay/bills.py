@@ -18,7 +18,9 @@ from estation.outside.pay_channels.calling import BILL_BYTES
 from estation.shared.clock import BEIJING
 from estation.shared.money import NotMoney, fen_from_yuan, yuan_from_fen
 
-_DETAIL_NAME: Final = "业务明细.csv"  # The other file of the archive ends in 业务明细(汇总).csv.
+_DETAIL_NAME: Final = "业务明细.csv"
+_SUMMARY_NAMES: Final = ("业务明细(汇总).csv", "业务明细（汇总）.csv")
+_NET: Final = "实收净额（元）"
 _MAX_FILES: Final = 16
 _UTF8_NAME: Final = 0x800
 _KINDS: Final = {"交易": "payment", "退款": "refund"}
@@ -43,7 +45,8 @@ class _Line:
 
 def parse_trade_bill(data: bytes) -> ParsedBill:
     """Raises ValueError naming the line when this is no trade bill."""
-    lines = [line.strip() for line in _detail_text(data).splitlines()]
+    detail, summary = _texts(data)
+    lines = [line.strip() for line in detail.splitlines()]
     header_no, header = _header(lines)
     read: list[_Line] = []
     for line_no, line in enumerate(lines[header_no:], start=header_no + 1):
@@ -53,11 +56,18 @@ def parse_trade_bill(data: bytes) -> ParsedBill:
             read.append(_line(header, line, line_no))
         except (ValueError, NotMoney, KeyError) as failure:
             raise ValueError(f"line {line_no}: {failure}") from None
-    return ParsedBill(rows=[line.row for line in read], proof=_proof(lines, read))
+    return ParsedBill(
+        rows=[line.row for line in read],
+        proof=_proof(lines, read),
+        settlement_fen=_settlement_fen(summary),
+    )
 
 
-def _detail_text(data: bytes) -> str:
-    """The detail file, found by its name whatever its place in the archive."""
+def _texts(data: bytes) -> tuple[str, bytes]:
+    """The detail file and the summary, found by their names whatever their place in the archive.
+
+    The summary proves nothing line by line: it comes as it is, empty where there is none.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             files = archive.infolist()
@@ -69,11 +79,33 @@ def _detail_text(data: bytes) -> str:
             # Read through the declared size only: the header could lie about it.
             with archive.open(details[0]) as file:
                 content = file.read(BILL_BYTES + 1)
+            summary = b""
+            for one in files:
+                if _name(one).endswith(_SUMMARY_NAMES):
+                    with archive.open(one) as file:
+                        summary = file.read(BILL_BYTES + 1)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as failure:
         raise ValueError(f"no readable ZIP: {failure}") from None
-    if len(content) > BILL_BYTES:
+    if max(len(content), len(summary)) > BILL_BYTES:
         raise ValueError("the archive is larger than a bill")
-    return _decoded(content)
+    return _decoded(content), summary
+
+
+def _settlement_fen(summary: bytes) -> int | None:
+    """The net of the summary's own total line; None when it has no such line."""
+    text = summary.decode("gb18030", errors="replace")
+    table = [
+        [cell.strip() for cell in line.split(",")]
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    total = next((cells for cells in table[1:] if cells[0] == "合计"), None)
+    if total is None or _NET not in table[0] or len(total) != len(table[0]):
+        return None
+    try:
+        return fen_from_yuan(total[table[0].index(_NET)])
+    except NotMoney:
+        return None
 
 
 def _decoded(content: bytes) -> str:

@@ -33,6 +33,9 @@ _SUMS = {
     "申请退款总金额": ("申请退款金额",),
 }
 _COUNT = "总交易单数"
+_RECEIVED = ("应结订单总金额", "总交易额")
+_RETURNED = ("退款总金额", "总退款金额")
+_FEES = "手续费总金额"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def parse_trade_bill(data: bytes) -> ParsedBill:
             rows.append(columns.row(cells, line_no))
         except (ValueError, NotMoney) as failure:
             raise ValueError(f"line {line_no}: {failure}") from None
-    return ParsedBill(rows=rows, proof=_proof(table))
+    return ParsedBill(rows=rows, proof=_proof(table), settlement_fen=_settlement_fen(table.summary))
 
 
 def _summary(lines: list[str], line_no: int) -> dict[str, str]:
@@ -222,6 +225,18 @@ def _proof(table: Table) -> dict[str, tuple[str, str]]:
     if _COUNT not in proof:
         raise ValueError(f"the summary has no {_COUNT}")
     return proof
+
+
+def _settlement_fen(summary: dict[str, str]) -> int | None:
+    """What the summary says is paid out; fees of refunds stand in its fees below zero."""
+    received, returned = (
+        next((summary[name] for name in names if name in summary), None)
+        for names in (_RECEIVED, _RETURNED)
+    )
+    if received is None or returned is None or _FEES not in summary:
+        return None
+    yuan = number_in(received) - number_in(returned) - number_in(summary[_FEES])
+    return int((yuan * 100).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def _as_stated(ours: Decimal, theirs: Decimal) -> tuple[str, str]:
