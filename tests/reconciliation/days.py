@@ -247,11 +247,20 @@ class PaperChannel:
                 "count": (str(len(rows)), str(read["count"])),
                 "total_fen": (str(total), str(read["total"])),
             },
+            settlement_fen=read.get("settlement"),
         )
 
 
-def as_file(lines: list[Line], *, count: int | None = None) -> bytes:
+def as_file(lines: list[Line], *, count: int | None = None, settlement: int | None = None) -> bytes:
+    """`settlement` is what the bill's own totals say; else what its lines add up to."""
+    if settlement is None:
+        e3 = sum(
+            (line.fen if line.kind == "payment" else -line.fen) * 1000 - line.fee_fen_e3
+            for line in lines
+        )
+        settlement = (e3 + 500) // 1000
     body = {
+        "settlement": settlement,
         "lines": [{**line.__dict__, "at": line.at.isoformat()} for line in lines],
         "count": len(lines) if count is None else count,
         "total": sum(line.fen for line in lines if line.kind == "payment"),

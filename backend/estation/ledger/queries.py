@@ -259,6 +259,29 @@ async def payee_movements(day: date, account_id: str) -> list[PayeeMovement]:
     return [PayeeMovement(**row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What transfers of one kind moved on an account: debits less credits in fen."""
+
+    transfers: int
+    fen: int
+
+
+async def standing_under(our_no: str, account: str) -> dict[str, Standing]:
+    """What the transfers under a number of ours moved on an account, by their kind; what undoes
+    one counts with it. Joins the caller's transaction."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select coalesce(undone.kind, t.kind) as kind, count(*) as transfers,
+                  sum(e.debit_fen - e.credit_fen)::bigint as fen
+           from ledger_transfer t
+           join ledger_entry e on e.transfer_id = t.id and e.account = $2
+           left join ledger_transfer undone on undone.id = t.reverses_id
+           where t.our_no = $1 group by 1""",
+        [our_no, account],
+    )
+    return {row["kind"]: Standing(int(row["transfers"]), int(row["fen"])) for row in rows}
+
+
 async def balance(account: str) -> int:
     """Debits less credits of an account in fen."""
     rows = await Tortoise.get_connection("default").execute_query_dict(

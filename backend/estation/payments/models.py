@@ -388,6 +388,8 @@ class SplitExport(Model):
     content = fields.BinaryField()
     made_by = fields.CharField(max_length=64)
     made_at: datetime = fields.DatetimeField()
+    # Which bills' fees it knew: those read until then. Null in files from before corrections.
+    fees_until: datetime | None = fields.DatetimeField(null=True)
 
     class Meta:
         table = "split_export"
@@ -413,3 +415,24 @@ class SplitInstruction(Model):
     class Meta:
         table = "split_instruction"
         unique_together = (("transfer_id", "payee_code"),)
+
+
+class SplitFeeCorrection(Model):
+    """What became known of a payee's share of a channel's fee after it was instructed.
+
+    `fee_fen` is added to the share known so far; below zero it gives some of it back.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    export: fields.ForeignKeyRelation[SplitExport] = fields.ForeignKeyField(
+        "estation.SplitExport", related_name=False, on_delete=fields.RESTRICT, db_index=True
+    )
+    export_id: UUID
+    transfer_id = fields.UUIDField()
+    payee_code = fields.CharField(max_length=32)
+    is_refund = fields.BooleanField()
+    fee_fen = FenField()
+
+    class Meta:
+        table = "split_fee_correction"
+        unique_together = (("transfer_id", "payee_code", "export_id"),)

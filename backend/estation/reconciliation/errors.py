@@ -21,5 +21,9 @@ class BillFileNotFound(NotFound):
     message = "没有这份账单文件。"
 
 
+class KeptFileChanged(Exception):
+    """The stored bytes of a bill are not those whose digest was kept: somebody changed evidence."""
+
+
 class RunDoesNotTie(Exception):
     """A row of one side ended in no category: a mistake of ours, so no result is written."""

@@ -14,7 +14,8 @@ class BillFile(Model):
     """A channel bill exactly as received. A later, different file of a day is a new row.
 
     `line_count` and `proof` are null until the file was read whole and proved itself; its lines
-    are stored in the same transaction, so a file has either all its lines or none.
+    are stored in the same transaction, so a file has either all its lines or none. Of an
+    account's day one file at most has `booked_fee_fen`: the one whose fees stand in the books.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -28,6 +29,8 @@ class BillFile(Model):
     seen_at: datetime = fields.DatetimeField()  # when the channel last gave exactly these bytes
     line_count: int | None = fields.IntField(null=True)
     proof = fields.JSONField[list[list[str]]](null=True)  # [check, ours, theirs]
+    settlement_fen: int | None = fields.BigIntField(null=True)  # as the bill's own totals say
+    booked_fee_fen: int | None = fields.BigIntField(null=True)  # returned fees taken off
 
     class Meta:
         table = "channel_bill_file"

@@ -1,4 +1,4 @@
-"""The staff's board and the reconciliation workbench. Nothing here moves money."""
+"""The staff's board and the reconciliation workbench. Nothing here moves anybody's money."""
 
 from calendar import monthrange
 from collections.abc import Sequence

@@ -13,6 +13,9 @@ from estation.payments.api import fee_key, late_splits
 from estation.reconciliation.errors import BillFileNotFound, RunNotFound
 from estation.reconciliation.rules import Kind
 
+_FEE_FEN = "(abs(fee_fen_e3) + 500) / 1000"
+"""Thousandths rounded half up per line, as the channels settle them."""
+
 MAX_DIFFERENCES = 500
 """On one page or in one printed run; the rest is counted, and the CSV has all."""
 
@@ -195,14 +198,37 @@ async def newest_proven_files(account_ids: Sequence[str], days_: Sequence[date])
     return [row["id"] for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class BillFees:
+    """What one bill says the channel keeps of payments, and gives back of it with refunds."""
+
+    taken_fen: int
+    returned_fen: int
+
+    @property
+    def net_fen(self) -> int:
+        return self.taken_fen - self.returned_fen
+
+
+async def fees_of_file(file_id: UUID) -> BillFees:
+    """Each line in whole fen; joins the caller's transaction."""
+    rows = await _rows(
+        f"""select coalesce(sum(fen) filter (where kind = 'payment'), 0)::bigint as taken_fen,
+                   coalesce(-sum(fen) filter (where kind = 'refund'), 0)::bigint as returned_fen
+            from (select kind, case when fee_fen_e3 < 0 then -1 else 1 end * ({_FEE_FEN}) as fen
+                  from channel_bill_line where bill_file_id = $1) lines""",  # noqa: S608
+        [file_id],
+    )
+    return BillFees(**rows[0])
+
+
 async def channel_fees(day: date, account_id: str) -> dict[str, int]:
     """The channel's fees of a day in whole fen, by `payments.api.fee_key`, from proven bills of
-    the day and its neighbours; {} while there is none. Thousandths are rounded half up per line,
-    as the channels settle them."""
+    the day and its neighbours; {} while there is none."""
     around = [day + timedelta(days=shift) for shift in (-1, 0, 1)]
     rows = await _rows(
-        """select kind, channel_trade_no, refund_no, (abs(fee_fen_e3) + 500) / 1000 as fen
-           from channel_bill_line where bill_file_id = any($1::uuid[]) and fee_fen_e3 <> 0""",
+        f"""select kind, channel_trade_no, refund_no, {_FEE_FEN} as fen
+            from channel_bill_line where bill_file_id = any($1::uuid[]) and fee_fen_e3 <> 0""",  # noqa: S608
         [await newest_proven_files([account_id], around)],
     )
     return {

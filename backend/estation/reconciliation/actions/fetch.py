@@ -127,7 +127,7 @@ async def _read(channel: PayChannel, kept: _Kept, raw: bytes) -> Leg:
     proof = tuple((name, ours, theirs) for name, (ours, theirs) in parsed.proof.items())
     if not parsed.is_proven:
         return _leg(channel, kept, LegState.UNPROVEN, "与账单自身汇总不一致", proof)
-    await _store_lines(kept.id, parsed.rows, proof)
+    await _store_lines(kept.id, parsed, proof)
     return _leg(channel, kept, LegState.PROVEN, "", proof, len(parsed.rows))
 
 
@@ -222,7 +222,7 @@ def _kept(row: dict[str, Any]) -> _Kept:
 
 
 async def _store_lines(
-    file_id: UUID, rows: Sequence[BillRow], proof: tuple[tuple[str, str, str], ...]
+    file_id: UUID, parsed: ParsedBill, proof: tuple[tuple[str, str, str], ...]
 ) -> None:
     """All lines of a proven file or none. A second reader waits and finds them stored."""
     async with in_transaction() as db:
@@ -231,11 +231,13 @@ async def _store_lines(
         )
         if stored[0]["line_count"] is not None:
             return
+        rows = parsed.rows
         for start in range(0, len(rows), LINES_PER_INSERT):
             await _insert_lines(db, file_id, rows[start : start + LINES_PER_INSERT])
         await db.execute_query(
-            "update channel_bill_file set line_count = $2, proof = $3::jsonb where id = $1",
-            [file_id, len(rows), json.dumps(proof, ensure_ascii=False)],
+            """update channel_bill_file set line_count = $2, proof = $3::jsonb,
+                   settlement_fen = $4 where id = $1""",
+            [file_id, len(rows), json.dumps(proof, ensure_ascii=False), parsed.settlement_fen],
         )
 
 

@@ -1,4 +1,4 @@
-"""Reconciles one day: fetch outside any transaction, then match and write in one."""
+"""Reconciles one day: fetch outside any transaction, then match, book fees and write in one."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import findings, matching
+from estation.reconciliation.actions.fees import book_fees
 from estation.reconciliation.actions.fetch import Leg, fetch_day
 from estation.reconciliation.actions.incidents import open_incidents
 from estation.reconciliation.errors import DayNotOver
@@ -30,7 +31,8 @@ async def reconcile_day(
     """Compare both channels' bills of a Beijing day with the ledger and keep the result.
 
     May be repeated: each call is a new run, and the same facts give the same `result_digest`.
-    Money is never moved here. Raises DayNotOver for a day after today.
+    Nobody's money is moved here; what the channels kept as their fees, as proven bills say, is
+    booked. Raises DayNotOver for a day after today.
     """
     if not rules.is_over(day, beijing_day(now)):
         raise DayNotOver(day=str(day))
@@ -48,6 +50,7 @@ async def reconcile_day(
         await findings.write_differences(db, run_id, day, legs, sides)
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
+        await book_fees(db, day, legs, now=now)
     view = await queries.run(run_id)
     log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
     return view

@@ -1,0 +1,116 @@
+"""Books what a channel kept for a day: the fees of its proven bill, whatever was booked before."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from tortoise.backends.base.client import BaseDBAsyncClient
+
+from estation.ledger.api import (
+    Leg,
+    Standing,
+    TransferInput,
+    channel_fee,
+    clearing,
+    post_many,
+    standing_under,
+)
+from estation.reconciliation import queries, rules
+from estation.reconciliation.actions import fetch
+from estation.reconciliation.errors import KeptFileChanged
+from estation.shared import ids
+from estation.shared.clock import day_bounds
+
+TAKEN = "channel_fee"
+RETURNED = "channel_fee_back"
+"""The two kinds of transfers: what payments cost, and what came back with refunds."""
+
+WHOLE_ACCOUNT = "000000"
+"""The book of what belongs to no region, as money of no known order: an account serves many."""
+
+_NOTHING = Standing(0, 0)
+
+
+async def book_fees(
+    db: BaseDBAsyncClient, day: date, legs: Sequence[fetch.Leg], *, now: datetime
+) -> None:
+    """Let the books hold exactly the fees of each account's newest proven bill of the day.
+
+    What stands there already is not posted again; a corrected bill posts the difference, and no
+    transfer is edited. Joins the caller's transaction, which holds the day's lock. Raises
+    KeptFileChanged when a file to be booked is not what its digest says.
+    """
+    for leg in legs:
+        if leg.state is rules.LegState.PROVEN:
+            await _book(db, leg.account_id, day, now)
+
+
+def fee_number(account_id: str, day: date) -> str:
+    """The number of ours under which the fees of an account's day are booked."""
+    return f"{account_id} {day}"
+
+
+async def _book(db: BaseDBAsyncClient, account_id: str, day: date, now: datetime) -> None:
+    (file_id,) = await queries.newest_proven_files([account_id], [day])
+    due = await queries.fees_of_file(file_id)
+    standing = await standing_under(fee_number(account_id, day), channel_fee(account_id))
+    missing = {
+        TAKEN: due.taken_fen - standing.get(TAKEN, _NOTHING).fen,
+        RETURNED: -due.returned_fen - standing.get(RETURNED, _NOTHING).fen,
+    }
+    if any(missing.values()):
+        digest = await _digest(db, file_id)
+        await post_many(
+            list(_transfers(account_id, day, digest, missing, standing, now)), now=now, db=db
+        )
+    await db.execute_query(
+        """update channel_bill_file set booked_fee_fen = null
+           where account_id = $1 and day = $2 and id <> $3 and booked_fee_fen is not null""",
+        [account_id, day, file_id],
+    )
+    await db.execute_query(
+        "update channel_bill_file set booked_fee_fen = $2 where id = $1", [file_id, due.net_fen]
+    )
+
+
+async def _digest(db: BaseDBAsyncClient, file_id: UUID) -> str:
+    """The file's SHA-256, recomputed from its bytes: money is booked on no other evidence."""
+    rows = await db.execute_query_dict(
+        """select sha256, encode(sha256(content), 'hex') as found from channel_bill_file
+           where id = $1""",
+        [file_id],
+    )
+    digest: str = rows[0]["sha256"]
+    if rows[0]["found"] != digest:
+        raise KeptFileChanged(digest)
+    return digest
+
+
+def _transfers(
+    account_id: str,
+    day: date,
+    digest: str,
+    missing: dict[str, int],
+    standing: dict[str, Standing],
+    now: datetime,
+) -> Iterable[TransferInput]:
+    for kind, fen in missing.items():
+        if fen == 0:
+            continue
+        kept, paid = channel_fee(account_id), clearing(account_id)
+        # The turn: a bill may be corrected, and the correction taken back.
+        turn = standing.get(kind, _NOTHING).transfers
+        yield TransferInput(
+            id=str(ids.row_id(now)),
+            idempotency_key=f"{kind}:{account_id}:{day}:{digest}:{turn}",
+            kind=kind,
+            region=WHOLE_ACCOUNT,
+            order_id=None,
+            our_no=fee_number(account_id, day),
+            channel_no=digest,
+            occurred_at=day_bounds(day)[1] - timedelta(microseconds=1),
+            legs=[
+                Leg(kept if fen > 0 else paid, debit_fen=abs(fen)),
+                Leg(paid if fen > 0 else kept, credit_fen=abs(fen)),
+            ],
+        )

@@ -1,0 +1,194 @@
+"""What the channels keep for their service stands in the books as their proven bills say it."""
+
+import asyncio
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from estation.ledger.api import balance, channel_fee, clearing, post_many, reverse
+from estation.outside.pay_channels import ChannelUnknown
+from estation.reconciliation import queries
+from estation.reconciliation.api import RunView, reconcile_day
+from estation.reconciliation.errors import KeptFileChanged
+from tests.payments.city import rows
+from tests.payments.plants import by_hand
+from tests.reconciliation import days
+from tests.reconciliation.days import ALIPAY, DAY, NOW, WECHAT, Day, quiet_day
+
+LATER = NOW + timedelta(hours=1)
+LATEST = NOW + timedelta(hours=2)
+
+
+async def run(day: Day, *, now: Any = NOW, of: date = DAY) -> RunView:
+    return await reconcile_day(of, services=days.services_for(day), now=now)
+
+
+def with_fees(*fees_e3: int, back_e3: int = 0) -> Day:
+    """A quiet day whose first lines cost something; `back_e3` came back with a refund."""
+    day = quiet_day()
+    lines = day.bill(WECHAT)
+    for place, fee in enumerate(fees_e3):
+        lines[place] = replace(lines[place], fee_fen_e3=fee)
+    if back_e3:
+        refund = {"kind": "refund", "refund_no": "R1", "state": "SUCCESS", "fee_fen_e3": -back_e3}
+        lines.append(replace(lines[2], **refund))
+    return day
+
+
+async def booked() -> list[tuple[str, int]]:
+    """The fee transfers in their order: kind, and what each adds to the fees."""
+    found = await rows(
+        """select t.kind, (e.debit_fen - e.credit_fen)::bigint as fen from ledger_transfer t
+           join ledger_entry e on e.transfer_id = t.id and e.account = $1
+           order by t.posted_at, t.kind""",
+        channel_fee(WECHAT),
+    )
+    return [(row["kind"], row["fen"]) for row in found]
+
+
+async def test_the_fees_of_a_proven_bill_are_booked_from_clearing(database: str) -> None:
+    day = with_fees(5_000, 48_000)
+    await days.post(day)
+    held = await balance(clearing(WECHAT))
+
+    await run(day)
+
+    assert await booked() == [("channel_fee", 53)]
+    assert await balance(channel_fee(WECHAT)) == 53
+    assert await balance(clearing(WECHAT)) == held - 53
+    assert await balance(channel_fee(ALIPAY)) == 0
+
+
+async def test_returned_fees_are_a_transfer_of_their_own(database: str) -> None:
+    day = with_fees(5_000, back_e3=2_000)
+    await days.post(day)
+
+    await run(day)
+
+    assert await booked() == [("channel_fee", 5), ("channel_fee_back", -2)]
+    assert await balance(channel_fee(WECHAT)) == 3
+
+
+async def test_each_line_is_rounded_to_whole_fen_as_the_split_rounds_it(database: str) -> None:
+    day = with_fees(1_499, 1_500, back_e3=1_500)
+    await days.post(day)
+
+    await run(day)
+
+    assert await booked() == [("channel_fee", 3), ("channel_fee_back", -2)]
+    assert sum((await queries.channel_fees(DAY, WECHAT)).values()) == 3 + 2
+
+
+async def test_reconciling_again_books_nothing_more(database: str) -> None:
+    day = with_fees(5_000, back_e3=2_000)
+    await days.post(day)
+    first = await run(day)
+
+    again = await run(day, now=LATER)
+    await asyncio.gather(*(run(day, now=LATEST) for _ in range(4)))
+
+    assert await booked() == [("channel_fee", 5), ("channel_fee_back", -2)]
+    assert again.result_digest == first.result_digest
+
+
+async def test_a_corrected_bill_books_the_difference_and_edits_nothing(database: str) -> None:
+    day = with_fees(5_000, back_e3=2_000)
+    await days.post(day)
+    await run(day)
+    before = await rows("select * from ledger_transfer order by id")
+    day.bills[WECHAT, DAY] = with_fees(5_000, 4_000, back_e3=2_000).bill(WECHAT)
+
+    await run(day, now=LATER)
+
+    assert (await booked())[2:] == [("channel_fee", 4)]
+    assert await balance(channel_fee(WECHAT)) == 7
+    kept = await rows("select * from ledger_transfer order by id")
+    assert [row for row in kept if row in before] == before
+    newest = await rows("select sha256 from channel_bill_file where booked_fee_fen = 7")
+    assert [row["channel_no"] for row in kept if row not in before] == [newest[0]["sha256"]]
+
+
+async def test_a_correction_that_is_taken_back_and_made_again_is_booked_each_time(
+    database: str,
+) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    five, three = day.bill(WECHAT), with_fees(3_000).bill(WECHAT)
+
+    for turn, lines in enumerate((five, three, five, three)):
+        day.bills[WECHAT, DAY] = lines
+        await run(day, now=NOW + timedelta(hours=turn))
+
+    assert [fen for _, fen in await booked()] == [5, -2, 2, -2]
+    files = await rows(
+        "select booked_fee_fen as fen from channel_bill_file order by booked_fee_fen"
+    )
+    assert [row["fen"] for row in files] == [0, 3, None]  # the other channel's is the first
+
+
+async def test_a_bill_that_does_not_prove_itself_books_no_fee(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    day.raw[WECHAT, DAY] = days.as_file(day.bill(WECHAT), count=99)
+
+    view = await run(day)
+
+    assert view.counts == {"leg_unproven": 1}
+    assert await booked() == []
+
+
+async def test_a_day_without_its_bill_keeps_what_was_booked(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    await run(day)
+    day.raw[WECHAT, DAY] = ChannelUnknown("away")
+
+    await run(day, now=LATER)
+
+    assert await booked() == [("channel_fee", 5)]
+
+
+async def test_a_kept_file_that_was_changed_books_nothing(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    await run(day)
+    await by_hand(
+        "update channel_bill_file set content = content || 'x'::bytea",
+        "delete from ledger_entry where account like 'channel_fee:%'",
+    )
+
+    with pytest.raises(KeptFileChanged):
+        await run(day, now=LATER)
+
+    assert await booked() == []
+    assert len(await rows("select id from reconciliation_run")) == 1
+
+
+async def test_a_reversed_fee_is_booked_again(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    await run(day)
+    (fee,) = await rows("select id from ledger_transfer where kind = 'channel_fee'")
+    await post_many([await reverse(fee["id"], now=LATER)], now=LATER)
+    assert await balance(channel_fee(WECHAT)) == 0
+
+    await run(day, now=LATEST)
+
+    assert await balance(channel_fee(WECHAT)) == 5
+
+
+async def test_each_day_of_an_account_has_its_own_fees(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    next_day = DAY + timedelta(days=1)
+    day.bills[WECHAT, next_day] = [
+        days.Line("N", 700, days.at(9, 0, next_day), "TN", fee_fen_e3=7_000)
+    ]
+
+    await run(day)
+    await run(day, now=NOW + timedelta(days=1), of=next_day)
+
+    assert [fen for _, fen in await booked()] == [5, 7]
+    assert await balance(channel_fee(WECHAT)) == 12
