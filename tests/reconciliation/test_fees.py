@@ -1,6 +1,9 @@
 """What the channels keep for their service stands in the books as their proven bills say it."""
 
 import asyncio
+import csv
+import io
+import json
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -12,9 +15,11 @@ from estation.outside.pay_channels import ChannelUnknown
 from estation.reconciliation import queries
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.errors import KeptFileChanged
+from estation.shared.money import display_yuan, yuan_from_fen
 from tests.payments.city import rows
 from tests.payments.plants import by_hand
 from tests.reconciliation import days
+from tests.reconciliation.conftest import Desk
 from tests.reconciliation.days import ALIPAY, DAY, NOW, WECHAT, Day, quiet_day
 
 LATER = NOW + timedelta(hours=1)
@@ -192,3 +197,77 @@ async def test_each_day_of_an_account_has_its_own_fees(database: str) -> None:
 
     assert [fen for _, fen in await booked()] == [5, 7]
     assert await balance(channel_fee(WECHAT)) == 12
+
+
+async def test_what_a_channel_will_pay_out_ties_with_its_bills_own_total(database: str) -> None:
+    day = with_fees(5_000, 4_000, back_e3=2_000)
+    await days.post(day)
+
+    view = await run(day)
+
+    wechat = next(leg["settlement"] for leg in view.legs if leg["account_id"] == WECHAT)
+    gross = sum(line.fen for line in day.bill(WECHAT) if line.kind == "payment")
+    refund = day.bill(WECHAT)[2].fen
+    assert wechat == {
+        "gross_fen": gross,
+        "refund_fen": refund,
+        "fee_fen": 9,
+        "fee_back_fen": 2,
+        "net_fen": gross - refund - 9 + 2,
+        "stated_fen": gross - refund - 9 + 2,
+    }
+    assert "settlement_differs" not in view.counts
+
+
+async def test_fees_that_round_to_another_total_than_the_bills_are_a_difference(
+    database: str,
+) -> None:
+    """Two of a fen and a half each are two fen each when they are settled, and three together."""
+    day = with_fees(1_500, 1_500)
+    await days.post(day)
+
+    view = await run(day)
+
+    assert (view.state, view.counts) == ("differences", {"settlement_differs": 1})
+    (found,) = view.differences
+    assert found.account_id == WECHAT
+    assert found.their_fen is not None
+    assert (found.our_fen, found.their_fen) == (found.their_fen - 1, found.their_fen)
+    assert await balance(channel_fee(WECHAT)) == 4
+
+
+async def test_a_bill_that_states_no_total_is_no_difference_and_says_so(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    body = json.loads(days.as_file(day.bill(WECHAT)))
+    day.raw[WECHAT, DAY] = json.dumps({**body, "settlement": None}).encode()
+
+    view = await run(day)
+
+    assert view.state == "balanced"
+    stated = {leg["account_id"]: leg["settlement"]["stated_fen"] for leg in view.legs}
+    assert stated[WECHAT] is None
+    assert await balance(channel_fee(WECHAT)) == 5
+
+
+async def test_the_days_page_and_its_export_show_what_will_be_paid_out(desk: Desk) -> None:
+    lines = desk.day.bill(WECHAT)
+    lines[0] = replace(lines[0], fee_fen_e3=500_000)
+    desk.day.off[WECHAT, DAY] = 1
+    await days.post(desk.day)
+    await desk.login("clerk")
+    await desk.post("/staff/reconciliation", day=str(DAY))
+    net = sum(line.fen for line in lines) - 500
+
+    await desk.get(f"/staff/reconciliation/{DAY}")
+    page = desk.text
+    await desk.get(f"/staff/reconciliation/{DAY}/differences.csv")
+
+    assert "应结算金额不符（1）" in page
+    for fen in (500, net, net + 1):
+        assert display_yuan(fen) in page
+    found = list(csv.reader(io.StringIO(desk.body.decode("utf-8-sig"))))
+    settled = {row[1].split()[0]: row[5:7] for row in found if row[0] == "应结算金额"}
+    assert settled[WECHAT] == [yuan_from_fen(net), yuan_from_fen(net + 1)]
+    assert len(set(settled[ALIPAY])) == 1
+    assert any("手续费 5.00，退回手续费 0.00" in row[1] for row in found if len(row) > 1)

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from estation.ledger.api import balance, channel_fee
 from estation.outside.pay_channels import Channel, ChannelReport, Scene
 from estation.payments.api import from_report, settle_reports
 from estation.reconciliation.api import RunView, reconcile_day
@@ -41,6 +42,10 @@ async def test_a_paid_day_matches_line_by_line_and_a_lost_payment_is_named(
     (missing,) = (one for one in view.differences if one.kind == "missing_in_ledger")
     assert (missing.out_trade_no, missing.their_fen) == (lost.out_trade_no, 8_000)
     assert view.state == "differences"
+    for leg in view.legs:
+        settled = leg["settlement"]
+        assert settled["stated_fen"] == settled["net_fen"]
+        assert await balance(channel_fee(leg["account_id"])) == settled["fee_fen"] > 0
 
 
 async def test_a_running_day_waits_for_its_bills(database: str, city: City) -> None:

@@ -222,6 +222,43 @@ async def fees_of_file(file_id: UUID) -> BillFees:
     return BillFees(**rows[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a channel is expected to pay out for a day, in fen, from the lines of its bill.
+
+    `stated_fen` is what the bill's own totals say; None where it does not state them.
+    """
+
+    gross_fen: int
+    refund_fen: int
+    fee_fen: int
+    fee_back_fen: int
+    stated_fen: int | None
+
+    @property
+    def net_fen(self) -> int:
+        return self.gross_fen - self.refund_fen - self.fee_fen + self.fee_back_fen
+
+    @property
+    def differs(self) -> bool:
+        return self.stated_fen is not None and self.stated_fen != self.net_fen
+
+
+async def settlement_of(file_id: UUID) -> Settlement:
+    """Of one proven file; joins the caller's transaction."""
+    rows = await _rows(
+        """select coalesce(sum(l.amount_fen) filter (where l.kind = 'payment'), 0)::bigint
+                      as gross_fen,
+                  coalesce(sum(l.amount_fen) filter (where l.kind = 'refund'), 0)::bigint
+                      as refund_fen,
+                  (select f.settlement_fen from channel_bill_file f where f.id = $1) as stated_fen
+           from channel_bill_line l where l.bill_file_id = $1""",
+        [file_id],
+    )
+    fees = await fees_of_file(file_id)
+    return Settlement(**rows[0], fee_fen=fees.taken_fen, fee_back_fen=fees.returned_fen)
+
+
 async def channel_fees(day: date, account_id: str) -> dict[str, int]:
     """The channel's fees of a day in whole fen, by `payments.api.fee_key`, from proven bills of
     the day and its neighbours; {} while there is none."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from estation.shared.clock import BEIJING
 
-RULES_VERSION = "2026.2"
+RULES_VERSION = "2026.3"
 """Part of the result digest: change it with the meaning of any kind or pass."""
 
 
@@ -46,6 +46,7 @@ class Kind(StrEnum):
     REFUND_NOT_IN_LEDGER = "refund_not_in_ledger"
     REFUND_DIFFERS = "refund_differs"
     UNKNOWN_MERCHANT = "unknown_merchant"
+    SETTLEMENT_DIFFERS = "settlement_differs"
     IN_SUSPENSE = "in_suspense"
     LEG_MISSING = "leg_missing"
     LEG_UNPROVEN = "leg_unproven"
@@ -59,6 +60,9 @@ way; its account has no usable bill."""
 
 REFUND_FATES = frozenset({REFUND_MATCHED, Kind.REFUND_NOT_IN_LEDGER, Kind.REFUND_DIFFERS})
 """What becomes of the refund lines of a bill; they never count as money that came."""
+
+NOT_OF_A_LINE = frozenset({Kind.SETTLEMENT_DIFFERS})
+"""Findings beside the lines of a usable bill: no receipt of the day is in their amounts."""
 
 FAILED_REFUND_STATES = ("FAIL", "CLOSED", "REFUND_CLOSED")
 """The channels' words in a bill for a refund that did not happen."""
@@ -172,6 +176,13 @@ KINDS: dict[Kind, Meaning] = {
         label="未配置的商户号",
         cause="总账当日有记在这个商户号下的收款，但系统没有它的渠道配置，无法取得账单。",
         next_actions=("补充商户配置后重新对账",),
+    ),
+    Kind.SETTLEMENT_DIFFERS: Meaning(
+        Severity.ERROR,
+        blocks=False,
+        label="应结算金额不符",
+        cause="按账单逐行计算的收款减退款减手续费，与渠道账单自己的合计不同，差一分也列出。",
+        next_actions=(KEEP_EVIDENCE, "向渠道核对手续费和优惠的计算", "到账后与银行回单核对"),
     ),
     Kind.IN_SUSPENSE: Meaning(
         Severity.INFO,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.reconciliation.actions.fetch import Leg
 from estation.reconciliation.errors import RunDoesNotTie
+from estation.reconciliation.queries import Settlement, settlement_of
 from estation.reconciliation.rules import (
     BLOCKED,
     LEG_FINDING,
@@ -104,10 +105,25 @@ async def totals(db: BaseDBAsyncClient, day: date) -> dict[str, Sides]:
     return sides
 
 
+async def settlements(legs: Sequence[Leg]) -> dict[str, Settlement]:
+    """What is expected of each account whose bill proved itself."""
+    return {
+        leg.account_id: await settlement_of(leg.file_id)
+        for leg in legs
+        if leg.state is LegState.PROVEN and leg.file_id
+    }
+
+
 async def write_differences(
-    db: BaseDBAsyncClient, run_id: UUID, day: date, legs: Sequence[Leg], sides: dict[str, Sides]
+    db: BaseDBAsyncClient,
+    run_id: UUID,
+    day: date,
+    legs: Sequence[Leg],
+    sides: dict[str, Sides],
+    settled: dict[str, Settlement],
 ) -> None:
-    """Rows with both sides' evidence; one row per leg that blocks, one per unknown account."""
+    """Rows with both sides' evidence; one row per leg that blocks, one per unknown account, one
+    per bill whose own total is another than that of its lines."""
     await db.execute_query(_WRITE, [run_id, day])
     said: dict[str, Any]
     for leg in legs:
@@ -115,12 +131,19 @@ async def write_differences(
             ours = sides.get(leg.account_id, Sides()).ours
             said = {"reason": leg.reason, "sha256": leg.sha256, "proof": leg.proof}
             kind = LEG_FINDING[leg.state]
-            await _write_one(db, run_id, kind, leg.account_id, ours, {"leg": said})
+            await _write_one(db, run_id, kind, leg.account_id, ours.fen, {"leg": said})
     for account_id, both in sides.items():
         if Kind.UNKNOWN_MERCHANT in both.ours.fates:
             kind = Kind.UNKNOWN_MERCHANT
             said = {"count": both.ours.count}
-            await _write_one(db, run_id, kind, account_id, both.ours, {"account": said})
+            await _write_one(db, run_id, kind, account_id, both.ours.fen, {"account": said})
+    for account_id, one in settled.items():
+        if one.differs:
+            said = {"settlement": settlement_report(one)}
+            kind = Kind.SETTLEMENT_DIFFERS
+            await _write_one(
+                db, run_id, kind, account_id, one.net_fen, said, their_fen=one.stated_fen
+            )
 
 
 async def _write_one(
@@ -128,14 +151,16 @@ async def _write_one(
     run_id: UUID,
     kind: Kind,
     account_id: str,
-    ours: Side,
+    our_fen: int,
     evidence: dict[str, Any],
+    *,
+    their_fen: int | None = None,
 ) -> None:
     await db.execute_query(
         """insert into reconciliation_difference
-               (id, run_id, kind, channel, account_id, out_trade_no, our_fen, evidence)
-           values (gen_random_uuid(), $1, $2, split_part($3, ':', 1), $3, '', $4, $5::jsonb)""",
-        [run_id, kind, account_id, ours.fen, orjson.dumps(evidence).decode()],
+               (id, run_id, kind, channel, account_id, out_trade_no, our_fen, their_fen, evidence)
+           values (gen_random_uuid(), $1, $2, split_part($3, ':', 1), $3, '', $4, $5, $6::jsonb)""",
+        [run_id, kind, account_id, our_fen, their_fen, orjson.dumps(evidence).decode()],
     )
 
 
@@ -211,8 +236,14 @@ async def _content(db: BaseDBAsyncClient, rows: str, arguments: list[object]) ->
     return str(answer[0]["digest"])
 
 
-def leg_report(leg: Leg, sides: Sides, *, name: str) -> dict[str, Any]:
-    """What the run keeps of a leg: its proof and where each fen of both sides went."""
+def settlement_report(one: Settlement) -> dict[str, Any]:
+    """What the run keeps of it."""
+    return {**asdict(one), "net_fen": one.net_fen}
+
+
+def leg_report(leg: Leg, sides: Sides, settled: Settlement | None, *, name: str) -> dict[str, Any]:
+    """What the run keeps of a leg: its proof, where each fen of both sides went, and what the
+    channel is expected to pay out."""
     return {
         "account_id": leg.account_id,
         "channel": leg.channel,
@@ -229,6 +260,7 @@ def leg_report(leg: Leg, sides: Sides, *, name: str) -> dict[str, Any]:
         "ours": sides.ours.fates,
         "their_fen": sides.theirs.fen,
         "our_fen": sides.ours.fen,
+        "settlement": settlement_report(settled) if settled else None,
     }
 
 

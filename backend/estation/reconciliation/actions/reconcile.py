@@ -46,8 +46,9 @@ async def reconcile_day(
         neighbours = await _match(db, day, legs)
         sides = await findings.totals(db, day)
         findings.check_counts(legs, sides)
-        await _write_run(db, run_id, day, legs, sides, services, now, started_by)
-        await findings.write_differences(db, run_id, day, legs, sides)
+        settled = await findings.settlements(legs)
+        await _write_run(db, run_id, day, legs, sides, settled, services, now, started_by)
+        await findings.write_differences(db, run_id, day, legs, sides, settled)
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
         await book_fees(db, day, legs, now=now)
@@ -77,6 +78,7 @@ async def _write_run(
     day: date,
     legs: Sequence[Leg],
     sides: dict[str, findings.Sides],
+    settled: dict[str, queries.Settlement],
     services: Services,
     now: datetime,
     started_by: str,
@@ -87,6 +89,7 @@ async def _write_run(
         findings.leg_report(
             leg,
             sides.get(leg.account_id, findings.Sides()),
+            settled.get(leg.account_id),
             name=names.get(leg.account_id, leg.account_id),
         )
         for leg in legs
