@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from estation.ledger.api import (
     Leg,
     TransferInput,
+    channel_fee,
     clearing,
     hold_input,
     payee_payable,
@@ -145,6 +146,14 @@ async def _one_fen_more_on_one_side(world: LivedIn) -> None:
 
 async def _more_paid_out_than_owed(world: LivedIn) -> None:
     account = world.city.wechat.account_id
+    await _booked_by_hand(
+        world,
+        Leg(payee_payable("treasury"), debit_fen=99_000_000),
+        Leg(clearing(account), credit_fen=99_000_000),
+    )
+
+
+async def _booked_by_hand(world: LivedIn, *legs: Leg) -> None:
     await post_many(
         [
             TransferInput(
@@ -156,10 +165,7 @@ async def _more_paid_out_than_owed(world: LivedIn) -> None:
                 our_no="by-hand",
                 channel_no="",
                 occurred_at=world.now,
-                legs=[
-                    Leg(payee_payable("treasury"), debit_fen=99_000_000),
-                    Leg(clearing(account), credit_fen=99_000_000),
-                ],
+                legs=legs,
             )
         ],
         now=world.now,
@@ -257,6 +263,13 @@ async def _claim_talked_away(world: LivedIn) -> None:
     await by_hand(
         "update incident set state = 'resolved', resolved_at = now(), resolved_by = '何敏',"
         " resolution = '已催收' where kind = 'refund_overpaid'"
+    )
+
+
+async def _fee_of_no_bill(world: LivedIn) -> None:
+    account = world.city.wechat.account_id
+    await _booked_by_hand(
+        world, Leg(channel_fee(account), debit_fen=60), Leg(clearing(account), credit_fen=60)
     )
 
 
@@ -563,6 +576,7 @@ PLANTS: dict[str, Plant] = {
     "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": _resolved_too_early,
     "what_is_settled_outside_stands_in_the_books": _more_settled_than_booked,
     "a_claim_is_what_its_incidents_say": _claim_talked_away,
+    "the_channels_fees_are_those_of_their_proven_bills": _fee_of_no_bill,
     "refunds_move_in_time": _refunds_stand_still,
     "only_open_orders_hold_bills": _paid_order_holds_its_bill,
     "an_order_has_one_live_attempt_at_most": _two_live_codes,

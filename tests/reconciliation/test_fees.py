@@ -12,6 +12,8 @@ import pytest
 
 from estation.ledger.api import balance, channel_fee, clearing, post_many, reverse
 from estation.outside.pay_channels import ChannelUnknown
+from estation.payments.actions.watching import RECENT
+from estation.payments.invariants import breaches_of
 from estation.reconciliation import queries
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.errors import KeptFileChanged
@@ -271,3 +273,62 @@ async def test_the_days_page_and_its_export_show_what_will_be_paid_out(desk: Des
     assert settled[WECHAT] == [yuan_from_fen(net), yuan_from_fen(net + 1)]
     assert len(set(settled[ALIPAY])) == 1
     assert any("手续费 5.00，退回手续费 0.00" in row[1] for row in found if len(row) > 1)
+
+
+RULE = "the_channels_fees_are_those_of_their_proven_bills"
+NUMBER = f"{WECHAT} {DAY}"
+
+
+async def test_the_rule_of_the_fees_holds_whatever_was_corrected(database: str) -> None:
+    day = with_fees(5_000, back_e3=2_000)
+    await days.post(day)
+    await run(day)
+    assert await breaches() == []
+    day.bills[WECHAT, DAY] = with_fees(4_000).bill(WECHAT)
+    await run(day, now=LATER)
+
+    assert await breaches() == []
+    assert await balance(channel_fee(WECHAT)) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "delete from ledger_entry where account like 'channel_fee:%'",
+        "update ledger_entry set debit_fen = 6 where account like 'channel_fee:%'",
+        "update ledger_transfer set our_no = 'X' where kind = 'channel_fee'",
+        "update channel_bill_file set booked_fee_fen = null",
+        "update channel_bill_file set booked_fee_fen = 4 where booked_fee_fen = 5",
+    ],
+)
+async def test_the_rule_of_the_fees_names_the_accounts_day(database: str, damage: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    await run(day)
+
+    await by_hand(damage)
+
+    assert NUMBER in await breaches()
+
+
+async def test_reconciling_again_mends_what_the_books_lost(database: str) -> None:
+    day = with_fees(5_000)
+    await days.post(day)
+    await run(day)
+    lost = "(select id from ledger_transfer where kind = 'channel_fee')"
+    await by_hand(
+        f"delete from ledger_entry where transfer_id = {lost}",
+        "delete from ledger_transfer where kind = 'channel_fee'",
+    )
+
+    await run(day, now=LATER)
+
+    assert await breaches() == []
+    assert await balance(channel_fee(WECHAT)) == 5
+
+
+async def breaches() -> list[str]:
+    """All of them, which are the recent ones too."""
+    everywhere = await breaches_of(RULE, now=LATEST)
+    assert await breaches_of(RULE, now=LATEST, since=NOW - RECENT) == everywhere
+    return everywhere.first

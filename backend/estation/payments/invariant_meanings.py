@@ -179,6 +179,11 @@ MEANINGS: Mapping[str, Meaning] = {
         "A claim of ours is what its incidents say less what ended of it, and while some is left"
         " one of them is open.",
     ),
+    "the_channels_fees_are_those_of_their_proven_bills": _money(
+        "渠道手续费与账单不符",
+        "每个商户账户的手续费科目，逐日等于该日已自证账单所列的手续费。",
+        "The channel's fees of an account's day in the books are those of its proven bill.",
+    ),
     "refunds_move_in_time": _late(
         "退款积压",
         "到时间的退款在五分钟内向渠道提出或查询。",

@@ -295,6 +295,28 @@ INVARIANTS: dict[str, str] = {
             group by n.claim) i on i.claim = b.claim
         where coalesce(b.fen, 0) + coalesce(b.taken_back_fen, 0) <> coalesce(i.fen, 0)
            or b.fen > 0 and not i.is_open""",
+    # Booked under the account and the day, where reconciliation marks the bill it booked them of.
+    "the_channels_fees_are_those_of_their_proven_bills": """
+        with touched as (
+            select t.our_no from ledger_entry e join ledger_transfer t on t.id = e.transfer_id
+            where e.transfer_id >= :since_id and starts_with(e.account, 'channel_fee:')
+            union
+            select account_id || ' ' || to_char(day, 'YYYY-MM-DD') from channel_bill_file
+            where id >= :since_id and booked_fee_fen is not null)
+        select coalesce(b.our_no, f.our_no) as breach from (
+            select e.account, t.our_no, sum(e.debit_fen - e.credit_fen) as fen
+            from ledger_transfer t join ledger_entry e on e.transfer_id = t.id
+                and starts_with(e.account, 'channel_fee:')
+            where t.our_no in (select our_no from touched) group by e.account, t.our_no) b
+        full join (
+            select * from (
+                select 'channel_fee:' || account_id as account,
+                    account_id || ' ' || to_char(day, 'YYYY-MM-DD') as our_no,
+                    booked_fee_fen as fen
+                from channel_bill_file where booked_fee_fen is not null) booked
+            where our_no in (select our_no from touched)) f
+        on f.account = b.account and f.our_no = b.our_no
+        where coalesce(b.fen, 0) <> coalesce(f.fen, 0)""",
     "refunds_move_in_time": """
         select r.refund_no as breach from pay_refund r
         where r.next_try_at < :now - interval '5 minutes'""",
