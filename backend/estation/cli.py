@@ -305,15 +305,17 @@ def split_export(
         raise typer.Exit(2)
 
     async def make(account_id: str) -> payments.SplitExportView | None:
-        asked = date.fromisoformat(day)
+        asked, now = date.fromisoformat(day), system_clock()
+        late = await reconciliation.fee_days(account_id, now=now)
         try:
             return await payments.make_split_export(
                 day=asked,
                 account_id=account_id,
                 by="estation split-export",
-                fees=await reconciliation.split_fees(asked, account_id, now=system_clock()),
+                fees=await reconciliation.split_fees(asked, account_id, now=now, late=late),
+                fee_days=late,
                 settings=settings,
-                now=system_clock(),
+                now=now,
             )
         except payments.NothingToInstruct:
             return None
@@ -334,7 +336,8 @@ def split_export(
         return
     for view in views:
         console.print(
-            f"{view.export_no} {view.account_id}：{view.lines} 条（迟到 {view.late_lines} 条），"
+            f"{view.export_no} {view.account_id}：{view.lines} 条（迟到 {view.late_lines} 条，"
+            f"手续费更正 {view.corrections} 条），"
             f"付款 ¥ {display_yuan(view.total_fen)}，退款 ¥ {display_yuan(view.refund_fen)}"
         )
     if not views:

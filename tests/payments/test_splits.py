@@ -222,6 +222,133 @@ async def test_a_day_without_its_file_waits_for_its_own(database: str, city: Cit
     assert (await split_standing(DAY, ACCOUNT)).open_fen == TOTAL
 
 
+async def told_in_all() -> dict[str, int]:
+    """Each payee's share of the fees as instructed, corrections included."""
+    found = await rows(
+        """select payee_code, sum(case when is_refund then -fee_fen else fee_fen end)::bigint as fen
+           from (select payee_code, is_refund, fee_fen from split_instruction union all
+                 select payee_code, is_refund, fee_fen from split_fee_correction) told
+           group by payee_code"""
+    )
+    return {row["payee_code"]: row["fen"] for row in found}
+
+
+async def test_a_fee_that_came_later_goes_as_a_correction_with_the_next_file(
+    database: str, city: City
+) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    first = await make()
+
+    second = await make({key: 4953}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (first.fee_fen, first.corrections) == (0, 0)
+    assert (second.lines, second.corrections, second.late_lines) == (2, 2, 0)
+    assert (second.total_fen, second.refund_fen, second.fee_fen) == (0, 0, 4953)
+    assert await told_in_all() == {"treasury": 4905, "non_tax": 48}
+    _, _, *body = await lines_of(second)
+    assert {row[1]: row[3:7] for row in body[:2]} == {
+        "treasury": ["手续费更正", "0.00", "49.05", "-49.05"],
+        "non_tax": ["手续费更正", "0.00", "0.48", "-0.48"],
+    }
+    assert body[0][-1] == "手续费在下达后才确定，清算日期 2026-08-03"
+    assert body[-1][4:7] == ["0.00", "49.53", "-49.53"]
+    assert (await split_standing(DAY, ACCOUNT)).open_fen == 0
+    with pytest.raises(NothingToInstruct):
+        await make({key: 4953}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+
+async def test_a_fee_that_was_corrected_ends_as_if_it_had_been_known(
+    database: str, city: City
+) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    await make({key: 4953})
+
+    files = [
+        await make({key: fen}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER) for fen in (7, 60, 0)
+    ]
+
+    assert [one.fee_fen for one in files] == [7 - 4953, 53, -60]
+    assert await told_in_all() == {"treasury": 0, "non_tax": 0}
+    assert await count("split_instruction") == 2
+
+
+async def test_a_fee_nobody_knows_any_more_is_left_as_it_was_told(
+    database: str, city: City
+) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    await make({key: 4953})
+
+    with pytest.raises(NothingToInstruct):
+        await make({}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+    with pytest.raises(NothingToInstruct):
+        await make({key: 1}, day=NEXT_DAY, now=DAY_AFTER)  # of a bill that is no news
+
+    assert sum((await told_in_all()).values()) == 4953
+    assert await count("split_fee_correction") == 0
+
+
+async def test_a_refunds_fee_that_came_back_later_is_given_back_whatever_the_day(
+    database: str, city: City
+) -> None:
+    """A channel may accept a refund days after it was decided: it is found by its number."""
+    await pay(city)
+    (order,) = await rows("select id from pay_order")
+    number = await refunded(order["id"], 100)
+    await make()
+
+    week_later = DAY + timedelta(days=7)
+    key = fee_key(number, is_refund=True)
+    export = await make({key: 3}, fee_days=[week_later], day=week_later, now=later(days=9))
+
+    assert (export.corrections, export.refund_fen, export.fee_fen) == (1, 0, -3)
+    (line,) = [row for row in await lines_of(export) if row[3] == "退款手续费更正"]
+    assert line[4:7] == ["0.00", "-0.03", "0.03"]
+    assert await told_in_all() == {"treasury": 0, "non_tax": -3}
+
+
+async def test_corrections_go_with_new_money_in_one_file_that_adds_up(
+    database: str, city: City
+) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    await make()
+    await pay_late(300)
+
+    export = await make({key: 4953}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (export.lines, export.late_lines, export.corrections) == (3, 1, 2)
+    assert (export.total_fen, export.fee_fen) == (300, 4953)
+    *_, total = await lines_of(export)
+    assert total[2:7] == ["3 条", "", "3.00", "49.53", "-46.53"]
+
+
+async def test_makers_at_once_correct_a_fee_once(database: str, city: City) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    await make()
+
+    answers = await asyncio.gather(
+        *(make({key: 4953}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER) for _ in range(5)),
+        return_exceptions=True,
+    )
+
+    assert sum(isinstance(answer, NothingToInstruct) for answer in answers) == 4
+    assert sum((await told_in_all()).values()) == 4953
+
+
+async def test_a_correction_stays_as_it_was_written(database: str, city: City) -> None:
+    key = fee_key(await pay(city), is_refund=False)
+    await make()
+    await make({key: 4953}, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    for change in (
+        "update split_fee_correction set fee_fen = 1",
+        "delete from split_fee_correction",
+    ):
+        with pytest.raises(Exception, match="stays as it is"):
+            await rows(change)
+
+    assert sum((await told_in_all()).values()) == 4953
+
+
 async def test_makers_of_two_days_at_once_instruct_late_money_once(
     database: str, city: City
 ) -> None:

@@ -5,9 +5,23 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 
-from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
-from estation.payments.api import fee_key, split_standing
-from estation.reconciliation.api import channel_fees, reconcile_day, split_fees
+from estation.ledger.api import (
+    Leg,
+    TransferInput,
+    balance,
+    channel_fee,
+    clearing,
+    payee_payable,
+    post_many,
+)
+from estation.payments.api import fee_key, split_exports, split_standing
+from estation.reconciliation.api import (
+    channel_fees,
+    fee_days,
+    reconcile_day,
+    split_fees,
+    waiting_fees,
+)
 from estation.shared import ids
 from estation.shared.clock import day_bounds
 from tests.payments.city import rows
@@ -112,6 +126,85 @@ async def test_the_fees_of_late_money_go_with_it(desk: Desk) -> None:
     fees = await split_fees(other, WECHAT, now=NOW)
 
     assert fees[fee_key(lines[0].trade_no, is_refund=False)] == 5
+
+
+async def test_fees_of_a_bill_that_came_after_the_file_go_with_the_next_one(desk: Desk) -> None:
+    await days.post(desk.day)
+    await desk.login("clerk")
+    await desk.get("/staff/splits")
+    assert await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT) == 303
+    lines = desk.day.bill(WECHAT)
+    lines[0] = replace(lines[0], fee_fen_e3=500_000)
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW)
+
+    await desk.get("/staff/splits")
+    waiting = desk.text
+    again = await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+
+    assert "手续费更正，待下达" in waiting
+    assert again == 303
+    assert await told_of_fees() == 500 == await balance(channel_fee(WECHAT))
+    await desk.get("/staff/splits")
+    assert "手续费更正，待下达" not in desk.text
+    assert await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT) == 409
+    assert await told_of_fees() == 500
+
+
+async def test_a_corrected_bill_corrects_what_was_instructed_down_to_nothing(desk: Desk) -> None:
+    await days.post(desk.day)
+    lines = desk.day.bill(WECHAT)
+    dear = replace(lines[0], fee_fen_e3=5_000)
+    lines[0], free = dear, lines[0]
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW)
+    await desk.login("clerk")
+    await desk.get("/staff/splits")
+    await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+    assert await told_of_fees() == 5
+    lines[0] = free
+    later = NOW + timedelta(minutes=1)
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=later)
+    await desk.get("/staff/splits")
+
+    status = await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+
+    assert status == 303
+    assert await told_of_fees() == 0 == await balance(channel_fee(WECHAT))
+
+
+async def test_bills_read_before_a_file_are_no_news_to_the_next(desk: Desk) -> None:
+    await days.post(desk.day)
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW - timedelta(hours=2))
+    assert await fee_days(WECHAT, now=NOW) == []  # nothing is instructed
+    await desk.login("clerk")
+    await desk.get("/staff/splits")
+    await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+    assert await fee_days(WECHAT, now=NOW) == []
+
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW)
+
+    assert await fee_days(WECHAT, now=NOW) == [DAY]
+    assert await waiting_fees(WECHAT, now=NOW) == []
+
+
+async def test_a_file_from_before_corrections_knew_no_bill_for_certain(desk: Desk) -> None:
+    await days.post(desk.day)
+    await reconcile_day(DAY, services=days.services_for(desk.day), now=NOW - timedelta(hours=2))
+    await rows(
+        """insert into split_export (id, export_no, day, account_id, lines, total_fen, sha256,
+                                     content, made_by, made_at)
+           values (gen_random_uuid(), 'FZ1', $1, $2, 0, 0, '', '', 'x', $3)""",
+        DAY,
+        WECHAT,
+        NOW,
+    )
+
+    assert await fee_days(WECHAT, now=NOW) == [DAY]
+    assert await fee_days(WECHAT, now=NOW + timedelta(days=93)) == []
+
+
+async def told_of_fees() -> int:
+    """What the files say of fees in all."""
+    return sum(one.fee_fen for one in await split_exports())
 
 
 async def test_bad_days_accounts_and_files_are_refused(desk: Desk) -> None:

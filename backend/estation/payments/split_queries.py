@@ -1,14 +1,17 @@
 """Files of split instructions and how they tie with the ledger."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from tortoise import Tortoise
 
 from estation.ledger.api import PayeeMovement, payee_movements
 from estation.payments.errors import SplitExportNotFound
 from estation.payments.models import SplitExport
+from estation.payments.splitting import Instructed, Instruction, corrections_of, refund_keys
 from estation.shared.clock import beijing_day, day_bounds
 from estation.shared.typed import is_text
 
@@ -33,16 +36,34 @@ and not exists (select from split_instruction i where i.transfer_id = t.id)
 # not see it until then.
 
 
+_INSTRUCTED = """
+select t.id as transfer_id, t.idempotency_key, t.kind, t.our_no, t.channel_no, t.occurred_at,
+       i.payee_code, case when i.is_refund then -i.amount_fen else i.amount_fen end as fen,
+       i.fee_fen + coalesce((
+           select sum(c.fee_fen) from split_fee_correction c
+           where c.transfer_id = i.transfer_id and c.payee_code = i.payee_code), 0)::bigint
+           as fee_fen
+from ledger_transfer t
+join split_instruction i on i.transfer_id = t.id
+join split_export x on x.id = i.export_id and x.account_id = $1
+where {which}
+order by t.occurred_at, t.id, 'payee_payable:' || i.payee_code
+"""
+_OF_A_DAY = _INSTRUCTED.format(which="t.occurred_at >= $2 and t.occurred_at < $3")
+_BY_KEY = _INSTRUCTED.format(which="t.idempotency_key = any($2::text[])")
+
+
 @dataclass(frozen=True, slots=True)
 class SplitExportView:
     """One file, without its content. `total_fen` of the payments, `refund_fen` of the refunds;
-    `late_lines` were applied after their day's file was made."""
+    `late_lines` were applied after their day's file was made, `corrections` are of fees alone."""
 
     export_no: str
     day: date
     account_id: str
     lines: int
     late_lines: int
+    corrections: int
     total_fen: int
     refund_fen: int
     fee_fen: int
@@ -70,6 +91,17 @@ class SplitStanding:
 class LateSplits:
     """What of a day waits for the next file because it came after the day's own. `fen`: refunds
     taken off."""
+
+    day: date
+    account_id: str
+    transfers: int
+    fen: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateFees:
+    """What of a day's fees became known after its transfers were instructed, and waits for the
+    next file. `fen`: returned fees taken off."""
 
     day: date
     account_id: str
@@ -151,11 +183,73 @@ async def late_splits(account_id: str, *, now: datetime) -> list[LateSplits]:
     ]
 
 
+async def fees_instructed_until(account_id: str) -> datetime | None:
+    """Bills read until then are in the account's files; None while there is no file. A file from
+    before corrections knew of nothing for certain: the beginning of time."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select count(*) as files, max(fees_until) as until from split_export
+           where account_id = $1""",
+        [account_id],
+    )
+    if not rows[0]["files"]:
+        return None
+    return rows[0]["until"] or datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def fee_corrections(
+    account_id: str, fees: Mapping[str, int], days: Collection[date]
+) -> list[Instruction]:
+    """What the fees of these days' bills change in what was instructed, by time.
+
+    Payments are looked for on those days and beside them (the channel's midnight is not always
+    ours), refunds by their number on whatever day. Joins the caller's transaction.
+    """
+    db = Tortoise.get_connection("default")
+    around = {day + timedelta(days=shift) for day in days for shift in (-1, 0, 1)}
+    told: dict[tuple[UUID, str], Instructed] = {}
+    for day in sorted(around):
+        told |= _told(await db.execute_query_dict(_OF_A_DAY, [account_id, *day_bounds(day)]))
+    if days:
+        told |= _told(await db.execute_query_dict(_BY_KEY, [account_id, refund_keys(fees)]))
+    return sorted(
+        corrections_of(list(told.values()), fees),
+        key=lambda one: (one.occurred_at, one.transfer_id, one.payee_code),
+    )
+
+
+def _told(rows: Sequence[dict[str, Any]]) -> dict[tuple[UUID, str], Instructed]:
+    return {
+        (row["transfer_id"], row["payee_code"]): Instructed(
+            fee_fen=row.pop("fee_fen"), movement=PayeeMovement(**row)
+        )
+        for row in map(dict, rows)
+    }
+
+
+async def late_fees(
+    account_id: str, fees: Mapping[str, int], days: Collection[date]
+) -> list[LateFees]:
+    """The same by day, for people."""
+    by_day: dict[date, list[Instruction]] = {}
+    for one in await fee_corrections(account_id, fees, days):
+        by_day.setdefault(beijing_day(one.occurred_at), []).append(one)
+    return [
+        LateFees(
+            day=day,
+            account_id=account_id,
+            transfers=len({line.transfer_id for line in lines}),
+            fen=sum(-line.fee_fen if line.is_refund else line.fee_fen for line in lines),
+        )
+        for day, lines in by_day.items()
+    ]
+
+
 async def _views(tail: str, values: list[Any]) -> list[SplitExportView]:
     """`tail` is one of this module's own constants."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"""select x.export_no, x.day, x.account_id, x.lines, x.total_fen, x.sha256, x.made_by,
-                   x.made_at, s.refund_fen, s.fee_fen, s.late_lines
+                   x.made_at, s.refund_fen, s.fee_fen + c.fee_fen as fee_fen, s.late_lines,
+                   c.corrections
             from split_export x cross join lateral (
                 select coalesce(sum(i.amount_fen) filter (where i.is_refund), 0)::bigint
                            as refund_fen,
@@ -167,6 +261,11 @@ async def _views(tail: str, values: list[Any]) -> list[SplitExportView]:
                                       and e.day = x.day and e.made_at < x.made_at)) as late_lines
                 from split_instruction i join ledger_transfer t on t.id = i.transfer_id
                 where i.export_id = x.id) s
+            cross join lateral (
+                select count(*) as corrections,
+                       coalesce(sum(case when k.is_refund then -k.fee_fen else k.fee_fen end), 0)
+                           ::bigint as fee_fen
+                from split_fee_correction k where k.export_id = x.id) c
             {tail}""",  # noqa: S608
         values,
     )

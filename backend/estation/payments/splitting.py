@@ -5,12 +5,12 @@ One line per ledger transfer and payee; a refund's lines take back. Pure.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from uuid import UUID
 
 from estation.ledger.api import PayeeMovement
-from estation.payments.refund_rules import refund_no_of
+from estation.payments.refund_rules import refund_no_of, start_key
 from estation.shared.clock import BEIJING, beijing_day
 from estation.shared.money import share_out, yuan_from_fen
 from estation.shared.sheets import BOM, csv_lines, neutral_cell
@@ -33,7 +33,10 @@ HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One line. Amount and fee are above or at zero; `is_refund` says that both are taken back."""
+    """One line. Amount and fee are above or at zero; `is_refund` says that both are taken back.
+
+    A correction moves no amount, and adds its fee to what was instructed of the same transfer.
+    """
 
     transfer_id: UUID
     payee_code: str
@@ -44,6 +47,7 @@ class Instruction:
     channel_no: str
     occurred_at: datetime
     is_late: bool = False  # its day's instructions had been made before it was applied
+    is_correction: bool = False  # of a fee alone, which may then be below zero
 
     @property
     def net_fen(self) -> int:
@@ -60,10 +64,24 @@ class Sheet:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Instructed:
+    """What a payee was told of a transfer so far: its share, and of the fee with corrections."""
+
+    movement: PayeeMovement
+    fee_fen: int
+
+
 def fee_key(number: str, *, is_refund: bool) -> str:
     """How a channel's fee is found: payments by the channel's trade number, refunds by our refund
     number; a trade may have several."""
     return f"{'refund' if is_refund else 'payment'}:{number}"
+
+
+def refund_keys(fees: Mapping[str, int]) -> list[str]:
+    """The ledger's keys of the refunds that these fees came back with."""
+    numbers = [key.partition(":")[2] for key in fees if key.startswith("refund:")]
+    return [start_key(number, again=again) for number in numbers for again in (False, True)]
 
 
 def instructions_of(
@@ -83,12 +101,37 @@ def instructions_of(
     ]
 
 
+def corrections_of(told: Sequence[Instructed], fees: Mapping[str, int]) -> list[Instruction]:
+    """A line per payee whose share of a fee is another one than was instructed.
+
+    The fee as it is known now is shared as if it had been known then, so that what a payee was
+    told in all is its share by largest remainder. `told` in the order of `payee_movements`; a
+    transfer whose fee is in no `fees` is left as it was told.
+    """
+    by_transfer: dict[UUID, list[Instructed]] = {}
+    for one in told:
+        by_transfer.setdefault(one.movement.transfer_id, []).append(one)
+    return [
+        replace(line, amount_fen=0, fee_fen=line.fee_fen - before.fee_fen, is_correction=True)
+        for members in by_transfer.values()
+        if (fee_fen := _known_fee(members[0].movement, fees)) is not None
+        for before, line in zip(
+            members, _lines([one.movement for one in members], fee_fen, are_late=True), strict=True
+        )
+        if line.fee_fen != before.fee_fen
+    ]
+
+
 def _fee(one: PayeeMovement, fees: Mapping[str, int]) -> int:
+    return _known_fee(one, fees) or 0
+
+
+def _known_fee(one: PayeeMovement, fees: Mapping[str, int]) -> int | None:
     if one.kind == "payment":
-        return fees.get(fee_key(one.channel_no, is_refund=False), 0)
+        return fees.get(fee_key(one.channel_no, is_refund=False))
     if one.fen > 0:  # A refund that did not happen after all costs nothing.
         return 0
-    return fees.get(fee_key(refund_no_of(one.idempotency_key), is_refund=True), 0)
+    return fees.get(fee_key(refund_no_of(one.idempotency_key), is_refund=True))
 
 
 def _lines(members: Sequence[PayeeMovement], fee_fen: int, are_late: bool) -> Iterable[Instruction]:
@@ -116,8 +159,8 @@ def sheet_of(
     payee_names: Mapping[str, str],
 ) -> Sheet:
     """The file: UTF-8 with BOM, CRLF, yuan with two decimals, refunds below zero; then a total
-    per payee and of all, and how many lines there are, so that a cut file shows. A late line says
-    whose day's it is."""
+    per payee and of all, and how many lines there are, so that a cut file shows. A late line and
+    a correction say whose day's they are."""
     rows: list[Sequence[str]] = [
         ("分账指令", export_no, "清算日期", str(day), "归集账户", neutral_cell(account_id)),
         HEADER,
@@ -138,14 +181,27 @@ def _row(number: int, line: Instruction, payee_names: Mapping[str, str]) -> Sequ
         str(number),
         neutral_cell(line.payee_code),
         neutral_cell(name),
-        "退款" if line.is_refund else "付款",
+        _kind(line),
         *_amounts([line]),
         neutral_cell(line.our_no),
         neutral_cell(line.channel_no),
         line.occurred_at.astimezone(BEIJING).strftime("%Y-%m-%d %H:%M:%S"),
         str(line.transfer_id),
-        f"迟到入账，清算日期 {beijing_day(line.occurred_at)}" if line.is_late else "",
+        _note(line),
     )
+
+
+def _kind(line: Instruction) -> str:
+    if line.is_correction:
+        return "退款手续费更正" if line.is_refund else "手续费更正"
+    return "退款" if line.is_refund else "付款"
+
+
+def _note(line: Instruction) -> str:
+    if not line.is_late:
+        return ""
+    why = "手续费在下达后才确定" if line.is_correction else "迟到入账"
+    return f"{why}，清算日期 {beijing_day(line.occurred_at)}"
 
 
 def _total(label: str, payee: str, name: str, lines: Sequence[Instruction]) -> Sequence[str]:

@@ -19,8 +19,10 @@ from estation.reconciliation.queries import (
     days,
     differences,
     earlier_runs,
+    fee_days,
     latest_run,
     split_fees,
+    waiting_fees,
 )
 from estation.reconciliation.rules import KINDS, Kind, LegState, Meaning, RunState, Severity
 
@@ -46,9 +48,11 @@ __all__ = [
     "days",
     "differences",
     "earlier_runs",
+    "fee_days",
     "latest_run",
     "reconcile_day",
     "split_fees",
+    "waiting_fees",
 ]
 
 

@@ -1,7 +1,7 @@
 """What the staff pages and the command read of past runs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -9,12 +9,19 @@ from uuid import UUID
 
 from tortoise import Tortoise
 
-from estation.payments.api import fee_key, late_splits
+from estation.payments.api import LateFees, fee_key, fees_instructed_until, late_fees, late_splits
 from estation.reconciliation.errors import BillFileNotFound, RunNotFound
 from estation.reconciliation.rules import Kind
+from estation.shared.clock import beijing_day
 
 _FEE_FEN = "(abs(fee_fen_e3) + 500) / 1000"
 """Thousandths rounded half up per line, as the channels settle them."""
+
+READING = timedelta(hours=1)
+"""Longer than any bill takes from its download to its last stored line."""
+
+FEE_DAYS = 92
+"""How far back a bill's news changes what was instructed, as late money is looked for."""
 
 MAX_DIFFERENCES = 500
 """On one page or in one printed run; the rest is counted, and the CSV has all."""
@@ -262,29 +269,66 @@ async def settlement_of(file_id: UUID) -> Settlement:
 async def channel_fees(day: date, account_id: str) -> dict[str, int]:
     """The channel's fees of a day in whole fen, by `payments.api.fee_key`, from proven bills of
     the day and its neighbours; {} while there is none."""
+    fees = await _line_fees(day, account_id)
+    return {key: fen for key, (fen, is_any) in fees.items() if is_any}
+
+
+async def _line_fees(day: date, account_id: str) -> dict[str, tuple[int, bool]]:
+    """Also those of lines that cost nothing at all (false); of two lines the later one's."""
     around = [day + timedelta(days=shift) for shift in (-1, 0, 1)]
     rows = await _rows(
-        f"""select kind, channel_trade_no, refund_no, {_FEE_FEN} as fen
-            from channel_bill_line where bill_file_id = any($1::uuid[]) and fee_fen_e3 <> 0""",  # noqa: S608
+        f"""select l.kind, l.channel_trade_no, l.refund_no, {_FEE_FEN} as fen,
+                   l.fee_fen_e3 <> 0 as is_any
+            from channel_bill_line l join channel_bill_file f on f.id = l.bill_file_id
+            where l.bill_file_id = any($1::uuid[]) order by f.day, l.line_no""",  # noqa: S608
         [await newest_proven_files([account_id], around)],
     )
     return {
         fee_key(
             (row["refund_no"] or "") if row["kind"] == "refund" else row["channel_trade_no"],
             is_refund=row["kind"] == "refund",
-        ): int(row["fen"])
+        ): (int(row["fen"]), row["is_any"])
         for row in rows
     }
 
 
-async def split_fees(day: date, account_id: str, *, now: datetime) -> dict[str, int]:
+async def fee_days(account_id: str, *, now: datetime) -> list[date]:
+    """The days whose proven bills were read since the account's last file of split instructions
+    was made: what they say may change the fees of what was instructed by then."""
+    until = await fees_instructed_until(account_id)
+    if until is None:
+        return []
+    # A bill counts as seen when its download began: a large one may be read after that file.
+    rows = await _rows(
+        """select distinct day from channel_bill_file
+           where account_id = $1 and line_count is not null and seen_at >= $2 and day >= $3
+           order by day""",
+        [account_id, until - READING, beijing_day(now) - timedelta(days=FEE_DAYS)],
+    )
+    return [row["day"] for row in rows]
+
+
+async def split_fees(
+    day: date, account_id: str, *, now: datetime, late: Collection[date] = ()
+) -> dict[str, int]:
     """The fees for a file of split instructions: those of the day, and of the days whose late
-    money goes with it."""
+    money goes with it; of the `late` days (see `fee_days`) also that there is none."""
     days = {day, *(one.day for one in await late_splits(account_id, now=now))}
     found: dict[str, int] = {}
-    for one in sorted(days):
+    for one in sorted(days - set(late)):
         found |= await channel_fees(one, account_id)
+    for one in sorted(late):
+        found |= {key: fen for key, (fen, _) in (await _line_fees(one, account_id)).items()}
     return found
+
+
+async def waiting_fees(account_id: str, *, now: datetime) -> list[LateFees]:
+    """What came to be known of fees since the account's last file, and waits for the next."""
+    days = await fee_days(account_id, now=now)
+    fees: dict[str, int] = {}
+    for one in days:
+        fees |= {key: fen for key, (fen, _) in (await _line_fees(one, account_id)).items()}
+    return await late_fees(account_id, fees, days)
 
 
 async def hashes(file_ids: Sequence[UUID]) -> list[str]:

@@ -18,7 +18,7 @@ from estation.payments.api import (
     split_standing,
 )
 from estation.payments.errors import SplitDayNotOver, SplitExportNotFound
-from estation.reconciliation.queries import split_fees
+from estation.reconciliation.queries import fee_days, split_fees, waiting_fees
 from estation.services import OnlineRequest
 from estation.shared.clock import beijing_day
 from estation.shared.errors import InvalidInput, NotFound, Refused
@@ -47,16 +47,19 @@ async def make(request: OnlineRequest) -> HTTPResponse:
     services, form = request.app.ctx, request.form
     account_id = _account(services.settings, str(form.get("account_id", "")) if form else "")
     day = _day(str(form.get("day", "")) if form else "")
+    now = services.clock()
     try:
-        if day >= beijing_day(services.clock()):
+        if day >= beijing_day(now):
             raise SplitDayNotOver(day=str(day))
+        late = await fee_days(account_id, now=now)
         await make_split_export(
             day=day,
             account_id=account_id,
             by=str(request.ctx.viewer.name),
-            fees=await split_fees(day, account_id, now=services.clock()),
+            fees=await split_fees(day, account_id, now=now, late=late),
+            fee_days=late,
             settings=services.settings,
-            now=services.clock(),
+            now=now,
         )
     except NotFound:
         raise
@@ -79,7 +82,8 @@ async def download(request: OnlineRequest, file_name: str) -> HTTPResponse:
 
 async def _page(request: OnlineRequest, *, problem: str = "", status: int = 200) -> HTTPResponse:
     settings = request.app.ctx.settings
-    today = beijing_day(request.app.ctx.clock())
+    now = request.app.ctx.clock()
+    today = beijing_day(now)
     accounts = sorted(set(settings.collecting_accounts.values()))
     standings = [
         await split_standing(today - timedelta(days=back), account_id)
@@ -92,10 +96,9 @@ async def _page(request: OnlineRequest, *, problem: str = "", status: int = 200)
         status=status,
         standings=standings,
         exports=await split_exports(),
-        late=[
-            one
-            for account_id in accounts
-            for one in await late_splits(account_id, now=request.app.ctx.clock())
+        late=[one for account_id in accounts for one in await late_splits(account_id, now=now)],
+        late_fees=[
+            one for account_id in accounts for one in await waiting_fees(account_id, now=now)
         ],
         accounts=_names(settings, accounts),
         yesterday=today - timedelta(days=1),

@@ -1,7 +1,7 @@
 """Making a file of split instructions: whatever of a day was not instructed yet, once; and what
-came after the file of an earlier day was made."""
+came, or what it cost became known, after the file of an earlier day was made."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 from uuid import UUID
 
@@ -15,7 +15,12 @@ from estation.payments.errors import (
     SplitExportNotFound,
 )
 from estation.payments.models import SplitExport
-from estation.payments.split_queries import SplitExportView, late_movements, split_export
+from estation.payments.split_queries import (
+    SplitExportView,
+    fee_corrections,
+    late_movements,
+    split_export,
+)
 from estation.payments.splitting import Instruction, instructions_of, sheet_of
 from estation.settings import Settings
 from estation.shared import ids
@@ -33,6 +38,13 @@ from json_to_recordset($2::json) as t(id uuid, transfer_id uuid, payee_code text
     is_refund boolean, amount_fen bigint, fee_fen bigint)
 """
 
+_INSERT_CORRECTIONS = """
+insert into split_fee_correction (id, export_id, transfer_id, payee_code, is_refund, fee_fen)
+select t.id, $1, t.transfer_id, t.payee_code, t.is_refund, t.fee_fen
+from json_to_recordset($2::json) as t(id uuid, transfer_id uuid, payee_code text,
+    is_refund boolean, fee_fen bigint)
+"""
+
 
 async def make_split_export(
     *,
@@ -40,6 +52,7 @@ async def make_split_export(
     account_id: str,
     by: str,
     fees: Mapping[str, int],
+    fee_days: Collection[date] = (),
     settings: Settings,
     now: datetime,
 ) -> SplitExportView:
@@ -48,8 +61,10 @@ async def make_split_export(
 
     May be called again, and no transfer is ever in two files. What was applied after the file of
     its day goes with whichever file is made next, marked late. `fees` are the channel's by
-    `splitting.fee_key`, also of the days of `late_splits`. Refuses SplitDayNotOver,
-    NothingToInstruct and SplitExportNotFound (not a collecting account).
+    `splitting.fee_key`, also of the days of `late_splits`. `fee_days` are those whose bills were
+    read since `fees_instructed_until`: what they change in transfers instructed before goes with
+    this file as corrections. Refuses SplitDayNotOver, NothingToInstruct and SplitExportNotFound
+    (not a collecting account).
     """
     if account_id not in settings.collecting_accounts.values():
         raise SplitExportNotFound(account_id=account_id)
@@ -61,7 +76,9 @@ async def make_split_export(
         await db.execute_query(
             "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"split:{account_id}"]
         )
-        lines = await _not_yet_instructed(db, day, account_id, fees, now)
+        instructed = await _not_yet_instructed(db, day, account_id, fees, now)
+        corrections = await fee_corrections(account_id, fees, fee_days)
+        lines = [*instructed, *corrections]
         if not lines:
             raise NothingToInstruct(day=str(day), account_id=account_id)
         sheet = sheet_of(
@@ -82,16 +99,19 @@ async def make_split_export(
             content=sheet.content,
             made_by=by[:64],
             made_at=now,
+            fees_until=now,
         )
         await export.save(force_create=True)
-        await _insert(db, export.id, lines, now)
-    late_lines = sum(line.is_late for line in lines)
+        await _insert(db, _INSERT, export.id, instructed, now)
+        await _insert(db, _INSERT_CORRECTIONS, export.id, corrections, now)
+    late_lines = sum(line.is_late for line in instructed)
     log.info(
         "split_export_made",
         export_no=export_no,
         day=str(day),
         lines=len(lines),
         late_lines=late_lines,
+        corrections=len(corrections),
     )
     return await split_export(export_no)
 
@@ -117,7 +137,11 @@ async def _not_yet_instructed(
 
 
 async def _insert(
-    db: BaseDBAsyncClient, export_id: UUID, lines: list[Instruction], now: datetime
+    db: BaseDBAsyncClient,
+    statement: str,
+    export_id: UUID,
+    lines: list[Instruction],
+    now: datetime,
 ) -> None:
     rows = [
         {
@@ -130,4 +154,4 @@ async def _insert(
         }
         for line, row_id in zip(lines, ids.row_id_texts(now, len(lines)), strict=True)
     ]
-    await db.execute_query_dict(_INSERT, [export_id, jsonb_text(rows)])
+    await db.execute_query_dict(statement, [export_id, jsonb_text(rows)])
