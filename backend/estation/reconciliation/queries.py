@@ -269,25 +269,24 @@ async def settlement_of(file_id: UUID) -> Settlement:
 async def channel_fees(day: date, account_id: str) -> dict[str, int]:
     """The channel's fees of a day in whole fen, by `payments.api.fee_key`, from proven bills of
     the day and its neighbours; {} while there is none."""
-    fees = await _line_fees(day, account_id)
-    return {key: fen for key, (fen, is_any) in fees.items() if is_any}
+    return await _line_fees(day, account_id, with_none=False)
 
 
-async def _line_fees(day: date, account_id: str) -> dict[str, tuple[int, bool]]:
-    """Also those of lines that cost nothing at all (false); of two lines the later one's."""
+async def _line_fees(day: date, account_id: str, *, with_none: bool) -> dict[str, int]:
+    """`with_none`: also of lines that cost nothing. Of two lines the later one's."""
     around = [day + timedelta(days=shift) for shift in (-1, 0, 1)]
     rows = await _rows(
-        f"""select l.kind, l.channel_trade_no, l.refund_no, {_FEE_FEN} as fen,
-                   l.fee_fen_e3 <> 0 as is_any
+        f"""select l.kind, l.channel_trade_no, l.refund_no, {_FEE_FEN} as fen
             from channel_bill_line l join channel_bill_file f on f.id = l.bill_file_id
-            where l.bill_file_id = any($1::uuid[]) order by f.day, l.line_no""",  # noqa: S608
-        [await newest_proven_files([account_id], around)],
+            where l.bill_file_id = any($1::uuid[]) and ($2 or l.fee_fen_e3 <> 0)
+            order by f.day, l.line_no""",  # noqa: S608
+        [await newest_proven_files([account_id], around), with_none],
     )
     return {
         fee_key(
             (row["refund_no"] or "") if row["kind"] == "refund" else row["channel_trade_no"],
             is_refund=row["kind"] == "refund",
-        ): (int(row["fen"]), row["is_any"])
+        ): int(row["fen"])
         for row in rows
     }
 
@@ -318,7 +317,7 @@ async def split_fees(
     for one in sorted(days - set(late)):
         found |= await channel_fees(one, account_id)
     for one in sorted(late):
-        found |= {key: fen for key, (fen, _) in (await _line_fees(one, account_id)).items()}
+        found |= await _line_fees(one, account_id, with_none=True)
     return found
 
 
@@ -327,7 +326,7 @@ async def waiting_fees(account_id: str, *, now: datetime) -> list[LateFees]:
     days = await fee_days(account_id, now=now)
     fees: dict[str, int] = {}
     for one in days:
-        fees |= {key: fen for key, (fen, _) in (await _line_fees(one, account_id)).items()}
+        fees |= await _line_fees(one, account_id, with_none=True)
     return await late_fees(account_id, fees, days)
 
 
