@@ -29,7 +29,7 @@ STATEMENTS = {
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0015_sent_sources")]
+    dependencies = [("estation", "0018_gate_words")]
 
     operations = [
         ops.AddField(
