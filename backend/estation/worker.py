@@ -119,6 +119,7 @@ def jobs(services: Services) -> list[Job]:
         Job("release_holds", 5, lambda now: payment_jobs.release_holds(now=now)),
         Job("expect_forgotten", 60, lambda now: payment_jobs.expect_forgotten(now=now)),
         Job("escalate", 60, lambda now: payment_jobs.escalate_overdue(now=now)),
+        Job("gate_stops", 5, lambda now: payment_jobs.end_gate_stops(now=now)),
         # Looks more often than it works: a worker that starts finds the round due or just made.
         Job("invariants", 60, lambda now: payment_jobs.check_invariants(now=now)),
     ]

@@ -453,6 +453,18 @@ async def _the_inside_was_silent(world: World) -> None:
     await _packet_arrives(world)
 
 
+async def _another_history_arrives(world: World) -> None:
+    """What was applied as the first packet comes again with another content, rightly sealed."""
+    await _packet_arrives(world)
+    await _our_worker_turns()
+    await by_hand(
+        f"delete from gate_outgoing_packet where stream = '{GATE_STREAM}'",
+        f"delete from gate_outgoing_stream where stream = '{GATE_STREAM}'",
+    )
+    await _packet_arrives(world)
+    await _our_worker_turns()
+
+
 def _finding(kind: str) -> Fault:
     async def plant(world: World) -> None:
         found = Finding(kind, GATE_STREAM, 7, "fee_bill", "jc-center", 1, ["F000001"])
@@ -580,6 +592,7 @@ FAULTS: dict[str, Fault] = {
     "a_copy_cannot_be_healed": _finding("unhealed"),
     "rows_are_unknown_to_their_source": Fault(_a_bill_here_is_none_of_the_inside),
     "a_snapshot_replaced_lost_packets": _finding("jumped"),
+    "a_stream_is_stopped": Fault(_another_history_arrives),
     "a_file_is_incomplete": _finding("file_incomplete"),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
     "the_books_are_not_sealed": Fault(_nobody_seals),

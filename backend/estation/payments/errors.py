@@ -172,6 +172,14 @@ class MoneyNotInLedger(Refused):
     message = "渠道账单上的这笔收款还没有入账，不能只凭文字办结；请先向渠道查询这笔支付。"
 
 
+class StreamStillStopped(Refused):
+    """Words do not end it: the stream stands where it stood, and its end comes by itself."""
+
+    code = "stream_still_stopped"
+    http_status = 409
+    message = "光闸数据流仍停在原处，不能只凭文字办结；恢复接收之后会自动办结。"
+
+
 class NothingToSettleOutside(Refused):
     """No money of the incident is in suspense, or all of it is on its way already."""
 

@@ -125,5 +125,10 @@ async def escalate_overdue(*, now: datetime) -> dict[str, int]:
     return {"escalated": await incidents.escalate_overdue(now=now)}
 
 
+async def end_gate_stops(*, now: datetime) -> dict[str, int]:
+    """Resolve incidents of streams that stood still and went on."""
+    return {"ended": await incidents.end_gate_stops(now=now)}
+
+
 def _together(counts: Sequence[Counter[str]], *names: str) -> dict[str, int]:
     return {name: sum(count[name] for count in counts) for name in names}

@@ -130,11 +130,11 @@ SIGNALS: Sequence[Signal] = (
     ),
     Signal(
         "estation_gate_findings_open",
-        "Open incidents about what the gate healed, could not heal, or does not know",
+        "Open incidents about what the gate refused, healed, could not heal, or does not know",
         ("kind",),
         """select k.kind, count(i.id) as value, $1::timestamptz
            from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'),
-                        ('gate_file_incomplete')) k(kind)
+                        ('gate_file_incomplete'), ('gate_stopped')) k(kind)
            left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
     ),
     Signal(

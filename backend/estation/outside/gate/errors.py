@@ -32,6 +32,9 @@ class Reason(StrEnum):
 
 NEEDS_A_PERSON = frozenset({Reason.fork})
 """After these the stream goes on only when a person said so: two histories carry our seal."""
+HEALS_ITSELF = frozenset({Reason.gap, Reason.handler_failed})
+"""Of all for which a stream stands still, these accuse nobody: it waits, and tries again. For any
+other somebody is told at once."""
 
 
 class BadPacket(Exception):

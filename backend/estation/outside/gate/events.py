@@ -23,7 +23,8 @@ class Finding:
 
     `kind`: `repaired` (rows here were not what was sent; they are now), `unhealed` (they still
     are not), `phantom` (rows here that the sender does not have), `jumped` (packets were lost
-    for good and a snapshot took their place), `file_incomplete` (parts of a file do not come).
+    for good and a snapshot took their place), `file_incomplete` (parts of a file do not come),
+    `stopped` (what came was refused, and the stream stands still).
     `about`: what makes it one of its kind, "" for its place in the stream.
     """
 
@@ -85,6 +86,16 @@ async def record(
         ],
     )
     return bool(kept)
+
+
+async def is_told(stream: str, kind: str, distinction: str) -> bool:
+    """Whether it is kept already."""
+    found = await Tortoise.get_connection("default").execute_query_dict(
+        """select exists (select from gate_event
+                          where stream = $1 and kind = $2 and distinction = $3) as found""",
+        [stream, kind, distinction],
+    )
+    return bool(found[0]["found"])
 
 
 async def raise_finding(finding: Finding, alarm: Alarm | None, *, now: datetime) -> None:

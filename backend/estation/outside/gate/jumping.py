@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 from msgspec import Struct
-from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import copies, events, merkle, parked, positions, replicas, rows
@@ -106,12 +105,7 @@ def find_run(
 
 async def was_refused(stream: str, run: Run) -> bool:
     """Whether this snapshot was tried already and is none."""
-    found = await Tortoise.get_connection("default").execute_query_dict(
-        """select exists (select from gate_event
-                          where stream = $1 and kind = $2 and distinction = $3) as found""",
-        [stream, REFUSED, run.snapshot_id],
-    )
-    return bool(found[0]["found"])
+    return await events.is_told(stream, REFUSED, run.snapshot_id)
 
 
 async def note_refusal(stream: str, run: Run, why: str, *, now: datetime) -> None:

@@ -13,7 +13,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
-from estation.outside.gate.errors import NEEDS_A_PERSON, Reason
+from estation.outside.gate.errors import HEALS_ITSELF, NEEDS_A_PERSON, Reason
 from estation.shared import ids
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ KEEP_QUARANTINED = 5000
 
 
 _SELECT = """select last_seq, last_digest, stopped_reason, stopped_at, failures, retry_at,
-                    parked_files
+                    parked_files, stopped_detail
              from gate_incoming_stream where stream = $1"""
 _SELECT_LOCKED = _SELECT + " for update"
 
@@ -42,10 +42,16 @@ class Position:
     retry_at: datetime | None
     parked_files: int
     stopped_at: datetime | None = None
+    stopped_detail: str = ""
 
     @property
     def needs_a_person(self) -> bool:
         return self.stopped_reason in NEEDS_A_PERSON
+
+    @property
+    def is_refused(self) -> bool:
+        """Something that came was no good, and nothing moves until something better does."""
+        return bool(self.stopped_reason) and self.stopped_reason not in HEALS_ITSELF
 
 
 async def position_of(db: BaseDBAsyncClient, stream: str, *, lock: bool = False) -> Position:

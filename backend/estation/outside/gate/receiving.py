@@ -21,6 +21,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import (
     bounds,
+    events,
     folders,
     jumping,
     parked,
@@ -33,7 +34,7 @@ from estation.outside.gate import (
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
-from estation.outside.gate.events import Alarm
+from estation.outside.gate.events import Alarm, Finding
 from estation.outside.gate.folders import Listing
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
@@ -104,7 +105,8 @@ async def apply_incoming(
     file's order. Rows without a handler are parked. With `reply_stream` the peer is told,
     every few seconds at most, up to where we are, and asked for rows that are not here as it
     sent them. A row outside of `scope`, of whatever topic, is a bad row. `alarm` hears of rows
-    that were healed, are none of the sender's, or were lost. Safe to run twice at once and to
+    that were healed, are none of the sender's, or were lost, and once of each standstill for which
+    something that came was refused. Safe to run twice at once and to
     kill.
 
     A stream that stood still for `jump_after` goes on behind the newest complete snapshot; so
@@ -350,6 +352,7 @@ class _Importer:
     async def _note_what_waits(self, found: dict[int, str], budget: int) -> None:
         position = await positions.position_of(_db(), self._stream)
         self.report.stopped_reason = position.stopped_reason
+        await self._tell_refusal(position)
         if budget <= 0:
             return
         ahead = sum(seq > position.last_seq + 1 for seq in found)
@@ -360,6 +363,29 @@ class _Importer:
         )
         if self.report.parked_files and not position.stopped_reason:
             self.report.stopped_reason = Reason.gap.value
+
+    async def _tell_refusal(self, position: Position) -> None:
+        """Once for each standstill and reason, however often we look. By the position and not
+        when the file is set aside: then a crash in between hides nothing."""
+        if not position.is_refused or position.stopped_at is None:
+            return
+        since = position.stopped_at.isoformat()
+        finding = Finding(
+            "stopped",
+            self._stream,
+            position.last_seq + 1,
+            detail={
+                "reason": position.stopped_reason,
+                "detail": position.stopped_detail,
+                "stopped_at": since,
+                "needs_a_person": position.needs_a_person,
+            },
+            about=f"{self._stream}:{position.stopped_reason}:{since}",
+        )
+        if await events.is_told(self._stream, finding.kind, finding.distinction):
+            return
+        async with in_transaction():
+            await events.raise_finding(finding, self._alarm, now=self._now)
 
     async def jump(self, found: dict[int, str], jump_after: timedelta) -> None:
         """Go on behind a snapshot that is here completely, when what is missing does not come."""

@@ -28,6 +28,7 @@ from estation.payments.errors import (
     RefundNotPaidOut,
     RefundStillAbnormal,
     SecondPersonNeeded,
+    StreamStillStopped,
 )
 from estation.payments.invariants import FORGOTTEN
 from estation.payments.models import Incident, IncidentAction
@@ -42,6 +43,8 @@ from estation.shared.typed import typed_text
 
 SYSTEM = "system"
 """Who did what no person did."""
+GATE_STOPPED = "gate_stopped"
+WENT_ON = "数据流已经继续"
 
 RESOLVE_ASKED = "resolve_asked"
 """The first of two persons' words on an incident of rules.ENDED_BY_TWO."""
@@ -88,7 +91,7 @@ async def resolve_incident(
     SecondPersonNeeded (the second words are the same person's), and what words do not end:
     MoneyInSuspense (money of it is neither given back, nor on its way, nor settled outside),
     OverpaidBack (money of it was given away twice), NewsNotSettled, RefundStillAbnormal,
-    RefundNotPaidOut, MoneyNotInLedger.
+    RefundNotPaidOut, MoneyNotInLedger, StreamStillStopped.
     """
     words = typed_text("resolution", resolution, most=2000, lines=True)
     found = await queries.incident(incident_id)
@@ -147,6 +150,8 @@ async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | 
             return RefundNotPaidOut()
     if row.kind in rules.PAID_BUT_NOT_BOOKED and await _is_missing_in_ledger(row):
         return MoneyNotInLedger()
+    if row.kind == GATE_STOPPED and not await _streams_that_went_on(db, incident.id):
+        return StreamStillStopped()
     return await _money_here(db, incident)
 
 
@@ -273,6 +278,40 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
                 db, row["dedupe_key"], deed=Deed.ESCALATE, by=SYSTEM, note="超过处理时限", now=now
             )
     return len(overdue)
+
+
+async def end_gate_stops(*, now: datetime, limit: int = 200) -> int:
+    """Resolve what told that a stream of the gate stands still, where it has gone on since: no
+    person is needed any more; how many."""
+    async with in_transaction() as db:
+        gone_on = await _streams_that_went_on(db, limit=limit)
+        ended = await db.execute_query_dict(
+            """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
+               resolution = $3 where id = any($4::uuid[]) and state = 'open'
+               returning dedupe_key""",
+            [now, SYSTEM, WENT_ON, gone_on],
+        )
+        for row in ended:
+            await note_deed(
+                db, row["dedupe_key"], deed=Deed.RESOLVE, by=SYSTEM, note=WENT_ON, now=now
+            )
+    return len(ended)
+
+
+async def _streams_that_went_on(
+    db: BaseDBAsyncClient, incident_id: UUID | None = None, limit: int = 1
+) -> list[UUID]:
+    """Open incidents of streams that do not stand still any more since that moment."""
+    found = await db.execute_query_dict(
+        """select i.id from incident i
+           where i.kind = $1 and i.state = 'open' and ($2::uuid is null or i.id = $2)
+             and not exists (
+               select from gate_incoming_stream s where s.stream = i.evidence->>'stream'
+                 and s.stopped_at = (i.evidence->>'stopped_at')::timestamptz)
+           order by i.opened_at, i.id limit $3""",
+        [GATE_STOPPED, incident_id, limit],
+    )
+    return [row["id"] for row in found]
 
 
 async def adopt_unowned(*, now: datetime, limit: int = 200) -> int:
