@@ -9,12 +9,22 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tortoise import Tortoise
 
 from estation import settings as settings_module
 from estation.inner import database as inner_database
-from estation.outside.gate import keys, overview, peering, peers, receiving, snapshots, upkeep
+from estation.outside.gate import (
+    attention,
+    keys,
+    overview,
+    peering,
+    peers,
+    receiving,
+    snapshots,
+    upkeep,
+)
 from estation.outside.gate.errors import KeyNotAcceptable
 from estation.outside.gate.peering import Deed, NewPeer
 from estation.outside.gate.peers import OURS, Peer
@@ -55,10 +65,14 @@ def add_to(gate: typer.Typer) -> None:
 
 
 def show_status(side: Side = "online", as_json: AsJson = False) -> None:
-    """Where every stream stands, what is late, parked or quarantined, and why."""
-    seen = _on(side, lambda: overview.overview(system_clock()))
+    """Where every stream stands, what is late, parked or quarantined, and why. On the inner side,
+    which has no incidents, exit code 1 says that somebody is needed; the last lines for what."""
+    now = system_clock()
+    seen = _on(side, lambda: overview.overview(now))
+    needed = attention.words_of([one.status for one in seen.streams], seen.peers, now=now)
     if as_json:
         console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
+        _end_inner(side, needed)
         return
     table = Table(
         "stream", "direction", "position", "watermark", "lag", "rows/min", "unconfirmed", "parked",
@@ -99,6 +113,14 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
         console.print(f"{event.at:%m-%d %H:%M} {event.stream} {event.kind} {event.topic}".rstrip())
     for file in seen.refused:
         console.print(f"隔离 {file.stream} #{file.seq or '—'} {file.reason}: {file.detail}")
+    for words in needed:
+        console.print(f"[bold]需要人处理[/] {escape(words)}", soft_wrap=True)
+    _end_inner(side, needed)
+
+
+def _end_inner(side: str, needed: list[str]) -> None:
+    if side == "inner" and needed:
+        raise typer.Exit(1)
 
 
 def _unconfirmed(shown: dict[str, Any]) -> str:

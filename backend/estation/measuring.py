@@ -10,10 +10,9 @@ from estation.ledger import metrics as ledger_metrics
 from estation.outside.gate import metrics as gate_metrics
 from estation.outside.gate import trust_metrics
 from estation.payments.signals import SIGNALS, read_signals
+from estation.shared.signals import DATABASE_UP
 
 log = structlog.get_logger()
-
-DATABASE_UP = "estation_database_up"
 
 
 async def exposition(*, now: datetime) -> bytes:
@@ -37,10 +36,7 @@ async def facts(*, now: datetime, with_books: bool = False) -> bytes:
         await gate_metrics.refresh(now)
         await trust_metrics.refresh(now)
         for reading in await read_signals(now=now):
-            signal = reading.signal
-            told = Gauge(signal.name, signal.help, signal.labels, registry=registry)
-            for labels, value in reading.values:
-                (told.labels(*labels) if labels else told).set(value)
+            reading.tell(registry)
         is_up.set(1)
     except Exception as failure:
         # Whatever keeps the facts away, an alarm must come of it and not a broken page.

@@ -114,7 +114,7 @@ def test_every_inner_route_is_guarded() -> None:
 
     public = {address for address, _, guard in routes(app) if guard == "public"}
     assert [r for r in routes(app) if not r[2]] == []
-    assert public <= {"/login", "/logout", "/healthz", "/inner.css"}
+    assert public <= {"/login", "/logout", "/healthz", "/inner.css", "/metrics"}
 
 
 def _plain(address: str) -> str:

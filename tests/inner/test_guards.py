@@ -11,7 +11,7 @@ from estation.inner.guards import local_path
 from estation.inner.rules import Role
 from tests.inner.desk import Browser, Desk, query
 
-PUBLIC = {"/healthz", "/inner.css", "/login"}
+PUBLIC = {"/healthz", "/inner.css", "/login", "/metrics"}
 FEE_CLERK_ONLY = {
     "/cases/<case_no:str>/bills/new",
     "/bills/<bill_no:str>/revise",

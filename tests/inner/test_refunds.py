@@ -25,6 +25,7 @@ from estation.inner.rules import (
     refundable_fen,
     state_of_order,
 )
+from estation.outside.gate import rows as rows_module
 from estation.outside.gate.rows import RefundOrderRow, RefundRow, RefundShareRow, decode_row
 from tests.inner.desk import DEED_FEN, REG_FEN, TOTAL_FEN, Browser, Desk, query
 
@@ -397,3 +398,20 @@ async def test_a_registrar_may_not_ask(desk: Desk, pages: Browser) -> None:
 
     assert answer.status == 403
     assert await query("select 1 from fee_refund_order") == []
+
+
+async def test_news_the_online_side_does_not_know_waits_for_a_person_until_it_comes_after_all(
+    desk: Desk,
+) -> None:
+    bill_no = await paid(desk)
+    said = news(desk, bill_no)
+    await hear(desk, said)
+    identity = rows_module.identity("refund", said)
+    assert identity is not None
+
+    await refunds.set_aside(desk.settings.source, [identity[1], "other"], now=desk.now)
+    aside = await query("select attention from fee_refund_news")
+    await hear(desk, said)
+
+    assert aside == [{"attention": "never_sent"}]
+    assert await query("select attention from fee_refund_news") == [{"attention": ""}]

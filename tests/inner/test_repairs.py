@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from tortoise import Tortoise
 
-from estation.inner import packets
+from estation.inner import catalogue, packets
+from estation.inner.actions import refunds
+from estation.inner.errors import BillNotPaid
 from estation.outside.gate import merkle, replicas, rows
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import ReceiptRow
@@ -70,3 +72,59 @@ async def test_receipts_are_a_copy_that_can_be_proved(desk: Desk) -> None:
 
     assert tree.rows == 1
     assert rows.identity("receipt", row) == (row.source, f"{row.source_id}:{row.order_no}", 1)
+
+
+async def set_aside(desk: Desk, topic: str, *keys: str) -> None:
+    replica = replicas.REPLICAS[topic]
+    assert replica.withdraw is not None
+    async with in_transaction():
+        await replica.withdraw(desk.settings.source, keys, desk.now)
+
+
+async def test_a_receipt_the_online_side_does_not_know_proves_nothing_and_waits_for_a_person(
+    desk: Desk,
+) -> None:
+    row = desk.receipt(await desk.issue())
+    await arrive(desk, row)
+    bill = await query("select * from fee_bill")
+
+    await set_aside(desk, "receipt", f"{row.source_id}:{row.order_no}")
+
+    found = await query("select attention, handled_at from fee_receipt")
+    assert found == [{"attention": "never_sent", "handled_at": None}]
+    assert catalogue.ATTENTION["never_sent"]
+    assert await query("select * from fee_bill") == bill
+    with pytest.raises(BillNotPaid):
+        await refunds.ask_refund(
+            row.source_id,
+            amount_fen=1,
+            believed_refundable_fen=row.amount_fen,
+            reason="多收",
+            asked_by="yan",
+            now=desk.now,
+        )
+
+
+@pytest.mark.parametrize("repairs", [True, False])
+async def test_a_receipt_that_was_sent_after_all_pays_its_bill_again_once(
+    desk: Desk, repairs: bool
+) -> None:
+    row = desk.receipt(await desk.issue())
+    await arrive(desk, row)
+    before, bill = await receipt(), await query("select * from fee_bill")
+    await set_aside(desk, "receipt", f"{row.source_id}:{row.order_no}")
+
+    for _ in range(2):
+        await arrive(desk, row, repairs=repairs)
+
+    assert await receipt() == before
+    assert await query("select * from fee_bill") == bill
+
+
+async def test_another_receipt_of_the_source_is_left_as_it_is(desk: Desk) -> None:
+    row = desk.receipt(await desk.issue())
+    await arrive(desk, row)
+
+    await set_aside(desk, "receipt", f"{row.source_id}:other", row.order_no, row.source_id)
+
+    assert (await receipt())["attention"] == ""

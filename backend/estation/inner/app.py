@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
 from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import SanicException
 from sanic.response import raw
 from tortoise import Tortoise
 
-from estation.inner import database, pages
+from estation.inner import database, measuring, pages
 from estation.inner.errors import LoginRequired
 from estation.inner.guards import attach_viewer, public
 from estation.settings import InnerSettings
@@ -47,6 +48,7 @@ def create_app(*, name: str, settings: InnerSettings, clock: Clock = system_cloc
     app.ctx.stylesheet = STYLESHEET.read_bytes()
     app.blueprint(pages.bp)
     app.add_route(healthz, "/healthz")
+    app.add_route(metrics, "/metrics")
     app.add_route(stylesheet, "/inner.css")
     app.on_request(attach_viewer)
     app.error_handler.add(Refused, _render_refusal)
@@ -71,6 +73,13 @@ async def healthz(request: Request[Any, Any]) -> HTTPResponse:
     """200 when the database answers; for the supervisor."""
     await Tortoise.get_connection("default").execute_query("select 1")
     return json_reply({"status": "ok"})
+
+
+@public
+async def metrics(request: Request[Any, Any]) -> HTTPResponse:
+    """Prometheus text about the gate; only the monitoring network may reach it."""
+    body = await measuring.exposition(now=request.app.ctx.clock())
+    return raw(body, content_type=CONTENT_TYPE_LATEST)
 
 
 @public

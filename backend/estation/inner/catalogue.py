@@ -109,6 +109,7 @@ REFUND_ATTENTION = {
     "unknown_payment": "找不到对应的缴款",
     "contradicted": "同一版本两次内容不一致",
     "more_than_paid": "退款合计超过缴款金额",
+    "never_sent": "线上平台没有发出过这条退款结果，请核对",
 }
 REFUND_WHY_NOT = {
     "refundable_changed": "线上可退金额与下达时不同，请核对后重新申请",
@@ -126,6 +127,7 @@ ATTENTION = {
     "other_amount": "金额与缴费单不符",
     "already_paid": "缴费单此前已缴，可能重复缴款",
     "contradicted": "同一回执前后内容不一致",
+    "never_sent": "线上平台没有发出过这张回执，不作缴款凭据，请核对",
 }
 GATE_REASONS = {
     "gap": "缺少前面的数据包",

@@ -14,14 +14,18 @@ from estation.outside.gate.receiving import Arrival, Handler
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import ReceiptRow, RefundRow
 
+
+async def _set_receipts_aside(source: str, keys: Sequence[str], now: datetime) -> None:
+    await receipts.set_aside(source, keys, now=now)
+
+
+async def _set_refunds_aside(source: str, keys: Sequence[str], now: datetime) -> None:
+    await refunds.set_aside(source, keys, now=now)
+
+
 replicas.register(
-    Replica("receipt", "fee_receipt", key="source_id || ':' || order_no", version="1"),
-    Replica(
-        "refund",
-        "fee_refund_news",
-        key="source_id || ':' || case refund_no when '' then ':' || order_source_id"
-        " else refund_no end",
-    ),
+    Replica("receipt", "fee_receipt", key=receipts.KEY, version="1", withdraw=_set_receipts_aside),
+    Replica("refund", "fee_refund_news", key=refunds.KEY, withdraw=_set_refunds_aside),
 )
 
 

@@ -1,6 +1,7 @@
 """What the desk's pages show; nothing here writes."""
 
 import json
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from estation.inner.views import (
     StageView,
     VersionView,
 )
-from estation.outside.gate import status
+from estation.outside.gate import attention, peers, status
 from estation.outside.gate.status import StreamStatus
 
 MAX_PAGE = 400
@@ -206,12 +207,15 @@ async def halls() -> list[tuple[str, str]]:
     return [(row["code"], row["name"]) for row in rows]
 
 
-async def gate_line() -> tuple[list[StreamStatus], int]:
-    """The streams of this side, and how many receipts wait for a person."""
+async def gate_line(now: datetime) -> tuple[list[StreamStatus], int, list[str]]:
+    """The streams of this side, how many receipts wait for a person, and for what of the gate one
+    is needed."""
     waiting = await _query(
         "select count(*) as n from fee_receipt where attention <> '' and handled_at is null"
     )
-    return await status.stream_status(), waiting[0]["n"]
+    streams = await status.stream_status()
+    needed = attention.words_of(streams, await peers.peers(), now=now)
+    return streams, waiting[0]["n"], needed
 
 
 async def _bill_lines(where: str, value: Any) -> list[BillLine]:

@@ -116,6 +116,7 @@ class Attention(StrEnum):
     ALREADY_PAID = "already_paid"
     REFUNDED_BILL = "refunded_bill"
     CONTRADICTED = "contradicted"  # the same receipt came again with other content
+    NEVER_SENT = "never_sent"  # it is here, and the online side does not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +295,7 @@ class RefundAttention(StrEnum):
     UNKNOWN_PAYMENT = "unknown_payment"
     CONTRADICTED = "contradicted"  # the same version came again with other content
     MORE_THAN_PAID = "more_than_paid"
+    NEVER_SENT = "never_sent"  # it is here, and the online side does not know it
 
 
 def refundable_fen(

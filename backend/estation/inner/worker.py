@@ -66,7 +66,11 @@ class GateSide:
         )
 
     async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
-        """Apply what lies in `incoming/`."""
+        """Apply what lies in `incoming/`.
+
+        No alarm: there are no incidents here. Findings are kept (`gate_event`) and logged, and
+        what still needs somebody is on every page, in `/metrics` and in `gate status`.
+        """
         return await rounds.receive_from(
             peer,
             handlers=packets.make_handlers(source=self._settings.source, now=now),

@@ -5,31 +5,12 @@ it leaves lying grows old. Plain SQL over several contexts' tables, each held sm
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
-from tortoise import Tortoise
-
+from estation.outside.gate import signals as gate_signals
 from estation.payments.invariants import INVARIANTS
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One gauge: a query of label columns and `value`; `$1` is the moment of asking."""
-
-    name: str
-    help: str
-    labels: tuple[str, ...]
-    sql: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one signal says: (label values, value) each."""
-
-    signal: Signal
-    values: list[tuple[tuple[str, ...], float]]
-
+from estation.shared.signals import Reading, Signal, read
 
 _AGE = "coalesce(extract(epoch from $1::timestamptz - min({column})), 0)"
 
@@ -113,21 +94,8 @@ SIGNALS: Sequence[Signal] = (
            left join incident i on i.owner = o.owner and i.state = 'open' and i.due_at < $1
            group by o.owner""",
     ),
-    Signal(
-        "estation_gate_lag_seconds",
-        "How old the newest complete picture from inside is",
-        ("stream",),
-        """select stream, extract(epoch from $1::timestamptz - watermark) as value
-           from gate_incoming_stream where watermark is not null""",
-    ),
-    Signal(
-        "estation_gate_stopped",
-        "1 when an incoming stream stands still",
-        ("stream", "reason"),
-        """select stream, stopped_reason as reason, (stopped_reason <> '')::int as value,
-                  $1::timestamptz
-           from gate_incoming_stream""",
-    ),
+    gate_signals.LAG,
+    gate_signals.STOPPED,
     Signal(
         "estation_gate_findings_open",
         "Open incidents about what the gate refused, healed, could not heal, or does not know",
@@ -137,24 +105,14 @@ SIGNALS: Sequence[Signal] = (
                         ('gate_file_incomplete'), ('gate_stopped')) k(kind)
            left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
     ),
-    Signal(
-        "estation_gate_waiting_seconds",
-        "Age of the oldest row that waits to be packed for the inside",
-        ("stream",),
-        """select stream, extract(epoch from $1::timestamptz - min(created_at)) as value
-           from gate_outgoing_row where packed_seq is null group by stream""",
-    ),
+    gate_signals.WAITING,
 )
 
 
 async def read_signals(*, now: datetime) -> list[Reading]:
     """All gauges as of now. Raises what the database raises when it is away."""
-    return [Reading(signal, await _values(signal, now)) for signal in SIGNALS]
+    return [await read(_with_count(signal), now=now) for signal in SIGNALS]
 
 
-async def _values(signal: Signal, now: datetime) -> list[tuple[tuple[str, ...], float]]:
-    sql = signal.sql.replace("{rules}", str(len(INVARIANTS)))
-    rows = await Tortoise.get_connection("default").execute_query_dict(sql, [now])
-    return [
-        (tuple(str(row[label]) for label in signal.labels), float(row["value"])) for row in rows
-    ]
+def _with_count(signal: Signal) -> Signal:
+    return replace(signal, sql=signal.sql.replace("{rules}", str(len(INVARIANTS))))

@@ -21,6 +21,8 @@ from estation.shared.transactions import in_transaction
 log = structlog.get_logger()
 
 Key = tuple[str, str, str]
+KEY = "source_id || ':' || order_no"
+"""SQL: what the gate calls a receipt of a source."""
 
 
 async def keep_receipts(
@@ -44,8 +46,12 @@ async def keep_receipts(
     new: list[FeeReceipt] = []
     for row, digest in itertools.zip_longest(receipts, digests):
         before = kept.get(_key(row))
-        if before is not None and repairs:
-            await FeeReceipt.filter(id=before.id).update(**_content(row), row_digest=digest)
+        if before is not None and (repairs or before.attention == Attention.NEVER_SENT):
+            said: dict[str, Any] = {**_content(row), "row_digest": digest}
+            if before.attention == Attention.NEVER_SENT:
+                bill = bills.get(row.source_id) if row.source == source else None
+                said |= await _sent_after_all(row, bill, packet_seq=packet_seq, now=now)
+            await FeeReceipt.filter(id=before.id).update(**said)
             continue
         if before is not None:
             await _compare(before, row)
@@ -63,6 +69,21 @@ async def keep_receipts(
         log.info(
             "receipt_kept", bill_no=made.bill_no, order_no=made.order_no, attention=made.attention
         )
+
+
+async def set_aside(source: str, keys: Sequence[str], *, now: datetime) -> None:
+    """Receipts the online side does not know are no proof of payment any more, and wait for a
+    person. What they did to their bills stays: whether money came is not a program's to say.
+
+    `keys`: as the gate names them. Joins the caller's transaction.
+    """
+    await Tortoise.get_connection("default").execute_query(
+        f"""update fee_receipt set attention = $1, handled_at = null, handled_by = '',
+               handled_note = ''
+           where source = $2 and {KEY} = any($3::text[])""",  # noqa: S608 - names of our own
+        [Attention.NEVER_SENT.value, source, list(keys)],
+    )
+    log.error("receipts_never_sent", source=source, receipts=len(keys), at=now.isoformat())
 
 
 async def mark_handled(receipt_id: UUID, *, note: str, handled_by: str, now: datetime) -> None:
@@ -164,6 +185,16 @@ def _content(row: ReceiptRow) -> dict[str, Any]:
         "splits": msgspec.to_builtins(row.splits),
         "paid_at": row.paid_at,
     }
+
+
+async def _sent_after_all(
+    row: ReceiptRow, bill: _LockedBill | None, *, packet_seq: int, now: datetime
+) -> dict[str, Any]:
+    """A receipt that was set aside is judged like one that comes for the first time."""
+    made = _judge(row, bill, packet_seq=packet_seq, now=now)
+    if bill is not None and await _is_the_lost_one(made, bill):
+        made.attention = Attention.NONE.value
+    return {"attention": made.attention, "bill_id": made.bill_id}
 
 
 async def _is_the_lost_one(receipt: FeeReceipt, bill: _LockedBill) -> bool:

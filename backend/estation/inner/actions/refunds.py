@@ -32,6 +32,8 @@ from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
+KEY = "source_id || ':' || case refund_no when '' then ':' || order_source_id else refund_no end"
+"""SQL: what the gate calls news of a refund of a source."""
 Share = tuple[str, int]
 """payee code, fen"""
 
@@ -220,6 +222,20 @@ async def keep_refunds(
                 await _follow_bill(bill, row.order_no, now)
 
 
+async def set_aside(source: str, keys: Sequence[str], *, now: datetime) -> None:
+    """News of refunds the online side does not know waits for a person. What followed from it
+    stays: whether money went back is not a program's to say.
+
+    `keys`: as the gate names them. Joins the caller's transaction.
+    """
+    await Tortoise.get_connection("default").execute_query(
+        f"""update fee_refund_news set attention = $1
+           where source = $2 and {KEY} = any($3::text[])""",  # noqa: S608 - names of our own
+        [RefundAttention.NEVER_SENT.value, source, list(keys)],
+    )
+    log.error("refund_news_never_sent", source=source, news=len(keys), at=now.isoformat())
+
+
 @dataclass(frozen=True, slots=True)
 class _Word:
     """A row as it came."""
@@ -239,7 +255,8 @@ async def _keep(word: _Word, bill: FeeBill | None, *, now: datetime) -> bool:
         refund_no=row.refund_no,
         order_source_id=row.order_source_id,
     )
-    if before is not None and row.version <= before.version and not word.repairs:
+    is_known = before is not None and before.attention != RefundAttention.NEVER_SENT
+    if before is not None and is_known and row.version <= before.version and not word.repairs:
         if row.version == before.version and not _same(before, row):
             log.error("refund_contradicted", refund_no=row.refund_no)
             before.attention = RefundAttention.CONTRADICTED.value
@@ -248,7 +265,8 @@ async def _keep(word: _Word, bill: FeeBill | None, *, now: datetime) -> bool:
     said = {**_said(row), "packet_seq": word.packet_seq, "row_digest": word.digest}
     attention = await _attention(row, bill)
     if before is not None:
-        kept = before.attention or attention
+        was = before.attention if before.attention != RefundAttention.NEVER_SENT else ""
+        kept = was or attention
         await RefundNews.filter(id=before.id).update(**said, attention=kept, received_at=now)
     else:
         await RefundNews(

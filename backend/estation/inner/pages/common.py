@@ -18,8 +18,8 @@ async def show(
     request: DeskRequest, template: str, *, status: int = 200, **values: Any
 ) -> HTTPResponse:
     """A page with the head of the desk: who is here, the gate's line, what waits for a person."""
-    streams, waiting = await queries.gate_line()
     now = now_of(request)
+    streams, waiting, needed = await queries.gate_line(now)
     return render(
         request,
         template,
@@ -27,6 +27,7 @@ async def show(
         words=catalogue,
         payees={payee.code: payee.name for payee in settings_of(request).payees},
         gate=[(stream, _is_stale(stream, now)) for stream in streams],
+        gate_needs=needed,
         receipts_waiting=waiting,
         **values,
     )
