@@ -1,6 +1,7 @@
 """Whatever else lies in the folder is refused with its reason, and nothing behind it is lost."""
 
 import base64
+import errno
 import hashlib
 import os
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -382,6 +384,93 @@ async def test_a_flood_of_junk_hides_no_packet_and_is_gone_soon(
     assert 1 <= len(floods) <= 3
     assert len(list(sides.quarantine.iterdir())) <= folders.QUARANTINE_MAX_FILES
     assert await position() == (2, "")
+
+
+class Refusing:
+    """`os.rename` and `os.unlink` as they are for who may not touch these entries."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.names = set(names)
+        for call in ("rename", "unlink"):
+            monkeypatch.setattr(folders.os, call, self._instead_of(getattr(os, call)))
+
+    def _instead_of(self, real: Any) -> Any:
+        def call(path: Any, *more: Any, **options: Any) -> None:
+            if Path(os.fsdecode(path)).name in self.names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            real(path, *more, **options)
+
+        return call
+
+
+async def test_what_we_may_not_move_stays_is_told_once_and_stops_nothing(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = Refusing(monkeypatch, "their-folder", "their-file")
+    sides.incoming.mkdir(parents=True)
+    (sides.incoming / "their-folder").mkdir()
+    (sides.incoming / "their-file").write_bytes(b"x")
+
+    for number in (1, 2, 3):
+        await sides.send(number)
+        await sides.receive()
+    monkeypatch.setattr(receiving, "_left", {})  # as after a restart
+    await sides.receive()
+
+    told = await query("select kind, distinction, reason from gate_event order by distinction")
+    assert sides.seen == names(1, 2, 3)
+    assert told == [
+        {"kind": "left", "distinction": "their-file", "reason": "foreign_name"},
+        {"kind": "left", "distinction": "their-folder", "reason": "not_a_file"},
+    ]
+    assert await query("select id from gate_incoming_file where state = 'quarantined'") == []
+    assert sorted(path.name for path in sides.incoming.iterdir()) == ["their-file", "their-folder"]
+
+    refusing.names.clear()
+    (sides.incoming / "their-folder").chmod(0o777)  # somebody let us
+    await sides.receive()
+    assert [path.name for path in sides.incoming.iterdir()] == ["their-file"]
+
+
+async def test_however_much_we_may_not_move_hides_no_other_stray(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = [f"theirs-{number}" for number in range(120)]
+    Refusing(monkeypatch, *theirs)
+    monkeypatch.setattr(receiving, "FLOOD", 100)
+    sides.incoming.mkdir(parents=True)
+    for name in [*theirs, "ours"]:
+        (sides.incoming / name).write_bytes(b"x")
+    await sides.send(1)
+
+    for _ in range(4):
+        await sides.receive()
+
+    assert sides.seen == names(1)
+    assert sorted(path.name for path in sides.incoming.iterdir()) == sorted(theirs)
+    assert len(await query("select id from gate_incoming_file where reason = 'flood'")) <= 1
+
+
+async def test_a_bad_packet_that_we_may_not_move_waits_for_the_good_one_in_its_place(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sides.send(1)
+    file = sides.incoming_file(1)
+    good = file.read_bytes()
+    refusing = Refusing(monkeypatch, file.name)
+    file.write_bytes(good[:-1])
+
+    for _ in range(3):
+        await sides.receive()
+    stopped = await position()
+    refusing.names.clear()
+    file.write_bytes(good)
+    await sides.receive()
+
+    assert stopped == (0, "truncated")
+    assert len(await query("select id from gate_event where kind = 'left'")) == 1
+    assert await query("select id from gate_incoming_file where state = 'quarantined'") == []
+    assert (sides.seen, await position()) == (names(1), (1, ""))
 
 
 async def test_a_handful_of_junk_is_kept_as_evidence(sides: Sides) -> None:

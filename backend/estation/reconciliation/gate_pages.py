@@ -48,6 +48,7 @@ EVENTS = {
     "phantom": "来源不认识",
     "jumped": "快照补齐缺包",
     "stopped": "拒收停止",
+    "left": "无权移走，留在原处",
     "file_incomplete": "文件不完整",
     "jump_refused": "快照不完整，未用",
     "disk_low": "磁盘将满，让出空间",

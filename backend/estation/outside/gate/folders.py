@@ -6,6 +6,7 @@ Blocking calls: run them in a thread.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,13 @@ REMNANT_AGE = timedelta(hours=1)
 """What a copying tool has not touched for so long it began and never ended."""
 QUARANTINE_MAX_FILES = 500
 QUARANTINE_MAX_BYTES = 512 * 1024 * 1024
+
+
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV})
+
+
+class NotOurs(OSError):
+    """Its owner's permissions, or that something is mounted there, keep us from moving it."""
 
 
 @dataclass(slots=True)
@@ -121,7 +129,10 @@ def add_next(listing: Listing, folder: Path, stream: str, first: int, count: int
 
 
 def clear(folder: Path, names: Iterable[str]) -> int:
-    """Remove entries of `incoming/` for good; how many. Links are removed, not followed."""
+    """Remove entries of `incoming/` for good; how many. Links are removed, not followed.
+
+    What another user's permissions keep us from removing stays.
+    """
     removed = 0
     for name in names:
         path = folder / name
@@ -129,10 +140,21 @@ def clear(folder: Path, names: Iterable[str]) -> int:
             os.unlink(path)
         except IsADirectoryError:
             shutil.rmtree(path, ignore_errors=True)
-        except FileNotFoundError:
+            if os.path.lexists(path):
+                continue
+        except OSError:
             continue
         removed += 1
     return removed
+
+
+def mark_of(path: Path) -> tuple[int, int] | None:
+    """What changes when the entry, its name or its permissions do; None when it is gone."""
+    try:
+        info = path.lstat()
+    except OSError:
+        return None
+    return info.st_ino, info.st_ctime_ns
 
 
 def read_bounded(path: Path, limit: int = packets.MAX_FILE_BYTES) -> bytes:
@@ -192,11 +214,20 @@ def remove(path: Path) -> None:
 
 
 def quarantine(folder: Path, name: str, kept_as: str) -> None:
-    """Move an entry of `incoming/` aside; the entry itself, never what a link points to."""
+    """Move an entry of `incoming/` aside; the entry itself, never what a link points to.
+
+    Raises NotOurs when we may not: a folder of another user's, say.
+    """
     aside = quarantine_folder(folder)
     aside.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.rename(folder / name, aside / kept_as)
+    except FileNotFoundError:
+        pass
+    except OSError as problem:
+        if problem.errno not in _NOT_OURS:
+            raise
+        raise NotOurs(problem.errno, problem.strerror) from problem
     sync_folder(aside)
     _trim_quarantine(aside)
 

@@ -262,6 +262,11 @@ async def record_quarantined(
     return kept_as
 
 
+async def take_back_quarantined(db: BaseDBAsyncClient, file_id: UUID) -> None:
+    """The record of a file that could not be moved: it is not in quarantine."""
+    await db.execute_query("delete from gate_incoming_file where id = $1", [file_id])
+
+
 async def forget_quarantined(db: BaseDBAsyncClient, stream: str) -> None:
     """Records of refused files beyond the newest KEEP_QUARANTINED; their files are long gone."""
     gone = await db.execute_query_dict(

@@ -35,7 +35,7 @@ from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm, Finding
-from estation.outside.gate.folders import Listing
+from estation.outside.gate.folders import Listing, NotOurs
 from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
@@ -127,8 +127,9 @@ async def apply_incoming(
                 listing = await _assemble(stream, folder, listing, now)
             if listing.is_cut:
                 await _look_past_junk(stream, folder, listing, max_files)
-            await importer.set_strays_aside(listing.strays[:max_files])
-            await importer.end_flood(listing.strays[max_files:])
+            strays = await asyncio.to_thread(importer.movable, listing.strays)
+            await importer.set_strays_aside(strays[:max_files])
+            await importer.end_flood(strays[max_files:])
             await importer.apply(listing.packets, max_files)
             await importer.jump(listing.packets, jump_after)
             if reply_stream is not None:
@@ -225,6 +226,11 @@ def _with_own(
     return {**first, **others, **last}
 
 
+_MAX_LEFT = 20_000
+_left: dict[Path, tuple[int, int]] = {}
+"""What lies in `incoming/` and may not be moved by us, as it was when we tried."""
+
+
 class _TooMuchAhead(Exception):
     """The next file is read at its turn only."""
 
@@ -279,9 +285,21 @@ class _Importer:
         self.report = ReceiveReport()
 
     async def set_strays_aside(self, strays: Sequence[tuple[str, Reason]]) -> None:
-        """Things that are no packets of this stream stop nothing; they only must not stay."""
+        """Things that are no packets of this stream stop nothing; they only must not stay.
+
+        Those that we may not move do stay, and stop nothing either.
+        """
         for name, reason in strays:
             await self._quarantine(_db(), name, None, BadPacket(reason), stops=False)
+
+    def movable(self, strays: Sequence[tuple[str, Reason]]) -> list[tuple[str, Reason]]:
+        """Without those that we may not move, until they or their permissions change."""
+        return [
+            stray
+            for stray in strays
+            if (self._folder / stray[0]) not in _left
+            or folders.mark_of(self._folder / stray[0]) != _left[self._folder / stray[0]]
+        ]
 
     async def end_flood(self, strays: Sequence[tuple[str, Reason]]) -> None:
         """Junk far beyond what is worth keeping as evidence goes at once, counted in one record.
@@ -292,6 +310,8 @@ class _Importer:
         if len(junk) < FLOOD:
             return
         removed = await asyncio.to_thread(folders.clear, self._folder, junk)
+        if not removed:
+            return  # we may not: as good as not there
         detail = f"{removed} entries removed"
         await positions.record_quarantined(
             _db(), self._stream, seq=None, file_name="", digest="", reason=Reason.flood,
@@ -638,7 +658,13 @@ class _Importer:
         )
         if stops:
             await positions.stop(db, self._stream, bad.reason, bad.detail, now=self._now)
-        await asyncio.to_thread(folders.quarantine, self._folder, name, kept_as)
+        try:
+            await asyncio.to_thread(folders.quarantine, self._folder, name, kept_as)
+        except NotOurs as problem:
+            self.report.quarantined.append((name, bad.reason))
+            await positions.take_back_quarantined(db, file_id)
+            await self._leave(name, bad, problem)
+            return
         log.error(
             "gate_quarantined",
             stream=self._stream,
@@ -648,6 +674,26 @@ class _Importer:
             kept_as=kept_as,
         )
         self.report.quarantined.append((name, bad.reason))
+
+    async def _leave(self, name: str, bad: BadPacket, problem: OSError) -> None:
+        """It stays in `incoming/`; told once, also after a restart."""
+        path = self._folder / name
+        mark = await asyncio.to_thread(folders.mark_of, path)
+        if mark is not None:
+            while len(_left) >= _MAX_LEFT:
+                del _left[next(iter(_left))]
+            _left[path] = mark
+        why = problem.strerror or type(problem).__name__
+        harmless = folders.harmless_name(name)
+        if await events.record(
+            self._stream,
+            "left",
+            now=self._now,
+            distinction=harmless,
+            reason=bad.reason.value,
+            detail={"file_name": harmless, "why": why},
+        ):
+            log.error("gate_file_left", stream=self._stream, file_name=harmless, why=why)
 
     def _count(self, content: _Content) -> None:
         manifest = content.head.manifest
