@@ -86,7 +86,7 @@ def find_run(
     """
     run: Run | None = None
     begun: tuple[str, int] | None = None
-    before: tuple[int, str] | None = None
+    before: tuple[int, bytes] | None = None
     for seq in sorted(seq for seq in found if seq > after):
         seen = parked.look(folder / found[seq], stream, seq, peer_key)
         if seen is None or before != (seq - 1, seen.previous):
