@@ -165,6 +165,29 @@ def test_the_runbook_ends_what_set_off_its_alert(
         fault.always(world)
 
 
+@pytest.mark.parametrize("alert", ["a_proof_is_late", "a_snapshot_is_late"])
+def test_what_never_was_is_late_when_its_stream_is_old_enough(alert: str, world: "World") -> None:
+    async def begins() -> None:
+        await _packet_arrives(world)
+        await _our_worker_turns()
+        assert await rows("select stream from gate_proof") == []
+        assert await rows("select stream from gate_snapshot where ended_at is not null") == []
+
+    async def grows_old() -> None:
+        await by_hand(
+            "update gate_incoming_file set received_at = received_at - interval '3 days'",
+            "update gate_peer set created_at = created_at - interval '3 days'",
+        )
+
+    world.run(begins)
+    young = world.scrape()
+    world.run(grows_old)
+    old = world.scrape()
+
+    assert not is_firing(ALERTS[alert]["expr"], young, young)
+    assert is_firing(ALERTS[alert]["expr"], young, old)
+
+
 @dataclass
 class World:
     """A lived-in city in a database of its own, and the program's settings in the environment."""

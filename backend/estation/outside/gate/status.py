@@ -23,6 +23,7 @@ class StreamStatus:
     digest: str
     watermark: datetime | None
     last_at: datetime | None  # last packed, last applied
+    begun_at: datetime | None = None  # its peer was registered; its oldest known packet applied
     waiting_rows: int = 0
     waiting_since: datetime | None = None
     unwritten_files: int = 0
@@ -106,7 +107,9 @@ async def stream_status() -> list[StreamStatus]:
     db = Tortoise.get_connection("default")
     outgoing = await db.execute_query_dict(
         """select s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
-                  s.packed_at as last_at, s.last_seq - s.written_seq as unwritten_files,
+                  s.packed_at as last_at,
+                  (select created_at from gate_peer p where p.stream_out = s.stream) as begun_at,
+                  s.last_seq - s.written_seq as unwritten_files,
                   s.peer_received_seq, s.peer_received_at, s.peer_trouble,
                   coalesce(w.waiting_rows, 0) as waiting_rows, w.waiting_since,
                   coalesce(u.paused_reason, '') as paused_reason, u.paused_at,
@@ -139,7 +142,11 @@ async def stream_status() -> list[StreamStatus]:
     )
     incoming = await db.execute_query_dict(
         """select s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
-                  s.applied_at as last_at, s.parked_files, s.duplicates,
+                  s.applied_at as last_at,
+                  (select received_at from gate_incoming_file f
+                   where f.stream = s.stream and f.state = 'applied' order by seq limit 1)
+                    as begun_at,
+                  s.parked_files, s.duplicates,
                   s.stopped_reason, s.stopped_detail, s.stopped_at,
                   (select count(*) from gate_parked_row p where p.stream = s.stream)
                     as parked_rows,

@@ -30,12 +30,12 @@ UNCONFIRMED_SECONDS = Gauge(
 )
 LAST_PROOF = Gauge(
     "estation_gate_last_proof_seconds",
-    "When the copies of a stream were last compared, in Unix time",
+    "When the copies of a stream were last compared, or it began if they never were, in Unix time",
     ["stream"],
 )
 LAST_SNAPSHOT = Gauge(
     "estation_gate_last_snapshot_seconds",
-    "When a stream's last complete snapshot left, in Unix time",
+    "When a stream's last complete snapshot left, or it began if none ever did, in Unix time",
     ["stream"],
 )
 DISK_FREE = Gauge(
@@ -72,13 +72,16 @@ def _tell(status: StreamStatus, now: datetime) -> None:
         UNCONFIRMED_BYTES.labels(status.stream).set(status.unconfirmed_bytes)
         since = status.unconfirmed_since or now
         UNCONFIRMED_SECONDS.labels(status.stream).set(max(0.0, (now - since).total_seconds()))
-        if status.last_snapshot_at is not None:
-            LAST_SNAPSHOT.labels(status.stream).set(status.last_snapshot_at.timestamp())
+        _set(LAST_SNAPSHOT, status, status.last_snapshot_at or status.begun_at)
         return
     PHANTOMS.labels(status.stream).set(status.phantoms)
     if status.last_proof_equal is not None:
         PROOF_EQUAL.labels(status.stream).set(int(status.last_proof_equal))
-    if status.last_proof_at is not None:
-        LAST_PROOF.labels(status.stream).set(status.last_proof_at.timestamp())
-    if status.last_jump_at is not None:
-        LAST_JUMP.labels(status.stream).set(status.last_jump_at.timestamp())
+    # Of what never was, since when it could have been: an alarm on its age must fire, too.
+    _set(LAST_PROOF, status, status.last_proof_at or status.begun_at)
+    _set(LAST_JUMP, status, status.last_jump_at)
+
+
+def _set(gauge: Gauge, status: StreamStatus, moment: datetime | None) -> None:
+    if moment is not None:
+        gauge.labels(status.stream).set(moment.timestamp())
