@@ -1,5 +1,6 @@
 """Lost files come again unasked, and neither side's disk or memory of packets fills up."""
 
+import asyncio
 import errno
 import itertools
 import os
@@ -16,6 +17,7 @@ from estation.outside.gate import (
     bounds,
     folders,
     keys,
+    patience,
     resending,
     rounds,
     rows,
@@ -29,6 +31,7 @@ from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.snapshots import Why
+from estation.shared.turns import TurnsFailed
 from tests.outside.gate_link import Link, events, make_link, proofs
 from tests.outside.gate_peers import Gate
 from tests.outside.gate_side import BACK, PRIVATE, STREAM, Sides, bill, names, position, query
@@ -657,6 +660,31 @@ async def test_a_pause_set_by_a_clock_that_was_ahead_holds_no_peer_up(gate: Gate
     await turns.receive(gate.now)
 
     assert calls == [gate.now + timedelta(days=365), gate.now]
+
+
+async def test_a_turn_that_hangs_is_broken_off_unless_its_work_is_known_to_be_large(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    async def hang(peer: Peer, now: datetime) -> None:
+        await asyncio.sleep(0.3)
+        done.append("hung")
+
+    async def work(peer: Peer, now: datetime) -> None:
+        patience.allow(60)
+        await asyncio.sleep(0.3)
+        done.append("large")
+
+    monkeypatch.setattr(rounds, "TURN_SECONDS", 0.1)
+    turns = rounds.Rounds(prepare=gate.keep_first, pack=hang, receive=work)
+    await turns.pack(gate.now)
+    await turns.receive(gate.now)
+    with pytest.raises(TurnsFailed):
+        await turns.finish()
+
+    assert done == ["large"]
+    patience.allow(60)  # outside of a turn it says nothing
 
 
 async def test_the_pause_after_a_failure_is_kept(gate: Gate) -> None:

@@ -12,7 +12,17 @@ import msgspec
 import pytest
 
 from estation.outside.gate import format as packets
-from estation.outside.gate import jumping, keys, positions, receiving, rows, sending, snapshots
+from estation.outside.gate import (
+    jumping,
+    keys,
+    patience,
+    positions,
+    receiving,
+    rows,
+    sending,
+    snapshots,
+)
+from estation.outside.gate.jumping import Jump
 from estation.outside.gate.snapshots import Why
 from tests.outside.gate_link import Link, events, make_link, proofs
 from tests.outside.gate_side import PRIVATE, PUBLIC, STREAM, bill, names, position, query
@@ -112,6 +122,32 @@ async def test_packets_lost_for_good_are_jumped_over_and_the_copy_is_whole(link:
     await link.exchange()
     assert list(await link.copied()) == names(*range(1, 23))
     assert list(link.incoming.iterdir()) == []
+
+
+async def test_a_jump_may_last_longer_than_an_ordinary_turn(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stuck_before_a_snapshot(link)
+    real = Jump.apply
+
+    async def slow(self: Jump, *given: Any) -> None:
+        await asyncio.sleep(1.2)
+        await real(self, *given)
+
+    monkeypatch.setattr(Jump, "apply", slow)
+
+    monkeypatch.setattr(jumping, "SECONDS_A_PACKET", 0.01)
+    with pytest.raises(TimeoutError):
+        async with patience.at_most(1):
+            await link.arrive()
+    broken_off = await position()
+    monkeypatch.setattr(jumping, "SECONDS_A_PACKET", 60)
+    async with patience.at_most(1):
+        await link.arrive()
+
+    assert broken_off == (1, "gap")
+    assert (await position())[1] == ""
+    assert len(await events("jumped")) == 1
 
 
 async def test_a_gap_is_first_left_to_the_files_written_again(link: Link) -> None:

@@ -25,6 +25,7 @@ from estation.outside.gate import (
     folders,
     jumping,
     parked,
+    patience,
     positions,
     reporting,
     room,
@@ -461,6 +462,7 @@ class _Importer:
             alarm=self._alarm,
             now=self._now,
         )
+        patience.allow(run.seconds_allowed)
         async with in_transaction() as tx:
             if not await self._still_next(tx, position):
                 return

@@ -16,7 +16,7 @@ import structlog
 from tortoise import Tortoise
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import destinations, keys, receiving, sending, symbols, upkeep
+from estation.outside.gate import destinations, keys, patience, receiving, sending, symbols, upkeep
 from estation.outside.gate import peers as peers_module
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
@@ -32,7 +32,8 @@ LOOK_EVERY = timedelta(seconds=2)
 AT_WORK = 4
 """Turns of one kind that work at once; each may hold a database connection or two."""
 TURN_SECONDS = 900.0
-"""The longest turn, after which it is broken off and tried again later."""
+"""The longest turn, after which it is broken off and tried again later; one that jumps to a
+snapshot has longer (jumping.SECONDS_A_PACKET)."""
 PATIENCE_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
 THREADS = 64
@@ -211,7 +212,7 @@ class Rounds:
     async def _turn(self, turns: _Turns, peer: Peer, now: datetime) -> None:
         try:
             await self._wait_for_folder(peer, now)
-            async with turns.places, asyncio.timeout(TURN_SECONDS):
+            async with turns.places, patience.at_most(TURN_SECONDS):
                 await turns.work(peer, now)
         except Exception as failure:
             failures = turns.pauses.failed(peer.name, now)
