@@ -77,6 +77,70 @@ async def test_the_tree_of_the_log_is_the_one_defined(link: Link) -> None:
     assert trees["fee_bill", "jc-center"].root == wanted.root
 
 
+async def proofs_by_packet() -> dict[int, list[str]]:
+    """The sources proved in each packet that has a proof, as they were sent."""
+    told: dict[int, list[str]] = {}
+    for row in await query("select seq, manifest, body from gate_outgoing_packet order by seq"):
+        data = bytes(row["manifest"]) + b"\n" + bytes(row["body"])
+        for line in packets.read_lines(data, packets.read_head(data)):
+            if line.topic == "proof":
+                proof = rows.decode_row("proof", bytes(line.row))
+                assert isinstance(proof, rows.ProofRow)
+                told.setdefault(row["seq"], []).append(proof.source)
+    return told
+
+
+@pytest.mark.parametrize("by", ["prove", "snapshot"])
+async def test_a_round_of_many_proofs_takes_several_packets_of_bounded_size(
+    link: Link, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(exact, "MAX_PROOFS_BYTES", 60_000)
+    sources = [f"county-{number:02d}" for number in range(8)]
+    for number, source in enumerate(sources):
+        await sending.put_rows(STREAM, "fee_bill", [bill(number, source=source)], now=link.now)
+    await link.exchange()
+
+    if by == "prove":
+        await upkeep.prove(STREAM)
+    else:
+        await snapshots.plan(STREAM, Why.asked, now=link.now)
+    for round_of in range(4):
+        await sending.put_rows(
+            STREAM, "fee_bill", [bill(100 + round_of, source=sources[0])], now=link.now
+        )
+        await link.exchange()
+
+    told = await proofs_by_packet()
+    assert [one for part in told.values() for one in part] == sources
+    assert [len(part) for part in told.values()] == [3, 3, 2]
+    assert await query(
+        "select proof_is_due, proved_upto from gate_upkeep where stream = $1", STREAM
+    ) == [{"proof_is_due": False, "proved_upto": ""}]
+
+
+async def test_a_round_goes_on_behind_the_last_one_proved_after_a_crash(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "MAX_PROOFS_BYTES", 40_000)
+    monkeypatch.setattr(sending, "MAX_PACKETS_PER_CALL", 1)
+    sources = [f"county-{number:02d}" for number in range(4)]
+    for number, source in enumerate(sources):
+        await sending.put_rows(STREAM, "fee_bill", [bill(number, source=source)], now=link.now)
+    await link.exchange()
+    await upkeep.prove(STREAM)
+    await link.exchange()
+    first = await proofs_by_packet()
+    half = await query(
+        "select proof_is_due, proved_upto from gate_upkeep where stream = $1", STREAM
+    )
+
+    await link.exchange()
+
+    assert list(first.values()) == [sources[:2]]
+    assert half == [{"proof_is_due": True, "proved_upto": "fee_bill county-01"}]
+    assert list((await proofs_by_packet()).values()) == [sources[:2], sources[2:]]
+
+
 def test_the_root_is_a_binary_tree_over_the_buckets() -> None:
     leaves = [hashlib.sha256(bytes([number])).hexdigest() for number in range(4)]
     pair = [

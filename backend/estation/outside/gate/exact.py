@@ -22,6 +22,8 @@ log = structlog.get_logger()
 MIN_ROOM = 4 * packets.MAX_LINE_BYTES
 MAX_LINES = packets.MAX_ROWS // 2
 """More than all that is due at once: parts of repairs, a proof of each copy, a snapshot's end."""
+MAX_PROOFS_BYTES = 4 * 1024 * 1024
+"""So many proofs in one packet, about 240; the others of the round follow in the next ones."""
 _MAX_PARTS = 4096
 _MAX_PROOF_BYTES = 32 * 1024
 _MAX_REPAIR_BYTES = packets.MAX_LINE_BYTES // 2
@@ -42,7 +44,7 @@ async def lines(
     `log_trees` may be older: what is missing in them is added.
     """
     state = await tx.execute_query_dict(
-        """select proof_is_due, log_is_complete,
+        """select proof_is_due, proved_upto, log_is_complete,
                   exists (select from gate_snapshot n where n.stream = $1
                           and n.state = 'running' and n.is_exhausted) as snapshot_ends
            from gate_upkeep where stream = $1""",
@@ -50,28 +52,57 @@ async def lines(
     )
     complete: bool = state[0]["log_is_complete"]
     made, healed = await _repairs(tx, stream, complete, max_bytes=max_bytes, now=now)
+    ends: bool = state[0]["snapshot_ends"]
     trees: Trees = {}
-    if state[0]["proof_is_due"] or state[0]["snapshot_ends"]:
+    if state[0]["proof_is_due"] or ends or healed:
         await log_trees.refresh(tx, stream)
         # What is gone from the log is proved, too: the peer may still have it.
         gone = {key: Tree() for key in await sentlog.ever_sent(tx, stream)}
         trees = gone | log_trees.trees
-    elif healed:
-        await log_trees.refresh(tx, stream)
-        trees = {key: log_trees.trees.get(key, Tree()) for key in healed}
-    if state[0]["snapshot_ends"]:
+    if ends:
         made.append(await snapshots.end(tx, stream, seq, trees, complete=complete, now=now))
-    made += [_proof(topic, source, tree, complete) for (topic, source), tree in trees.items()]
+    # Those that are repaired with this packet in any case; of a round as many as fit.
+    proofs = [_proof(key, trees.get(key, Tree()), complete) for key in healed]
+    upto = state[0]["proved_upto"]
+    if state[0]["proof_is_due"] or ends:
+        room = min(max_bytes - sum(map(len, made)), MAX_PROOFS_BYTES) - sum(map(len, proofs))
+        upto = "" if ends else upto
+        round_of, upto = _round(trees, upto, set(healed), complete, max_bytes=room)
+        proofs += round_of
     await tx.execute_query(
-        """update gate_upkeep set proof_is_due = proof_is_due and not $2,
-                                  proved_at = case when $3 then $4 else proved_at end
+        """update gate_upkeep set proof_is_due = (proof_is_due or $2) and $3 <> '',
+                                  proved_upto = $3,
+                                  proved_at = case when $4 then $5 else proved_at end
            where stream = $1""",
-        [stream, state[0]["proof_is_due"] or state[0]["snapshot_ends"], bool(trees), now],
+        [stream, ends, upto, bool(proofs), now],
     )
-    return made
+    return made + proofs
 
 
-def _proof(topic: str, source: str, tree: Tree, complete: bool) -> bytes:
+def _round(
+    trees: Trees, after: str, but: set[tuple[str, str]], complete: bool, *, max_bytes: int
+) -> tuple[list[bytes], str]:
+    """The next proofs of all copies, about `max_bytes` of them and at least one, and where the
+    next packet goes on; "" when the round is over. Each is true at its own packet's position."""
+    made: list[bytes] = []
+    size, last = 0, after
+    for key in sorted(trees, key=_place):
+        if _place(key) <= after or key in but:
+            continue
+        line = _proof(key, trees[key], complete)
+        if made and size + len(line) > max_bytes:
+            return made, last
+        made.append(line)
+        size, last = size + len(line), _place(key)
+    return made, ""
+
+
+def _place(key: tuple[str, str]) -> str:
+    return " ".join(key)
+
+
+def _proof(key: tuple[str, str], tree: Tree, complete: bool) -> bytes:
+    topic, source = key
     proof = ProofRow(
         topic=topic,
         source=source,
@@ -88,13 +119,14 @@ async def _repairs(
 ) -> tuple[list[bytes], list[tuple[str, str]]]:
     """Parts of the buckets the peer asked for; topics and sources that are answered with these."""
     made: list[bytes] = []
-    healed = []
+    healed: list[tuple[str, str]] = []
     for asked in await tx.execute_query_dict(
         """select id, topic, source, buckets::text as buckets, bucket_at, after_key
            from gate_repair where stream = $1 and done_at is null order by asked_at, id""",
         [stream],
     ):
-        room = max_bytes - sum(map(len, made)) - _MAX_PROOF_BYTES
+        # With the proof of each copy that is healed by this packet.
+        room = max_bytes - sum(map(len, made)) - _MAX_PROOF_BYTES * (len(healed) + 1)
         if room < MIN_ROOM or len(made) >= _MAX_PARTS:
             break
         parts, at, after = await _parts(

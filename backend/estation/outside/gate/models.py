@@ -259,7 +259,8 @@ class Upkeep(Model):
 
     `peer_seq` is what the peer said last, and since when it says so; other than
     `OutgoingStream.peer_received_seq` it goes back when the peer lost its memory.
-    `backfill_id`: rows up to here are in the sent log; null when all are.
+    `backfill_id`: rows up to here are in the sent log; null when all are. `proved_upto`: topic and
+    source, a space between, of the last copy proved in a round that goes on.
     """
 
     stream = fields.CharField(max_length=64, primary_key=True)
@@ -274,6 +275,7 @@ class Upkeep(Model):
     prove_at: datetime | None = fields.DatetimeField(null=True)
     proof_is_due = fields.BooleanField(default=False)
     proved_at: datetime | None = fields.DatetimeField(null=True)
+    proved_upto = fields.CharField(max_length=128, default="", db_default="")
     paused_reason = fields.CharField(max_length=32, default="")
     paused_at: datetime | None = fields.DatetimeField(null=True)
     backfill_id: int | None = fields.BigIntField(null=True)

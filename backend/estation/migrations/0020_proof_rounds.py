@@ -1,0 +1,16 @@
+"""How far a round of proofs has come that takes more packets than one."""
+
+from tortoise import fields, migrations
+from tortoise.migrations import operations as ops
+
+
+class Migration(migrations.Migration):
+    dependencies = [("estation", "0018_gate_words")]
+
+    operations = [
+        ops.AddField(
+            model_name="Upkeep",
+            name="proved_upto",
+            field=fields.CharField(default="", db_default="", max_length=128),
+        ),
+    ]
