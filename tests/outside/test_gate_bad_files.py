@@ -451,6 +451,30 @@ async def test_however_much_we_may_not_move_hides_no_other_stray(
     assert len(await query("select id from gate_incoming_file where reason = 'flood'")) <= 1
 
 
+@pytest.mark.parametrize("row", [b"1", b'"text"', b"null", b"[]", b"[{}]", b"  true"])
+async def test_a_row_of_an_unknown_topic_is_an_object_too(sides: Sides, row: bytes) -> None:
+    line = b'{"topic":"hall_calendar","row":' + row + b"}"
+    sides.incoming.mkdir(parents=True)
+    sides.incoming_file(1).write_bytes(packet([line]))
+
+    report = await sides.receive()
+
+    assert report.quarantined == [(sides.incoming_file(1).name, Reason.bad_row)]
+    assert await query("select id from gate_parked_row") == []
+    assert await position() == (0, "bad_row")
+
+
+async def test_an_object_of_an_unknown_topic_is_parked_whatever_white_space_is_before_it(
+    sides: Sides,
+) -> None:
+    sides.incoming.mkdir(parents=True)
+    sides.incoming_file(1).write_bytes(packet([b'{"topic":"hall_calendar","row":  \t{"a":1}}']))
+
+    report = await sides.receive()
+
+    assert (report.applied, report.parked_rows) == ([1], 1)
+
+
 async def test_a_bad_packet_that_we_may_not_move_waits_for_the_good_one_in_its_place(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:

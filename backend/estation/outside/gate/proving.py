@@ -300,8 +300,8 @@ def _check_source(topic: str, source: str, arrival: Arrival) -> None:
 
 
 def _is_as_sent(held: Held | None, item: Sent) -> bool:
-    if held is None:
-        return False
+    if held is None or held.is_phantom:
+        return False  # it is in use again: its handler has to hear of it
     return held.version == item.version and held.digest == item.as_sent.digest
 
 
