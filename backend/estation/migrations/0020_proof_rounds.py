@@ -5,7 +5,7 @@ from tortoise.migrations import operations as ops
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0018_gate_words")]
+    dependencies = [("estation", "0019_channel_fees")]
 
     operations = [
         ops.AddField(
