@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from estation import operating
 from estation.ledger.api import balance
 from estation.outside.pay_channels import ChannelRefused, RefundStatus
 from estation.payments import api
+from estation.payments.actions import reversing
 from estation.payments.errors import (
     HandPaymentNotAsked,
     PaidByHandAlready,
@@ -115,7 +115,7 @@ async def test_two_persons_book_it_and_only_then_it_is_over(city: City) -> None:
         {"action": "paid_by_hand", "by": "checker", "note": "建行回单 20260804-1",
          "transfer": transfer_id},
     ]  # fmt: skip
-    assert "paid_by_hand" in operating.POSTED_BY_ACTIONS, "nobody undoes it by hand"
+    assert "paid_by_hand" in reversing.POSTED_BY_ACTIONS, "nobody undoes it by hand"
     assert await broken_invariants() == {}
 
 
