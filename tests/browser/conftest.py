@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
-from estation.shared.pages import H5, LARGE_PRINT_COOKIE
+from estation.shared.pages import LARGE_PRINT_COOKIE
 from tests.browser.serving import serve
+from tests.built import require_built_pages
 
 CHROMIUM = Path("/usr/bin/chromium")
 SCREENSHOTS = Path(__file__).with_name("screenshots")
@@ -46,8 +47,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def gallery() -> Iterator[str]:
     """The address of the gallery: every state of every citizen page."""
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
+    require_built_pages()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

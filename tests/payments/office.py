@@ -18,6 +18,7 @@ from estation.services import OnlineApp
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.replies import render_refusal
+from tests.built import require_built_pages
 from tests.payments.city import City, make_settings
 from tests.payments.fakes import NOW
 
@@ -78,6 +79,7 @@ class Office:
 @asynccontextmanager
 async def open_office(city: City | None = None) -> AsyncIterator[Office]:
     """On the test's database; nobody sits down yet."""
+    require_built_pages()
     city, clock = city or City(), [NOW]
     app: Any = Sanic(f"office-{uuid4().hex}", configure_logging=False)
     app.config.TOUCHUP = False  # it rewrites functions once per process; tests make many apps

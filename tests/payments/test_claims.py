@@ -27,7 +27,6 @@ from estation.payments.errors import (
 )
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput
-from estation.shared.pages import H5
 from estation.shared.typed import NotText
 from tests.payments import test_asked_refunds as of_payments
 from tests.payments.city import TOTAL, City, later, rows
@@ -449,8 +448,6 @@ async def say_no(incident_id: UUID, **changes: Any) -> None:
 
 
 async def test_the_office_sees_asks_checks_and_reads_what_became_of_a_claim(city: City) -> None:
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
     async with open_office(city) as office:
         incident_id = await open_claim(city)
         page = f"/staff/incidents/{incident_id}"

@@ -23,7 +23,6 @@ from estation.payments.errors import (
 )
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput
-from estation.shared.pages import H5
 from tests.payments.city import TOTAL, City, later, rows
 from tests.payments.fakes import UNKNOWN
 from tests.payments.office import open_office
@@ -229,8 +228,6 @@ async def test_a_transfer_of_no_refund_breaks_its_rule(city: City) -> None:
 
 
 async def test_the_office_books_it_on_the_incidents_page(city: City) -> None:
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
     async with open_office(city) as office:
         await at_our_card(city)
         page = f"/staff/incidents/{(await the_incident())['id']}"

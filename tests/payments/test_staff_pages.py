@@ -22,7 +22,6 @@ from estation.payments.models import Incident, IncidentAction, PayOrder, Refund
 from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
 from estation.shared.money import fen_from_yuan
-from estation.shared.pages import H5
 from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW, UNKNOWN, CombiningChannel, FakeChannel
 from tests.payments.office import Office, open_office
@@ -80,8 +79,6 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
 
 @pytest.fixture
 async def office(database: str) -> AsyncIterator[Office]:
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
     async with open_office() as opened:
         yield opened
 

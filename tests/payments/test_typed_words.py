@@ -28,8 +28,6 @@ SENTENCE = "看不见的控制字符"
 
 @pytest.fixture
 async def office(database: str) -> AsyncIterator[Office]:
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
     async with open_office() as opened:
         yield opened
 

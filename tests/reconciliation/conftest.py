@@ -22,6 +22,7 @@ from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.pages import H5
 from estation.shared.replies import render_refusal
+from tests.built import require_built_pages
 from tests.reconciliation import days
 from tests.reconciliation.days import NOW, Day
 
@@ -77,8 +78,7 @@ class Desk:
 @pytest.fixture
 async def desk(database: str) -> AsyncIterator[Desk]:
     """Nobody is logged in yet; the day of `days` is quiet and posted."""
-    if not (H5 / "dist" / ".vite" / "manifest.json").exists():
-        pytest.skip("h5/dist is not built: run scripts/build-h5")
+    require_built_pages()
     for who, role in ROLES.items():
         await ensure_staff(login=who, name=f"某{who}", role=role, password=PASSWORD, now=NOW)
     day = days.quiet_day()
