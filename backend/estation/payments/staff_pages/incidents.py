@@ -1,6 +1,6 @@
 """Incidents: the list, one incident on one screen, and what may be done about it."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 from typing import Any, cast
 from uuid import UUID
@@ -245,20 +245,7 @@ async def approve_apply(request: OnlineRequest, incident_id: UUID) -> HTTPRespon
 @staff_only(CHECKER)
 async def reject_apply(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
     """The checker's no, with its reason."""
-
-    async def work() -> None:
-        try:
-            await reject_applying(
-                incident_id=incident_id,
-                by=officer(request),
-                by_id=account(request),
-                note=field(request, "note"),
-                now=request.app.ctx.clock(),
-            )
-        except InvalidInput as wrong:
-            raise _wrong(wrong, "不予转入须写明理由（最多 200 字）。") from None
-
-    return await _do(request, incident_id, Deed.APPLY, work)
+    return await _say_no(request, incident_id, Deed.APPLY, reject_applying, "不予转入")
 
 
 @bp.post("/staff/incidents/<incident_id:uuid>/outside")
@@ -304,20 +291,9 @@ async def approve_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResp
 @staff_only(CHECKER)
 async def reject_outside(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
     """The checker's no, with its reason."""
-
-    async def work() -> None:
-        try:
-            await reject_settling_outside(
-                incident_id=incident_id,
-                by=officer(request),
-                by_id=account(request),
-                note=field(request, "note"),
-                now=request.app.ctx.clock(),
-            )
-        except InvalidInput as wrong:
-            raise _wrong(wrong, "不予线下处理须写明理由（最多 200 字）。") from None
-
-    return await _do(request, incident_id, Deed.SETTLE_OUTSIDE, work)
+    return await _say_no(
+        request, incident_id, Deed.SETTLE_OUTSIDE, reject_settling_outside, "不予线下处理"
+    )
 
 
 @bp.post("/staff/incidents/<incident_id:uuid>/claim")
@@ -369,20 +345,7 @@ async def approve_claim(request: OnlineRequest, incident_id: UUID) -> HTTPRespon
 @staff_only(CHECKER)
 async def reject_claim(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
     """The checker's no, with its reason."""
-
-    async def work() -> None:
-        try:
-            await reject_ending_claim(
-                incident_id=incident_id,
-                by=officer(request),
-                by_id=account(request),
-                note=field(request, "note"),
-                now=request.app.ctx.clock(),
-            )
-        except InvalidInput as wrong:
-            raise _wrong(wrong, "不予批准须写明理由（最多 200 字）。") from None
-
-    return await _do(request, incident_id, Deed.END_CLAIM, work)
+    return await _say_no(request, incident_id, Deed.END_CLAIM, reject_ending_claim, "不予批准")
 
 
 @bp.post("/staff/incidents/<incident_id:uuid>/redirect")
@@ -424,20 +387,7 @@ async def approve_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTP
 @staff_only(CHECKER)
 async def reject_redirecting(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
     """The checker's no, with its reason."""
-
-    async def work() -> None:
-        try:
-            await reject_redirect(
-                refund_id=await staff_queries.refund_of(await incident(incident_id)),
-                by=officer(request),
-                by_id=account(request),
-                note=field(request, "note"),
-                now=request.app.ctx.clock(),
-            )
-        except InvalidInput as wrong:
-            raise _wrong(wrong, "不予改退须写明理由（最多 200 字）。") from None
-
-    return await _do(request, incident_id, Deed.REDIRECT_REFUND, work)
+    return await _say_no(request, incident_id, Deed.REDIRECT_REFUND, reject_redirect, "不予改退")
 
 
 @bp.post("/staff/incidents/<incident_id:uuid>/by-hand")
@@ -480,20 +430,38 @@ async def approve_by_hand(request: OnlineRequest, incident_id: UUID) -> HTTPResp
 @staff_only(CHECKER)
 async def reject_by_hand(request: OnlineRequest, incident_id: UUID) -> HTTPResponse:
     """The checker's no, with its reason."""
+    return await _say_no(request, incident_id, Deed.PAY_BY_HAND, reject_paying_by_hand, "不予登记")
+
+
+_OF_A_REFUND = frozenset({Deed.REDIRECT_REFUND, Deed.PAY_BY_HAND})
+"""Deeds about the refund that an incident speaks of."""
+
+
+async def _say_no(
+    request: OnlineRequest,
+    incident_id: UUID,
+    deed: Deed,
+    reject: Callable[..., Awaitable[None]],
+    what: str,
+) -> HTTPResponse:
+    """The checker's no to a maker's wish, which needs its reason."""
 
     async def work() -> None:
+        about = {"incident_id": incident_id}
+        if deed in _OF_A_REFUND:
+            about = {"refund_id": await staff_queries.refund_of(await incident(incident_id))}
         try:
-            await reject_paying_by_hand(
-                refund_id=await staff_queries.refund_of(await incident(incident_id)),
+            await reject(
+                **about,
                 by=officer(request),
                 by_id=account(request),
                 note=field(request, "note"),
                 now=request.app.ctx.clock(),
             )
         except InvalidInput as wrong:
-            raise _wrong(wrong, "不予登记须写明理由（最多 200 字）。") from None
+            raise _wrong(wrong, f"{what}须写明理由（最多 200 字）。") from None
 
-    return await _do(request, incident_id, Deed.PAY_BY_HAND, work)
+    return await _do(request, incident_id, deed, work)
 
 
 class _Said(Exception):

@@ -20,6 +20,7 @@ from estation.ledger.api import (
 )
 from estation.payments import refund_rules, rules
 from estation.payments.actions.refunds.ask import lock_standings
+from estation.payments.actions.refunds.wishes import decide, require_another
 from estation.payments.actions.storing import note_deed_of
 from estation.payments.errors import (
     ClaimChanged,
@@ -29,10 +30,9 @@ from estation.payments.errors import (
     IncidentNotFound,
     NoClaim,
     RefundUnderWay,
-    SecondPersonNeeded,
 )
 from estation.payments.models import ClaimSettlement, Incident
-from estation.payments.persons import Person, is_same, person
+from estation.payments.persons import Person, person
 from estation.payments.refund_rules import MAX_NOTE, Deed
 from estation.payments.rules import ClaimEnd, IncidentKind, IncidentState, OutsideState
 from estation.payments.staff_words import claim_words
@@ -143,7 +143,7 @@ async def approve_ending_claim(
             raise ClaimChanged(claim_fen=case.claim_fen)
         await _check_nothing_under_way(db, case)
         (transfer_id,) = await post_many([_transfer(wish, case.money, now)], now=now)
-        await _decide(wish, OutsideState.APPROVED, checker, said, now, UUID(transfer_id))
+        await decide(wish, OutsideState.APPROVED, checker, said, now, UUID(transfer_id))
         await note_deed_of(
             db,
             case.incident.dedupe_key,
@@ -167,7 +167,7 @@ async def reject_ending_claim(
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         wish = await _wish(case, checker)
-        await _decide(wish, OutsideState.REJECTED, checker, said, now)
+        await decide(wish, OutsideState.REJECTED, checker, said, now)
         await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, said, now)
 
 
@@ -215,8 +215,7 @@ async def _wish(case: _Case, by: Person) -> ClaimSettlement:
     wish = await ClaimSettlement.get_or_none(arrival_id=case.money.id, state=OutsideState.ASKED)
     if wish is None:
         raise ClaimEndNotAsked
-    if is_same(Person(wish.asked_by, wish.asked_by_id), by):
-        raise SecondPersonNeeded
+    require_another(wish, by)
     return wish
 
 
@@ -236,20 +235,6 @@ def _transfer(wish: ClaimSettlement, money: ArrivedMoney, now: datetime) -> Tran
             Leg(overpaid_back(money.account_id), credit_fen=wish.amount_fen),
         ],
     )
-
-
-async def _decide(
-    wish: ClaimSettlement,
-    to: OutsideState,
-    by: Person,
-    note: str,
-    now: datetime,
-    transfer_id: UUID | None = None,
-) -> None:
-    wish.state, wish.decided_by, wish.decided_by_id = to, by.shown, by.account
-    wish.decided_at, wish.decision_note = now, note
-    wish.transfer_id = transfer_id
-    await wish.save()
 
 
 async def _resolve(

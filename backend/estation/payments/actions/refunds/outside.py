@@ -18,6 +18,7 @@ from estation.ledger.api import (
 )
 from estation.payments import refund_rules, rules
 from estation.payments.actions.refunds.ask import Standing, lock_standings
+from estation.payments.actions.refunds.wishes import decide, require_another
 from estation.payments.actions.storing import note_deed_of
 from estation.payments.errors import (
     IncidentAlreadyResolved,
@@ -26,10 +27,9 @@ from estation.payments.errors import (
     OutsideAlreadyAsked,
     OutsideNotAsked,
     RefundableChanged,
-    SecondPersonNeeded,
 )
 from estation.payments.models import Incident, OutsideSettlement
-from estation.payments.persons import Person, is_same, person
+from estation.payments.persons import Person, person
 from estation.payments.refund_rules import MAX_NOTE, Deed
 from estation.payments.rules import IncidentState, OutsideState
 from estation.shared import ids
@@ -119,7 +119,7 @@ async def approve_settling_outside(
             raise RefundableChanged(refundable_fen=wish.amount_fen)
         _check_sum(case.standing, wish.amount_fen)
         (transfer_id,) = await post_many([_transfer(wish, case.standing.money, now)], now=now)
-        await _decide(wish, OutsideState.APPROVED, checker, said, now, UUID(transfer_id))
+        await decide(wish, OutsideState.APPROVED, checker, said, now, UUID(transfer_id))
         await note_deed_of(
             db,
             case.incident.dedupe_key,
@@ -158,7 +158,7 @@ async def reject_settling_outside(
         case = await _lock(db, incident_id)
         checker = person(by, by_id)
         wish = await _wish(case, checker)
-        await _decide(wish, OutsideState.REJECTED, checker, said, now)
+        await decide(wish, OutsideState.REJECTED, checker, said, now)
         await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, said, now)
 
 
@@ -195,8 +195,7 @@ async def _wish(case: _Case, by: Person) -> OutsideSettlement:
     )
     if wish is None:
         raise OutsideNotAsked
-    if is_same(Person(wish.asked_by, wish.asked_by_id), by):
-        raise SecondPersonNeeded
+    require_another(wish, by)
     return wish
 
 
@@ -215,17 +214,3 @@ def _transfer(wish: OutsideSettlement, money: ArrivedMoney, now: datetime) -> Tr
             Leg(settled_outside(money.account_id), credit_fen=wish.amount_fen),
         ],
     )
-
-
-async def _decide(
-    wish: OutsideSettlement,
-    to: OutsideState,
-    by: Person,
-    note: str,
-    now: datetime,
-    transfer_id: UUID | None = None,
-) -> None:
-    wish.state, wish.decided_by, wish.decided_by_id = to, by.shown, by.account
-    wish.decided_at, wish.decision_note = now, note
-    wish.transfer_id = transfer_id
-    await wish.save()
