@@ -40,6 +40,7 @@ from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 ROUNDS = 3
 WARM_UP = 1000
 MEASURED = 5000
+A_TURN = WARM_UP + MEASURED
 CONNECTIONS = 64
 GOAL = 0.6
 GOAL_P99_MS = 200
@@ -85,10 +86,9 @@ def _measure(folder: Path) -> tuple[Results, Proof]:
         file = folder / "notices"
         signer = notices.Signer(account, keys["platform"], keys["api_v3"], system_clock())
         notices.write_notices(file, signer, count)
-        with _servers(folder, url) as programs:
-            bench = Bench(file, programs, postgres)
-            results = _rounds(bench)
-            results["calm"] = [_at_half_load(bench, results["full x1"])]
+        bench = Bench(folder, url, file, postgres)
+        results = _rounds(bench)
+        results["calm"] = [_at_half_load(bench, results["full x1"])]
         return results, asyncio.run(orders.reconcile(dsn, _sent()))
     finally:
         postgres.stop()
@@ -102,31 +102,40 @@ class Program(NamedTuple):
 
 
 class Bench(NamedTuple):
+    folder: Path
+    url: str
     file: Path
-    programs: dict[str, Program]
     postgres: LocalPostgres
 
 
 def _rounds(bench: Bench) -> Results:
-    """The programs take turns, so that the machine's moods meet all of them. Ours with one and
-    with two workers settle notices of their own; the others may hear the same again."""
-    results: Results = {name: [] for name in bench.programs}
+    """The programs take turns, so that the machine's moods meet all of them, and each is alone
+    in its turn. Ours with one and with two workers settle notices of their own; the others may
+    hear the same again."""
+    results: Results = {f"{kind} x{workers}": [] for kind, workers in TURNS}
     for number in range(ROUNDS):
-        for name, program in bench.programs.items():
-            start = (number + (ROUNDS if name == "full x2" else 0)) * (WARM_UP + MEASURED)
-            _load(bench.file, program.port, start, WARM_UP)
-            results[name].append(_counted(bench, name, start + WARM_UP, MEASURED))
+        for kind, workers in TURNS:
+            start = (number + (ROUNDS if (kind, workers) == ("full", 2) else 0)) * A_TURN
+            with _served(bench, kind, workers) as program:
+                _load(bench.file, program.port, start, WARM_UP)
+                measured = _counted(bench, program, start + WARM_UP, MEASURED)
+            results[f"{kind} x{workers}"].append(measured)
     return results
 
 
 def _at_half_load(bench: Bench, full: list[dict[str, Any]]) -> dict[str, Any]:
     rate = statistics.median(result["per_second"] for result in full) / 2
-    return _counted(bench, "full x1", 2 * ROUNDS * (WARM_UP + MEASURED), CALM, rate=rate)
+    start = 2 * ROUNDS * A_TURN
+    with _served(bench, "full", 1) as program:
+        _load(bench.file, program.port, start, WARM_UP)
+        return _counted(bench, program, start + WARM_UP, CALM, rate=rate)
 
 
-def _counted(bench: Bench, name: str, start: int, count: int, *, rate: float = 0) -> dict[str, Any]:
+def _counted(
+    bench: Bench, program: Program, start: int, count: int, *, rate: float = 0
+) -> dict[str, Any]:
     """A load, and what it cost the program and PostgreSQL in processor time."""
-    program, postmaster = bench.programs[name], bench.postgres.postmaster_pid() or 0
+    postmaster = bench.postgres.postmaster_pid() or 0
     ours, theirs = seconds_used(program.process.pid), seconds_used(postmaster)
     result = _load(bench.file, program.port, start, count, rate=rate)
     ours, theirs = seconds_used(program.process.pid) - ours, seconds_used(postmaster) - theirs
@@ -140,7 +149,7 @@ def _counted(bench: Bench, name: str, start: int, count: int, *, rate: float = 0
 
 def _count() -> int:
     """All orders: rounds of one and of two workers, and the run at half load."""
-    return 2 * ROUNDS * (WARM_UP + MEASURED) + CALM
+    return 2 * ROUNDS * A_TURN + WARM_UP + CALM
 
 
 def _sent() -> dict[str, int]:
@@ -164,28 +173,24 @@ def _load(file: Path, port: int, start: int, count: int, *, rate: float = 0) -> 
 
 
 @contextlib.contextmanager
-def _servers(folder: Path, url: str) -> Iterator[dict[str, Program]]:
-    programs = {}
+def _served(bench: Bench, kind: str, workers: int) -> Iterator[Program]:
+    """A program, started for its turn: one that waits beside another one's still looks at its
+    clocks, its siblings and its jobs."""
+    port = _free_port()
+    process = _start(kind, workers, port, bench.folder, bench.url)
     try:
-        for kind, workers in TURNS:
-            port = _free_port()
-            process = _start(kind, workers, port, folder, url)
-            programs[f"{kind} x{workers}"] = Program(port, process)
-        for program in programs.values():
-            _wait_for(program.port)
-        yield programs
+        _wait_for(port)
+        yield Program(port, process)
     finally:
-        for program in programs.values():
-            program.process.terminate()
-        for program in programs.values():
-            program.process.wait(timeout=20)
+        process.terminate()
+        process.wait(timeout=20)
 
 
 def _start(kind: str, workers: int, port: int, folder: Path, url: str) -> "subprocess.Popen[bytes]":
     environment = child_environment(
         Places(folder, port, 1, 2), online_db=url, inner_db=url, redis="redis://127.0.0.1:1"
     )
-    with (folder / f"{kind}-{workers}.log").open("wb") as log:
+    with (folder / f"{kind}-{workers}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "estation.bench.server", kind, str(workers)],
             env=environment,
