@@ -1,5 +1,6 @@
 """Replicated bills: newer versions win, paid ones stay, bad rows stop the file."""
 
+import contextlib
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,8 @@ from estation.fees.errors import BillNotFound
 from estation.fees.models import Bill, BillAsSent, BillItem
 from estation.fees.queries import bill_of, bills_of
 from estation.identity.models import Person
+from estation.outside.gate.arriving import Arrival, TwoSteps
 from estation.outside.gate.errors import RowRefused
-from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import FeeBillRow, FeeItemRow, as_sent, digest
 from estation.shared.outbox import OutboxMessage
 from estation.shared.transactions import in_transaction
@@ -43,10 +44,22 @@ def bill(number: int = 1, version: int = 1, **changes: Any) -> FeeBillRow:
     return msgspec.structs.replace(row, **changes)
 
 
+@pytest.fixture(autouse=True, params=["made ready before", "at its turn"])
+def manner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packet of which nothing was made ready must end as one that was."""
+    monkeypatch.setattr(arrive, "is_ready", request.param == "made ready before", raising=False)
+
+
 async def arrive(*rows: FeeBillRow, seq: int = 1, at: datetime = NOW) -> None:
     handler = packets.make_handler(VAULT, payees=PAYEES)
+    assert isinstance(handler, TwoSteps)
+    arrival = Arrival("jc-online", seq, at)
+    ready = None
+    if getattr(arrive, "is_ready", False):
+        with contextlib.suppress(RowRefused):  # as the importer: said again at its turn
+            ready = handler.prepare(rows, arrival)
     async with in_transaction():
-        await handler(rows, Arrival("jc-online", seq, at))
+        await handler.apply(rows, arrival, ready)
 
 
 async def test_a_bill_arrives_with_its_items_and_payer() -> None:
@@ -82,6 +95,29 @@ async def test_the_same_bill_again_does_not_bring_its_payer_back_to_an_older_sta
     after = await Person.get()
     assert after.phone_index == before.phone_index == VAULT.index("phone:13900000009")
     assert after.updated_at == before.updated_at
+
+
+async def test_a_bill_we_have_says_nothing_of_its_payer_behind_a_new_one_either() -> None:
+    """Both in one packet, the old bill last: the new one's word about the payer counts."""
+    await arrive(bill())
+    moved = msgspec.structs.replace(ANNA, phone="13900000009")
+
+    await arrive(bill(2, payer=moved), bill(), at=NOW + timedelta(hours=1))
+
+    assert (await Person.get()).phone_index == VAULT.index("phone:13900000009")
+
+
+async def test_payers_are_made_ready_only_while_packets_bring_news() -> None:
+    handler = packets.make_handler(VAULT, payees=PAYEES)
+    assert isinstance(handler, TwoSteps)
+    arrival = Arrival("jc-online", 1, NOW)
+    first = handler.prepare([bill()], arrival)
+    async with in_transaction():
+        await handler.apply([bill()], arrival, first)
+        await handler.apply([bill()], arrival, handler.prepare([bill()], arrival))
+
+    assert first is not None
+    assert handler.prepare([bill()], arrival) is None
 
 
 async def test_a_payer_of_whom_newer_news_is_known_still_gets_the_bill() -> None:

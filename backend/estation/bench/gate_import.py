@@ -16,7 +16,7 @@ from tortoise import Tortoise
 from estation import settings as settings_module
 from estation.bench.bills import PAYEES, STREAM
 from estation.fees import packets as fee_packets
-from estation.outside.gate import keys, receiving
+from estation.outside.gate import keys, receiving, rounds
 from estation.shared import logs
 from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
@@ -25,6 +25,7 @@ DATA_KEY = bytes(range(32))
 
 
 async def _serve(url: str, public_key: bytes) -> None:
+    rounds.use_enough_threads()  # as the worker does
     await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
     try:
         peer = keys.load_peer_key(public_key)

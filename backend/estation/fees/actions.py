@@ -1,7 +1,6 @@
 """Changes to bills; each joins the caller's transaction."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
@@ -258,8 +257,7 @@ async def mark_refunded(bills: Sequence[tuple[UUID, int]]) -> None:
         log.info("refunded_bills_brought_back", bills=len(changed))
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingBill:
+class IncomingBill(Struct, frozen=True, gc=False):
     """A bill as it came through the gate, its payer found among the persons.
 
     `digest` is that of the row as it came, None when it came from nowhere.
@@ -317,7 +315,7 @@ async def merge_bills(
     newer = [
         known[key][0]
         for key, bill in newest.items()
-        if _is_newer(bill, known) or (repairs and key in known)
+        if key in known and (repairs or _version(bill) > known[key][1])
     ]
     states = await _lock_known(db, newer)
     fates: dict[Change, list[IncomingBill]] = {change: [] for change in Change}
@@ -367,10 +365,6 @@ async def keep_as_sent(
     )
     async with staged(db, "bill_as_sent", _AS_SENT, rows):
         await db.execute_query(_KEEP_AS_SENT)
-
-
-def _is_newer(bill: IncomingBill, known: Known) -> bool:
-    return _key(bill) in known and _version(bill) > known[_key(bill)][1]
 
 
 async def _lock_known(db: BaseDBAsyncClient, bill_ids: Sequence[UUID]) -> dict[BillKey, BillState]:

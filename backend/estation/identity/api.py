@@ -8,7 +8,13 @@ from estation.identity.actions.citizens import (
     login_with_wechat,
     send_login_code,
 )
-from estation.identity.actions.persons import Speaker, upsert_persons
+from estation.identity.actions.persons import (
+    SealedPersons,
+    Speaker,
+    put_persons,
+    seal_persons,
+    upsert_persons,
+)
 from estation.identity.actions.sessions import OpenedSession, forget_expired, logout
 from estation.identity.actions.staff import ensure_staff, login_staff
 from estation.identity.errors import BadPerson, LoginRequired
@@ -40,6 +46,7 @@ __all__ = [
     "LoginRequired",
     "MaskedParty",
     "OpenedSession",
+    "SealedPersons",
     "Speaker",
     "StaffMember",
     "Tier",
@@ -63,7 +70,9 @@ __all__ = [
     "masked_parties",
     "number_index",
     "public",
+    "put_persons",
     "safe_next",
+    "seal_persons",
     "send_login_code",
     "set_session_cookie",
     "staff_by_login",

@@ -76,41 +76,68 @@ class Party(Protocol):
     def phone(self) -> str: ...
 
 
-async def upsert_persons(
-    parties: Sequence[Party], *, vault: Vault, by: Speaker, now: datetime
-) -> dict[PersonKey, UUID]:
-    """Make or refresh these persons, set-based, in the caller's transaction; their ids.
+@dataclass(frozen=True, slots=True)
+class SealedPersons:
+    """Persons ready for the table: their rows as `_PERSON` has them, and each party's key."""
 
-    The last of several rows of one person wins; older news never overwrites newer. A person
-    whom another peer registered keeps its name and phone, unless `by` has a wider reach: what
-    `by` says is kept as its word, by which nobody logs in. Raises
-    BadPerson with the position of a party that cannot be a person; nothing is written then.
+    keys: Sequence[PersonKey]
+    indexes: Mapping[PersonKey, str]
+    rows: Mapping[PersonKey, tuple[object, ...]]
+
+
+def seal_persons(
+    parties: Sequence[Party], *, vault: Vault, by: Speaker, now: datetime
+) -> SealedPersons:
+    """All that needs no database. The last of several rows of one person wins.
+
+    Raises BadPerson with the position of a party that cannot be a person.
     """
     keys = [(party.id_type, clean_id_no(party.id_no)) for party in parties]
     _require_persons(parties, keys, now)
     unique = dict(zip(keys, parties, strict=True))
-    if not unique:
-        return {}
     indexes = {key: number_index(*key, vault=vault) for key in unique}
+    rows = dict(zip(unique, _persons(unique, indexes, vault, by, now), strict=True))
+    return SealedPersons(keys, indexes, rows)
+
+
+async def upsert_persons(
+    parties: Sequence[Party], *, vault: Vault, by: Speaker, now: datetime
+) -> dict[PersonKey, UUID]:
+    """Make or refresh these persons in the caller's transaction; their ids by type and number as
+    the parties have them. As `seal_persons` and `put_persons`."""
+    put = await put_persons(seal_persons(parties, vault=vault, by=by, now=now))
+    return {
+        (party.id_type, party.id_no): person_id
+        for party, person_id in zip(parties, put, strict=True)
+    }
+
+
+async def put_persons(persons: SealedPersons) -> list[UUID]:
+    """Make or refresh them, set-based, in the caller's transaction; the id of each party's.
+
+    Older news never overwrites newer. A person whom another peer registered keeps its name and
+    phone, unless `by` has a wider reach: what `by` says is kept as its word, by which nobody
+    logs in.
+    """
+    if not persons.rows:
+        return []
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
-        staged(tx, "person", _PERSON, _persons(unique, indexes, vault, by, now)),
+        staged(tx, "person", _PERSON, persons.rows.values()),
     ):
         _, rows = await tx.execute_query(_UPSERT)
-        if len(rows) < len(unique):
+        if len(rows) < len(persons.rows):
             await tx.execute_query(_KEEP_WORDS)
     found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    if len(found) < len(unique):  # of those we know newer news, the statement returned nothing
+    wanted = [(key[0], persons.indexes[key]) for key in persons.keys]
+    if len(found) < len(persons.rows):  # of those we know newer news, nothing was returned
         rows = await Tortoise.get_connection("default").execute_query_dict(
             "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
-            [[index for key, index in indexes.items() if (key[0], index) not in found]],
+            [[key[1] for key in wanted if key not in found]],
         )
         found |= {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    return {
-        (party.id_type, party.id_no): found[key[0], indexes[key]]
-        for key, party in zip(keys, parties, strict=True)
-    }
+    return [found[key] for key in wanted]
 
 
 def _persons(

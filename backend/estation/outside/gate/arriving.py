@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -80,3 +80,19 @@ RowRefused for a row that can never be accepted (a value no table holds is one, 
 else means "try again later". With `repairs` a row replaces what is here whatever its version,
 except what was paid.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class TwoSteps:
+    """A handler whose rows are made ready before their turn, while the database is at work.
+
+    `prepare` runs in a thread, knows no database and changes nothing outside of what it returns;
+    whatever it raises is forgotten, and met again when `apply` does without. `apply` gets None
+    for rows that nobody made ready.
+    """
+
+    prepare: Callable[[Sequence[Struct], Arrival], Any]
+    apply: Callable[[Sequence[Struct], Arrival, Any], Awaitable[None]]
+
+    async def __call__(self, topic_rows: Sequence[Struct], arrival: Arrival) -> None:
+        await self.apply(topic_rows, arrival, None)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -33,7 +34,7 @@ from estation.outside.gate import (
     symbols,
 )
 from estation.outside.gate import format as packets
-from estation.outside.gate.arriving import Arrival, Handler, OwnedRow
+from estation.outside.gate.arriving import Arrival, Handler, OwnedRow, TwoSteps
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm, Finding
 from estation.outside.gate.folders import Listing, NotOurs
@@ -55,7 +56,8 @@ that is away for a minute comes back, and every version then crosses after all."
 FLOOD = 1000
 """So much junk at once is no mistake any more that somebody might want to look at."""
 READ_AHEAD_BYTES = 2 * 1024 * 1024
-"""The next file is read while the database works on this one, unless that would need much room."""
+"""The next file is read and made ready while the database works on this one, unless that would
+need much room."""
 READ_AHEAD_LINES = packets.FREE_LINES_BYTES
 """What it may unpack to, for the same reason."""
 
@@ -248,6 +250,8 @@ class _Content:
     handled: dict[str, list[Struct]]
     sent: dict[str, list[AsSent]]
     parked: list[tuple[int, str, bytes]]
+    ready: dict[str, Any] = field(default_factory=dict)
+    """What handlers in two steps made of their rows already."""
 
 
 class _Importer:
@@ -571,7 +575,27 @@ class _Importer:
             else:
                 self._require_own(rows.owner_of(line.row), line, number)
                 parked.append((number, line.topic, bytes(line.row)))
-        return _Content(head, handled, sent, parked)
+        content = _Content(head, handled, sent, parked)
+        self._make_ready(content)
+        return content
+
+    def _make_ready(self, content: _Content) -> None:
+        for topic, topic_rows in content.handled.items():
+            handler = self._handlers[topic]
+            if topic_rows and isinstance(handler, TwoSteps):
+                with contextlib.suppress(Exception):  # said again at the rows' turn
+                    content.ready[topic] = handler.prepare(
+                        topic_rows, self._arrival(content, topic)
+                    )
+
+    def _arrival(self, content: _Content, topic: str) -> Arrival:
+        manifest = content.head.manifest
+        return replace(
+            self._template,
+            seq=manifest.seq,
+            watermark=positions.known_up_to(manifest, self._now),
+            sent=content.sent[topic],
+        )
 
     def _require_own(self, row: object, line: packets.Line, number: int) -> None:
         """Also of rows that are only kept: whoever reads them later need not ask again."""
@@ -595,13 +619,7 @@ class _Importer:
         manifest = content.head.manifest
         for topic, topic_rows in content.handled.items():
             if topic_rows:
-                arrival = replace(
-                    self._template,
-                    seq=manifest.seq,
-                    watermark=positions.known_up_to(manifest, self._now),
-                    sent=content.sent[topic],
-                )
-                await self._handle(topic, topic_rows, arrival)
+                await self._handle(topic, content)
         if content.parked:
             await positions.park_rows(tx, content.head, content.parked, now=self._now)
         talk = len(content.handled.get(reporting.TOPIC, ()))
@@ -609,9 +627,14 @@ class _Importer:
             tx, content.head, content=manifest.count > talk, now=self._now
         )
 
-    async def _handle(self, topic: str, topic_rows: list[Struct], arrival: Arrival) -> None:
+    async def _handle(self, topic: str, content: _Content) -> None:
+        handler, topic_rows = self._handlers[topic], content.handled[topic]
+        arrival = self._arrival(content, topic)
         try:
-            await self._handlers[topic](topic_rows, arrival)
+            if isinstance(handler, TwoSteps):
+                await handler.apply(topic_rows, arrival, content.ready.get(topic))
+            else:
+                await handler(topic_rows, arrival)
         except RowRefused as refusal:
             raise BadPacket(Reason.bad_row, f"topic {topic}: {refusal}") from refusal
         except Exception as failure:

@@ -6,6 +6,7 @@ before its turn begins: it holds a thread, but neither a place nor a connection.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ snapshot has longer (jumping.SECONDS_A_PACKET)."""
 PATIENCE_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
 THREADS = 64
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from the others; Python's own is ten times that."""
 _ROOM_STEP = 16 * limits.MIB
 
 Secret = Callable[[str], bytes]
@@ -44,8 +47,13 @@ Work = Callable[[Peer, datetime], Awaitable[object]]
 
 
 def use_enough_threads() -> None:
-    """Folders that hang hold threads; the default handful would soon be used up by two peers."""
+    """Folders that hang hold threads; the default handful would soon be used up by two peers.
+
+    And the loop, which feeds the database, must not wait 5 ms for a thread that reads a packet
+    each time the database has answered.
+    """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 async def pack_for(
