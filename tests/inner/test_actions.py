@@ -36,7 +36,7 @@ from tests.inner.desk import ITEMS, REG_FEN, TOTAL_FEN, UNIT, Desk, item, query
 async def sent(topic: str) -> list[dict[str, Any]]:
     """What waits at the gate, oldest first, as decoded JSON."""
     rows = await query(
-        "select body->>'version' as version, body->>'state' as state, body"
+        "select body::jsonb->>'version' as version, body::jsonb->>'state' as state, body"
         " from gate_outgoing_row where topic = $1 order by id",
         topic,
     )

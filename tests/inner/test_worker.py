@@ -69,7 +69,7 @@ async def test_a_bill_leaves_and_its_receipt_comes_back(desk: Desk) -> None:
     kept = await query("select packet_seq, attention from fee_receipt")
     assert [tuple(row.values()) for row in kept] == [(1, "")]
     reports = await query(
-        "select body->>'seq' as seq from gate_outgoing_row where topic = 'received_up_to'"
+        "select body::jsonb->>'seq' as seq from gate_outgoing_row where topic = 'received_up_to'"
     )
     assert [row["seq"] for row in reports] == ["1"]
 
