@@ -546,10 +546,9 @@ async def test_nobody_proves_or_repairs_rows_of_another_centre(link: Link) -> No
 
 async def test_rows_sent_before_there_was_a_log_are_filled_in(link: Link) -> None:
     await link.put(*range(1, 6))
-    await link.exchange()
+    await upkeep.prove(STREAM)
     await query("truncate gate_sent_row")
     await query("update gate_upkeep set backfill_id = 0 where stream = $1", STREAM)
-    await upkeep.prove(STREAM)
     await link.exchange()
     too_early = await proofs()
 
