@@ -68,10 +68,10 @@ async def test_a_bill_leaves_and_its_receipt_comes_back(desk: Desk) -> None:
     assert [tuple(row.values()) for row in bill] == [("paid", 1)]
     kept = await query("select packet_seq, attention from fee_receipt")
     assert [tuple(row.values()) for row in kept] == [(1, "")]
-    reports = await query(
-        "select body->>'seq' as seq from gate_outgoing_row where topic = 'received_up_to'"
-    )
-    assert [row["seq"] for row in reports] == ["1"]
+    sent = await query("select manifest, body from gate_outgoing_packet order by seq")
+    lines = [line for one in sent for line in packets.read_made(one["manifest"], one["body"])]
+    reports = [json.loads(bytes(x.row)) for x in lines if x.topic == "received_up_to"]
+    assert [report["seq"] for report in reports] == [1]
 
 
 async def test_a_killed_worker_loses_and_doubles_nothing(desk: Desk) -> None:

@@ -91,7 +91,7 @@ async def test_many_rows_make_several_packets_and_keep_their_order(sides: Sides)
 async def test_a_packet_is_closed_before_it_grows_too_large(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "PACK_BYTES", 3000)
+    monkeypatch.setattr(sending, "PACK_BYTES", 2400)
     await sides.put(*range(1, 11))
 
     packed = await sides.pack()
@@ -349,7 +349,7 @@ async def test_rows_of_an_unknown_topic_are_parked_and_the_stream_goes_on(sides:
 
 async def test_unknown_fields_of_newer_senders_are_accepted(sides: Sides) -> None:
     await sides.put(1)
-    await query("""update gate_outgoing_row set body = body || '{"later": {"field": 15}}'""")
+    await query("""update gate_outgoing_row set body = body::jsonb || '{"later": {"field": 15}}'""")
     await sides.pack()
     sides.carry()
 
@@ -486,10 +486,9 @@ async def test_only_confirmed_packets_are_forgotten(sides: Sides) -> None:
     forgotten = await sending.trim_sent(STREAM, keep=2)
 
     kept = await query("select seq from gate_outgoing_packet order by seq")
-    left = await query("select packed_seq from gate_outgoing_row order by packed_seq")
     assert (unconfirmed, forgotten) == (0, 6)
     assert [row["seq"] for row in kept] == [7, 8, 9, 10]
-    assert [row["packed_seq"] for row in left] == [7, 8, 9, 10]
+    assert await query("select 1 from gate_outgoing_row") == []
 
 
 async def test_status_tells_where_each_stream_stands(sides: Sides) -> None:

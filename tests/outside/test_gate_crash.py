@@ -226,7 +226,7 @@ async def test_kill_9_loses_nothing_and_repeats_nothing(
     finished = await _run(database, sides, "nowhere")
 
     applied = await query(
-        "select body ->> 'source_id' as source_id from gate_outgoing_row"
+        "select body::jsonb ->> 'source_id' as source_id from gate_outgoing_row"
         " where stream = 'applied' order by id"
     )
     assert (killed, finished) == (-9, 0)

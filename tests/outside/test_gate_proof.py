@@ -292,6 +292,40 @@ async def test_trees_of_a_log_that_changed_too_much_are_made_anew(
     assert many == merkle.BUCKETS
 
 
+async def test_trees_learn_from_packets_what_left_meanwhile_but_not_what_a_snapshot_repeats(
+    link: Link,
+) -> None:
+    await link.put(*range(1, 300))
+    await link.exchange()
+    made = await logtrees.make(STREAM)
+    await snapshots.plan(STREAM, Why.asked, now=link.now)
+    await sending.put_rows(STREAM, "fee_bill", [bill(3, version=2), bill(300)], now=link.now)
+    await link.pack()
+
+    waiting = await query("select 1 from gate_outgoing_row")
+    sent = await query("select rows from gate_outgoing_packet order by seq desc limit 2")
+    few = await made.refresh(await _db(), STREAM)
+
+    assert waiting == []
+    assert sum(packet["rows"] for packet in sent) > 300
+    assert few == 2
+    assert made.trees == await merkle.trees_of_log(await _db(), STREAM)
+
+
+async def test_trees_are_made_anew_when_a_packet_since_is_forgotten(link: Link) -> None:
+    await link.put(1)
+    await link.exchange()
+    made = await logtrees.make(STREAM)
+    await link.put(2, 3)
+    await link.pack(max_rows=1)
+    await query("delete from gate_outgoing_packet where seq = 2")
+
+    anew = await made.refresh(await _db(), STREAM)
+
+    assert anew == merkle.BUCKETS
+    assert made.trees == await merkle.trees_of_log(await _db(), STREAM)
+
+
 async def test_a_proof_that_another_importer_overtook_is_left_to_the_next(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -546,10 +580,9 @@ async def test_nobody_proves_or_repairs_rows_of_another_centre(link: Link) -> No
 
 async def test_rows_sent_before_there_was_a_log_are_filled_in(link: Link) -> None:
     await link.put(*range(1, 6))
-    await link.exchange()
+    await upkeep.prove(STREAM)
     await query("truncate gate_sent_row")
     await query("update gate_upkeep set backfill_id = 0 where stream = $1", STREAM)
-    await upkeep.prove(STREAM)
     await link.exchange()
     too_early = await proofs()
 

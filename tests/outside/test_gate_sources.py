@@ -655,7 +655,7 @@ async def test_a_receipt_goes_to_the_centre_that_issued_the_bill(gate: Gate) -> 
         await send(msgspec.to_builtins(structs.replace(RECEIPT, source="nobody")), gate.now)
 
     sent = await query(
-        "select stream, body->>'source' as source from gate_outgoing_row order by id"
+        "select stream, body::jsonb->>'source' as source from gate_outgoing_row order by id"
     )
     assert [tuple(row.values()) for row in sent] == [
         ("online-lj-county", COUNTY),

@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,12 +12,18 @@ from tortoise.migrations.api import migrate
 from estation import settings
 from estation.inner import database as inner_database
 from estation.local import LocalPostgres
-from estation.outside.gate import sentlog
+from estation.outside.gate import keys, sending, sentlog
+from estation.outside.gate.format import read_made
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
-from tests.outside.gate_side import bill, query
+from estation.shared.transactions import in_transaction
+from tests.outside.gate_side import PRIVATE, bill, query
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 BEFORE = {"online": ("estation", "0010_gate_peers"), "inner": ("inner", "0005_gate_peers")}
+BEFORE_PACKING = {
+    "online": ("estation", "0020_proof_rounds"),
+    "inner": ("inner", "0010_proof_rounds"),
+}
 
 
 @pytest.mark.parametrize("side", BEFORE)
@@ -70,6 +77,63 @@ async def _two_packets(url: str) -> None:
             sentlog.rows.encode_row("fee_bill", bill(7)).decode(),
             NOW,
         )
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("side", BEFORE_PACKING)
+async def test_rows_that_waited_before_the_upgrade_leave_first_and_as_they_are_digested(
+    postgres: LocalPostgres, side: str, tmp_path: Path
+) -> None:
+    postgres.create_database(f"{side}_with_rows_waiting")
+    url = postgres.url(f"{side}_with_rows_waiting")
+    config = (inner_database.database if side == "inner" else settings.database)(url)
+    await migrate(config=config, target=".".join(BEFORE_PACKING[side]))
+    await Tortoise.close_connections()
+    await _rows_waiting(url)
+
+    await migrate_to_newest(config, dsn=asyncpg_dsn(url))
+
+    await Tortoise.init(config=config, _enable_global_fallback=True)
+    try:
+        kept = await query("select stream, packed_seq from gate_outgoing_row order by id limit 1")
+        async with in_transaction():
+            await sending.put_rows("a-b", "fee_bill", [bill(4)], now=NOW)
+        key = keys.load_seal_key(PRIVATE)
+        packed = await sending.pack_waiting("a-b", folder=tmp_path, key=key, now=NOW)
+        sent = await query("select manifest, body from gate_outgoing_packet where stream = 'a-b'")
+        left = await query("select stream from gate_outgoing_row")
+    finally:
+        await Tortoise.close_connections()
+    lines = [bytes(line.row) for line in read_made(sent[0]["manifest"], sent[0]["body"])]
+    assert kept == [{"stream": "no-log", "packed_seq": 1}]
+    assert packed == [1]
+    assert lines == [sentlog.rows.encode_row("fee_bill", bill(number)) for number in (2, 3, 4)]
+    assert left == [{"stream": "no-log"}]
+
+
+async def _rows_waiting(url: str) -> None:
+    """A packed bill of a stream whose log lacks it, one of a stream whose log is whole, and two
+    that wait, all as the version before wrote them."""
+    connection = await asyncpg.connect(asyncpg_dsn(url))
+    try:
+        await connection.execute(
+            """insert into gate_upkeep
+                 (stream, peer_seq, peer_is_behind, resent_from, resend_pause_seconds,
+                  proof_is_due, paused_reason, log_is_complete, backfill_id)
+               values ('no-log', 0, false, 0, 0, false, '', true, 0),
+                      ('a-b', 0, false, 0, 0, false, '', true, null)"""
+        )
+        await connection.executemany(
+            """insert into gate_outgoing_row (stream, topic, body, created_at, packed_seq)
+               values ($1, 'fee_bill', $2::jsonb, $3, $4)""",
+            [
+                (stream, sentlog.rows.encode_row("fee_bill", bill(number)).decode(), NOW, seq)
+                for stream, number, seq in (
+                    ("no-log", 1, 1), ("a-b", 1, 1), ("a-b", 2, None), ("a-b", 3, None)
+                )
+            ],
+        )  # fmt: skip
     finally:
         await connection.close()
 

@@ -356,7 +356,7 @@ async def test_a_file_brings_unknown_fields_and_its_regions_to_the_handlers(tmp_
     row = unit(source="jc-center")
     await sending.put_rows(STREAM, "unit", [row], now=T0)
     await Tortoise.get_connection("default").execute_query(
-        """update gate_outgoing_row set body = body || '{"heritage": "民国建筑"}'"""
+        """update gate_outgoing_row set body = body::jsonb || '{"heritage": "民国建筑"}'"""
     )
     folder = tmp_path / "gate"
     folder.mkdir()

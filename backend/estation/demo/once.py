@@ -1,5 +1,6 @@
 """The main chain, played headless: a bill leaves the internal platform, is paid, comes back."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from estation.demo.walker import (
     eventually,
 )
 from estation.inner import personas
+from estation.outside.gate import format as packets
 from estation.payments.invariants import broken_invariants
 from estation.reconciliation.api import reconcile_day
 from estation.services import open_services
@@ -85,12 +87,7 @@ async def _pay_one(
 ) -> None:  # fmt: skip
     say(f"内网开出缴费单 {bill_no}")
     bill = await eventually(f"缴费单 {bill_no} 到达线上", lambda: citizen.bill(bill_no))
-    packet = await _one(
-        centre.dsn,
-        "select packed_seq from gate_outgoing_row where topic = 'fee_bill'"
-        " and body->>'bill_no' = $1 order by id desc limit 1",
-        bill_no,
-    )
+    packet = await _packet_with(centre.dsn, f"{centre.source}-online", "fee_bill", bill_no)
     say(
         f"光闸数据包 {centre.source}-online #{packet} → 线上：{len(bill['items'])} 项，"
         f"合计 ¥ {display_yuan(bill['total_fen'])}"
@@ -162,13 +159,7 @@ async def _receipt_is_back(city: City, centre: Centre, say: Say, bill_no: str) -
         return state if state == "paid" else None
 
     await eventually(f"缴费单 {bill_no} 的回执回到内网", look)
-    packet = await _one(
-        city.online_dsn,
-        "select packed_seq from gate_outgoing_row where topic = 'receipt'"
-        " and stream = $1 and body->>'bill_no' = $2 order by id desc limit 1",
-        f"online-{centre.source}",
-        bill_no,
-    )
+    packet = await _packet_with(city.online_dsn, f"online-{centre.source}", "receipt", bill_no)
     say(f"光闸数据包 online-{centre.source} #{packet} → 内网：缴费单 {bill_no} 已缴")
 
 
@@ -194,6 +185,20 @@ async def _reconcile(city: City, *, wallet_url: str, say: Say) -> None:
     if broken:
         raise ChainBroken(f"不变量被破坏：{broken}")
     say("全部不变量成立")
+
+
+async def _packet_with(dsn: str, stream: str, topic: str, bill_no: str) -> int | None:
+    """The newest one that carries news of the bill, as its own lines say."""
+    for packet in await _all(
+        dsn,
+        "select seq, manifest, body from gate_outgoing_packet where stream = $1 and rows > 0"
+        " order by seq desc limit 200",
+        stream,
+    ):
+        for line in packets.read_made(packet["manifest"], packet["body"]):
+            if line.topic == topic and json.loads(bytes(line.row))["bill_no"] == bill_no:
+                return int(packet["seq"])
+    return None
 
 
 async def _one(dsn: str, sql: str, *arguments: object) -> Any:

@@ -285,6 +285,12 @@ def read_lines(data: bytes, head: Head) -> Iterator[Line]:
     return _each_line(text)
 
 
+def read_made(manifest: bytes, body: bytes) -> Iterator[Line]:
+    """The rows of a packet we made ourselves (`Built`), in their order."""
+    data = manifest + b"\n" + body
+    return read_lines(data, read_head(data))
+
+
 def _require_short(text: bytes) -> None:
     start = number = 0
     while start < len(text):

@@ -7,11 +7,14 @@ made and its stream locked, only the buckets are made anew in which something wa
 
 import asyncio
 import contextlib
+import itertools
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.outside.gate import format as packets
 from estation.outside.gate import merkle, rows
 from estation.outside.gate.merkle import Tree
 from estation.shared.transactions import in_transaction
@@ -103,24 +106,47 @@ async def _last_seq(tx: BaseDBAsyncClient, stream: str) -> int:
 
 
 async def _sent_since(tx: BaseDBAsyncClient, stream: str, seq: int) -> _Changed | None:
-    """The buckets of rows that are in no packet up to `seq`; None when there are too many."""
-    found = await tx.execute_query_dict(
-        """select topic, body::text as body from gate_outgoing_row
-           where stream = $1 and packed_seq is null
-           union all
-           select topic, body::text from gate_outgoing_row
-           where stream = $1 and packed_seq is not null and packed_seq > $2
-           limit $3""",
+    """The buckets of rows that are in no packet up to `seq`; None when there are too many, or
+    their packets are no longer kept."""
+    changed: _Changed = {}
+    packed = await tx.execute_query_dict(
+        """select seq, coalesce(waited, rows) as waited from gate_outgoing_packet
+           where stream = $1 and seq > $2 order by seq limit $3""",
         [stream, seq, MAX_CHANGED + 1],
     )
-    if len(found) > MAX_CHANGED:
+    left = MAX_CHANGED - sum(packet["waited"] for packet in packed)
+    if len(packed) > MAX_CHANGED or left < 0 or (packed and packed[0]["seq"] != seq + 1):
         return None
-    changed: _Changed = {}
-    for row in found:
-        if row["topic"] not in rows.TOPICS:
-            continue
-        name = rows.identity(row["topic"], rows.decode_row(row["topic"], row["body"].encode()))
-        if name is not None:
-            buckets = changed.setdefault((row["topic"], name.source), set())
-            buckets.add(merkle.bucket_of(name.key))
+    waiting = await tx.execute_query_dict(
+        """select topic, body from gate_outgoing_row
+           where stream = $1 and packed_seq is null limit $2""",
+        [stream, left + 1],
+    )
+    if len(waiting) > left:
+        return None
+    for row in waiting:
+        _note(changed, row["topic"], row["body"].encode())
+    for packet in packed:
+        if packet["waited"]:
+            for line in await _lines_of(tx, stream, packet["seq"], packet["waited"]):
+                _note(changed, line.topic, line.row)
     return changed
+
+
+async def _lines_of(tx: BaseDBAsyncClient, stream: str, seq: int, count: int) -> list[packets.Line]:
+    """The first lines of a packet: those that waited."""
+    found = await tx.execute_query_dict(
+        "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
+        [stream, seq],
+    )
+    lines = packets.read_made(found[0]["manifest"], found[0]["body"])
+    return list(itertools.islice(lines, count))
+
+
+def _note(changed: _Changed, topic: str, body: bytes | msgspec.Raw) -> None:
+    if topic not in rows.TOPICS:
+        return
+    name = rows.identity(topic, rows.decode_row(topic, bytes(body)))
+    if name is not None:
+        buckets = changed.setdefault((topic, name.source), set())
+        buckets.add(merkle.bucket_of(name.key))

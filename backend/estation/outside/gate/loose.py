@@ -19,7 +19,7 @@ _UNCONFIRMED = """
 select packed_seq, id, topic, body, found from (
     select *, sum(octet_length(body) + 64) over (order by packed_seq, id) as size,
            count(*) over () as found
-    from (select r.packed_seq, r.id, r.topic, r.body::text as body
+    from (select r.packed_seq, r.id, r.topic, r.body
           from gate_outgoing_row r join gate_outgoing_stream s using (stream)
           where r.stream = $1 and r.topic = any($2::text[])
             and r.packed_seq > s.peer_received_seq and r.packed_seq >= $4 and r.packed_seq < $3

@@ -28,14 +28,20 @@ class OutgoingStream(Model):
 
 
 class OutgoingRow(Model):
-    """A row that must cross, written in the transaction of what it reports."""
+    """A row that must cross, written in the transaction of what it reports.
+
+    It goes when it is packed: from then on its packet holds it. What must be found again beside
+    its packet stays until that is confirmed, with `packed_seq`. `body` is JSON;
+    `is_canonical`: in the spelling in which it crosses.
+    """
 
     id = fields.BigIntField(primary_key=True, generated=True)
     stream = fields.CharField(max_length=64)
     topic = fields.CharField(max_length=64)
-    body = fields.JSONField[dict[str, Any]]()
+    body = fields.TextField()
     created_at: datetime = fields.DatetimeField()
     packed_seq: int | None = fields.BigIntField(null=True)
+    is_canonical = fields.BooleanField(default=False, db_default=False)
 
     class Meta:
         table = "gate_outgoing_row"
@@ -45,7 +51,8 @@ class OutgoingPacket(Model):
     """A sealed packet, byte for byte: its file can be written again at any time.
 
     `bytes_upto` and `contents_upto` count the bytes, and the packets with more than reports and
-    heartbeats, of the stream up to and with this one.
+    heartbeats, of the stream up to and with this one. `waited`: so many of its rows, the first
+    ones, waited to be packed; the others were made for it. None in packets of before.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -58,6 +65,7 @@ class OutgoingPacket(Model):
     created_at: datetime = fields.DatetimeField()
     bytes_upto: int = fields.BigIntField(default=0, db_default=0)
     contents_upto: int = fields.BigIntField(default=0, db_default=0)
+    waited: int | None = fields.IntField(null=True)
 
     class Meta:
         table = "gate_outgoing_packet"

@@ -6,6 +6,7 @@ again) is written anew from the table, the same to the last bit.
 """
 
 import asyncio
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -243,9 +244,13 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """The rows of the next packet, and since when the first one left out has waited."""
+    """The rows of the next packet, and since when the first one left out has waited.
+
+    `loose_ids`: those of them that are in no log.
+    """
 
     row_ids: list[int]
+    loose_ids: list[int]
     lines: list[bytes]
     next_created_at: datetime | None
     is_content: bool
@@ -338,9 +343,10 @@ async def _seal(
     )
     content = waiting.is_content or bool(more)
     await _record(
-        tx, stream, seq, built, waiting.row_ids, watermark, order.now,
+        tx, stream, seq, built, waiting, watermark, order.now,
         rows=len(waiting.lines) + len(more), content=content,
     )  # fmt: skip
+    await _take_out(tx, seq, waiting, keep_all=head["log_lacks_rows"])
     log.info("gate_packed", stream=stream, seq=seq, rows=len(waiting.lines) + len(more))
     return seq
 
@@ -354,8 +360,10 @@ async def _lock_stream(tx: BaseDBAsyncClient, stream: str) -> dict[str, Any]:
     )
     await upkeep.ensure(tx, stream)
     rows_found = await tx.execute_query_dict(
-        """select last_seq, last_digest, watermark, packed_at, written_seq
-           from gate_outgoing_stream where stream = $1 for update""",
+        """select last_seq, last_digest, watermark, packed_at, written_seq,
+                  (select backfill_id is not null from gate_upkeep u where u.stream = s.stream)
+                    as log_lacks_rows
+           from gate_outgoing_stream s where stream = $1 for update""",
         [stream],
     )
     return dict(rows_found[0])
@@ -381,35 +389,53 @@ async def _take_waiting(
 ) -> _Waiting:
     """By id, as many as fit. One transaction's rows keep their order; so do changes of one
     thing, because whoever changes it holds its row lock until the commit."""
+    await tx.execute_query(_IN_ORDER.format(way="off"))
     _, found = await tx.execute_query(
-        """select id, topic, body, created_at from (
-             select *, sum(octet_length(body)) over (order by id) - octet_length(body) as before
-             from (select id, topic, body::text as body, created_at from gate_outgoing_row
+        """select id, topic, body, is_canonical, created_at from (
+             select *, sum(size) over (order by id rows unbounded preceding) - size as before
+             from (select id, topic, body, is_canonical, created_at, octet_length(body) as size
+                   from gate_outgoing_row
                    where stream = $1 and packed_seq is null
                      and (not $4 or topic = any($5::text[]))
                    order by id limit $2) as next_rows
            ) as sized where before <= $3 order by id""",
         [stream, max_rows + 1, PACK_BYTES, only_talk, list(TALK)],
     )
+    await tx.execute_query(_IN_ORDER.format(way="on"))
     left = await _oldest_left(tx, stream) if only_talk else None
     return await asyncio.to_thread(_fitting, found, max_rows, left)
 
 
+_IN_ORDER = """
+select set_config('enable_sort', '{way}', true), set_config('enable_bitmapscan', '{way}', true),
+       set_config('enable_seqscan', '{way}', true)
+"""
+"""Of a table that is mostly empty the planner believes that few rows wait, and would read and sort
+all that wait, bodies and all, for each packet. The index has them in order."""
+
+
 def _fitting(found: Sequence[Mapping[str, Any]], max_rows: int, left: datetime | None) -> _Waiting:
     row_ids: list[int] = []
+    loose_ids: list[int] = []
     lines: list[bytes] = []
+    loose = rows.loose_topics()
     size = 0
     is_content = False
-    for row in found:
-        stored = row["body"].encode()
-        line = packets.line(row["topic"], rows.respelt(row["topic"], stored))
+    for row_id, topic, body, is_canonical, created_at in map(_VALUES, found):
+        stored = body.encode()
+        line = packets.line(topic, stored if is_canonical else rows.respelt(topic, stored))
         size += max(len(line), len(stored)) + 1
         if len(lines) == max_rows or size > PACK_BYTES:
-            return _Waiting(row_ids, lines, left or row["created_at"], is_content)
-        row_ids.append(row["id"])
+            return _Waiting(row_ids, loose_ids, lines, left or created_at, is_content)
+        row_ids.append(row_id)
+        if topic in loose:
+            loose_ids.append(row_id)
         lines.append(line)
-        is_content |= row["topic"] not in TALK
-    return _Waiting(row_ids, lines, left, is_content)
+        is_content = is_content or topic not in TALK
+    return _Waiting(row_ids, loose_ids, lines, left, is_content)
+
+
+_VALUES = operator.itemgetter("id", "topic", "body", "is_canonical", "created_at")
 
 
 async def _oldest_left(tx: BaseDBAsyncClient, stream: str) -> datetime | None:
@@ -445,7 +471,7 @@ async def _record(
     stream: str,
     seq: int,
     built: packets.Built,
-    row_ids: list[int],
+    waiting: _Waiting,
     watermark: datetime,
     now: datetime,
     *,
@@ -454,9 +480,11 @@ async def _record(
 ) -> None:
     await tx.execute_query(
         """insert into gate_outgoing_packet
-           (id, stream, seq, digest, rows, manifest, body, created_at, bytes_upto, contents_upto)
+           (id, stream, seq, digest, rows, manifest, body, created_at, bytes_upto, contents_upto,
+            waited)
            select $1, $2::varchar, $3::bigint, $4, $5, $6, $7, $8,
-                  coalesce(max(bytes_upto), 0) + $9, coalesce(max(contents_upto), 0) + $10::int
+                  coalesce(max(bytes_upto), 0) + $9, coalesce(max(contents_upto), 0) + $10::int,
+                  $11::int
            from gate_outgoing_packet where stream = $2::varchar and seq = $3::bigint - 1""",
         [
             ids.row_id(now),
@@ -469,11 +497,8 @@ async def _record(
             now,
             len(built.body),
             int(content),
+            len(waiting.row_ids),
         ],
-    )
-    await tx.execute_query(
-        "update gate_outgoing_row set packed_seq = $1 where id = any($2::bigint[])",
-        [seq, row_ids],
     )
     await tx.execute_query(
         """update gate_outgoing_stream
@@ -481,6 +506,25 @@ async def _record(
            where stream = $1""",
         [stream, seq, built.digest, watermark, now],
     )
+
+
+async def _take_out(tx: BaseDBAsyncClient, seq: int, waiting: _Waiting, *, keep_all: bool) -> None:
+    """They wait no more: their packet holds them, byte for byte.
+
+    Rows that a later snapshot must be able to bring again (`loose`) stay with the packet's number
+    until it is confirmed, and so do all while the sent log lacks some of before its time.
+    """
+    kept = waiting.row_ids if keep_all else waiting.loose_ids
+    if kept:
+        await tx.execute_query(
+            "update gate_outgoing_row set packed_seq = $1 where id = any($2::bigint[])",
+            [seq, kept],
+        )
+    if len(kept) < len(waiting.row_ids):
+        await tx.execute_query(
+            "delete from gate_outgoing_row where id = any($1::bigint[]) and packed_seq is null",
+            [waiting.row_ids],
+        )
 
 
 async def _write_next(stream: str, folder: Path) -> bool:

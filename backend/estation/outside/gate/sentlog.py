@@ -40,8 +40,8 @@ with given as (
     from unnest($4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[]) with ordinality
         as t(body, source, key, version, digest, place)
 ), queued as (
-    insert into gate_outgoing_row (stream, topic, body, created_at)
-    select $1, topic, body::jsonb, at from given order by place
+    insert into gate_outgoing_row (stream, topic, body, created_at, is_canonical)
+    select $1, topic, body, at, true from given order by place
 ), known as (
     insert into gate_sent_source (stream, topic, source)
     select $1, topic, source
@@ -116,7 +116,7 @@ async def backfill(stream: str) -> bool:
         if not found or found[0]["backfill_id"] is None:
             return False
         old = await tx.execute_query_dict(
-            """select id, topic, body::text as body, created_at from gate_outgoing_row
+            """select id, topic, body, created_at from gate_outgoing_row
                where stream = $1 and id > $2 order by id limit $3""",
             [stream, found[0]["backfill_id"], _BACKFILL_ROWS],
         )

@@ -1,0 +1,42 @@
+"""A row waits in the spelling in which it crosses, and goes when its packet holds it.
+
+Printing `jsonb`, spelling it anew and writing the whole row once more for the number of its
+packet were most of what packing cost.
+"""
+
+from tortoise import fields, migrations
+from tortoise.migrations import operations as ops
+
+# Their packets hold them. What a snapshot must bring again stays, and so does all of a stream
+# whose log does not know everything of before its time.
+_PACKED_GO = """delete from gate_outgoing_row r
+    where packed_seq is not null and topic <> 'file_chunk' and not exists (
+        select from gate_upkeep u where u.stream = r.stream and u.backfill_id is not null)"""
+
+
+class _KnownFromNowOn(ops.AlterField):
+    """Tortoise itself changes no type: the statement before did."""
+
+    async def database_forward(self, *_: object, **__: object) -> None:
+        pass
+
+    async def database_backward(self, *_: object, **__: object) -> None:
+        pass
+
+
+class Migration(migrations.Migration):
+    dependencies = [("inner", "0010_proof_rounds")]
+
+    operations = [
+        ops.RunSQL(_PACKED_GO),
+        ops.RunSQL("alter table gate_outgoing_row alter column body type text"),
+        _KnownFromNowOn(model_name="OutgoingRow", name="body", field=fields.TextField()),
+        ops.AddField(
+            model_name="OutgoingRow",
+            name="is_canonical",
+            field=fields.BooleanField(default=False, db_default=False),
+        ),
+        ops.AddField(
+            model_name="OutgoingPacket", name="waited", field=fields.IntField(null=True)
+        ),
+    ]
