@@ -9,6 +9,7 @@ from estation.identity.actions.citizens import (
     send_login_code,
 )
 from estation.identity.actions.persons import Speaker, upsert_persons
+from estation.identity.actions.sealing import walks_over_openids
 from estation.identity.actions.sessions import OpenedSession, forget_expired, logout
 from estation.identity.actions.staff import ensure_staff, login_staff
 from estation.identity.errors import BadPerson, LoginRequired
@@ -69,4 +70,5 @@ __all__ = [
     "staff_by_login",
     "staff_only",
     "upsert_persons",
+    "walks_over_openids",
 ]
