@@ -34,6 +34,7 @@ from estation.ledger import api as ledger
 from estation.outside.gate import keys, sending
 from estation.payments import api as payments
 from estation.reconciliation import api as reconciliation
+from estation.reconciliation.errors import KeptFileChanged
 from estation.sandbox import app as sandbox_app
 from estation.sandbox import credentials
 from estation.services import open_services
@@ -224,7 +225,11 @@ def seal_payers(
         console.print(f"{progress.walk}：已查 {progress.looked}，已加密 {progress.sealed}{end}")
 
     work = sealing.walk_through(walks, now=system_clock(), again=again, tell=tell)
-    asyncio.run(_with_database("online", work))
+    try:
+        asyncio.run(_with_database("online", work))
+    except KeptFileChanged as changed:
+        console.print(f"账单文件 {changed} 与存入时的摘要不符，未加密：有人改动过证据，请先查明。")
+        raise typer.Exit(1) from None
 
 
 @main.command()

@@ -1,7 +1,7 @@
 """The programs that are measured: `python -m estation.bench.server KIND WORKERS`.
 
 bare: an answer of the right size. verify: our channel client opens the notice (signature, age,
-decryption, addressee, money) and nothing is kept. full: the online program itself.
+decryption, addressee, money; who paid sealed) and nothing is kept. full: the online program itself.
 """
 
 import gc

@@ -47,10 +47,13 @@ NAMING: Final = frozenset(
 def seal_payers(vault: Vault, said: dict[str, Any]) -> None:
     """Put tokens in the place of what names a payer in a message, in place: one walk through
     what is read already. What is a token stays as it is."""
+    # On the callback's path: no call for the many fields that are plain text.
     for name, value in said.items():
         if name in NAMING:
             said[name] = _sealed(vault, value)
-        else:
+        elif value.__class__ is dict:
+            seal_payers(vault, value)
+        elif value.__class__ is list:
             _seal_within(vault, value)
 
 
@@ -72,22 +75,22 @@ def open_payers(vault: Vault, said: Any) -> Any:
     return said
 
 
-def _seal_within(vault: Vault, value: Any) -> None:
-    if isinstance(value, dict):
-        seal_payers(vault, value)
-    elif isinstance(value, list):
-        for one in value:
+def _seal_within(vault: Vault, values: list[Any]) -> None:
+    for one in values:
+        if one.__class__ is dict:
+            seal_payers(vault, one)
+        elif one.__class__ is list:
             _seal_within(vault, one)
 
 
 def _sealed(vault: Vault, value: Any) -> Any:
-    if isinstance(value, dict):
+    if value.__class__ is dict:
         return {name: _sealed(vault, inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    if value.__class__ is list:
         return [_sealed(vault, inner) for inner in value]
-    if not value or isinstance(value, bool):
+    if not value or value.__class__ is bool:
         return value
-    text = str(value)
-    if is_sealed(text):
+    text = value if value.__class__ is str else str(value)
+    if text.startswith(MARK):
         return text
     return MARK + b2a_base64(vault.seal(text), newline=False).decode("ascii")
