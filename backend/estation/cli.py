@@ -26,6 +26,7 @@ from estation.bench import gate as gate_bench
 from estation.bench import settle as settle_bench
 from estation.demo import main as demo_main
 from estation.demo import seeding
+from estation.identity import api as identity
 from estation.inner import app as inner_app
 from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
@@ -33,13 +34,15 @@ from estation.ledger import api as ledger
 from estation.outside.gate import keys, sending
 from estation.payments import api as payments
 from estation.reconciliation import api as reconciliation
+from estation.reconciliation.errors import KeptFileChanged
 from estation.sandbox import app as sandbox_app
 from estation.sandbox import credentials
 from estation.services import open_services
 from estation.settings import Gate as GateSettings
 from estation.settings import InnerSettings, Settings
-from estation.shared import logs, outbox
+from estation.shared import logs, outbox, sealing
 from estation.shared.clock import system_clock
+from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
@@ -200,6 +203,33 @@ def revive_messages() -> None:
         return await outbox.revive_dead(Tortoise.get_connection("default"), now=system_clock())
 
     console.print(f"{asyncio.run(_with_database('online', revive()))} 条消息将重新发送。")
+
+
+@main.command("seal-payers")
+def seal_payers(
+    again: Annotated[
+        bool, typer.Option(help="From the first row, also where an earlier call has ended.")
+    ] = False,
+) -> None:
+    """Seal who paid in rows written before payers were sealed: notices, incidents, bill files,
+    WeChat bindings and sessions. May be broken off at any time and goes on where it stood."""
+    vault = _vault()
+    walks = {
+        **identity.walks_over_openids(vault),
+        **payments.walks_over_payers(vault),
+        **reconciliation.walks_over_bills(vault),
+    }
+
+    def tell(progress: sealing.Progress) -> None:
+        end = "，完成" if progress.is_ended else ""
+        console.print(f"{progress.walk}：已查 {progress.looked}，已加密 {progress.sealed}{end}")
+
+    work = sealing.walk_through(walks, now=system_clock(), again=again, tell=tell)
+    try:
+        asyncio.run(_with_database("online", work))
+    except KeptFileChanged as changed:
+        console.print(f"账单文件 {changed} 与存入时的摘要不符，未加密：有人改动过证据，请先查明。")
+        raise typer.Exit(1) from None
 
 
 @main.command()
@@ -439,6 +469,11 @@ async def _with_database(side: str, work: Any) -> Any:
         return await work
     finally:
         await Tortoise.close_connections()
+
+
+def _vault() -> Vault:
+    settings = Settings.read()
+    return Vault(settings.secret(settings.data_key_file))
 
 
 def _gate_of(side: str) -> GateSettings:

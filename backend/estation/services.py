@@ -67,12 +67,13 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         try:
-            channels = channels_from_settings(session, settings, clock)
+            vault = Vault(settings.secret(settings.data_key_file))
+            channels = channels_from_settings(session, settings, clock, vault)
             async with fresh_certificates(channels, settings):
                 yield Services(
                     settings=settings,
                     clock=clock,
-                    vault=Vault(settings.secret(settings.data_key_file)),
+                    vault=vault,
                     pay_code_key=settings.secret(settings.pay_code_key_file),
                     receipt_key=settings.secret(settings.receipt_key_file),
                     channels=channels,

@@ -33,6 +33,7 @@ CONTEXTS_WITH_TABLES = (
     "reconciliation.models",
     "outside.gate.models",
     "shared.outbox",
+    "shared.sealing",
 )
 
 

@@ -56,7 +56,7 @@ class TestLoggingIn:
         self, doors: Doors
     ) -> None:
         anna = await doors.log_in()
-        await Session.all().update(openid="openid-of-anna")
+        await Session.all().update(openid_sealed=VAULT.seal("openid-of-anna"))
         await doors.ask("POST", "/api/login/code", json={"phone": BO.phone},
                         headers={"x-csrf-token": anna["csrf_token"]})  # fmt: skip
 
@@ -68,7 +68,7 @@ class TestLoggingIn:
         )
 
         assert status == 200
-        assert [one.openid for one in await Session.all()] == [None]
+        assert [(one.openid, one.openid_sealed) for one in await Session.all()] == [(None, None)]
 
     async def test_a_citizen_who_asks_for_wechat_login_goes_on_and_keeps_the_session(
         self, doors: Doors

@@ -237,6 +237,7 @@ class TestWechat:
             code="c",
             state=state or right,
             wechat=self.Platform(),
+            vault=VAULT,
             now=NOW,
         )
 

@@ -21,6 +21,7 @@ from estation.identity.models import LoginCode, Session, StaffUser, WechatBindin
 from estation.identity.queries import viewer_of
 from estation.outside.wechat import WechatIdentity, WechatRefused
 from tests.identity.people import ANNA, BO, CENTRE, NOW, VAULT, Sms
+from tests.scanning import tables_with
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -174,7 +175,9 @@ class TestPerson:
 
 
 class TestWechat:
-    async def test_a_bound_openid_goes_straight_in(self) -> None:
+    async def test_an_openid_bound_in_clear_words_goes_straight_in_and_is_clear_no_more(
+        self,
+    ) -> None:
         known = await persons.upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
         wechat = Wechat(WechatIdentity("openid-1"))
         await WechatBinding(
@@ -188,6 +191,10 @@ class TestWechat:
         opened = await self.come_back(wechat)
 
         assert not opened.needs_person
+        (binding,) = await WechatBinding.all()
+        assert binding.openid is None
+        assert binding.person_id == known["1", ANNA.id_no]
+        assert await tables_with(["openid-1"]) == set()
 
     async def test_a_new_openid_still_has_to_prove_phone_and_person(self) -> None:
         opened = await self.come_back(Wechat(WechatIdentity("openid-2")))
@@ -209,11 +216,16 @@ class TestWechat:
 
         with pytest.raises(WechatLoginFailed):
             await citizens.login_with_wechat(
-                session_id=viewer.session_id, code="c", state="other", wechat=wechat, now=NOW
+                session_id=viewer.session_id,
+                code="c",
+                state="other",
+                wechat=wechat,
+                vault=VAULT,
+                now=NOW,
             )
         with pytest.raises(WechatLoginFailed):
             await citizens.login_with_wechat(
-                session_id=None, code="c", state=state, wechat=wechat, now=NOW
+                session_id=None, code="c", state=state, wechat=wechat, vault=VAULT, now=NOW
             )
 
     async def come_back(self, wechat: Wechat) -> sessions.OpenedSession:
@@ -221,7 +233,7 @@ class TestWechat:
         viewer = await viewer_of(opened.token, vault=VAULT, now=NOW)
         assert viewer is not None
         return await citizens.login_with_wechat(
-            session_id=viewer.session_id, code="c", state=state, wechat=wechat, now=NOW
+            session_id=viewer.session_id, code="c", state=state, wechat=wechat, vault=VAULT, now=NOW
         )
 
 

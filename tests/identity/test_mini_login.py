@@ -10,11 +10,12 @@ from aiohttp import web
 
 from estation.identity.api import upsert_persons
 from estation.identity.models import Session, WechatBinding
-from estation.identity.queries import viewer_of
+from estation.identity.queries import openid_index, viewer_of
 from estation.outside.wechat.mini_login import MiniLogin
 from tests.identity.doors import NOW, Doors, open_doors
 from tests.identity.people import ANNA, CENTRE, VAULT
 from tests.outside.listening import Heard, Listener, calling, listening
+from tests.scanning import tables_with
 
 MINI_APPID = "wx9999999999999999"
 
@@ -89,11 +90,12 @@ async def test_a_new_user_proves_phone_and_person_and_is_bound_to_this_appid(
     assert seen.person_id is not None
     assert (seen.openid, seen.appid) == ("o-good", MINI_APPID)
     binding = await WechatBinding.get()
-    assert (binding.appid, binding.openid, binding.person_id) == (
+    assert (binding.appid, binding.openid_index, binding.person_id) == (
         MINI_APPID,
-        "o-good",
+        openid_index("o-good", vault=VAULT),
         seen.person_id,
     )
+    assert await tables_with(["o-good"]) == set()
 
 
 async def test_a_bound_user_is_in_at_once(phone: Phone) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -364,3 +365,57 @@ def test_a_number_that_is_no_text_is_nobodys_at_the_command_line(number: str) ->
 
         assert (result.exit_code, type(result.exception)) == (2, SystemExit), command
         assert "没有" in result.output
+
+
+@pytest.fixture
+def _data_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data.key").write_bytes(bytes(32))
+    monkeypatch.setenv("ESTATION_SECRETS_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_data_key")
+def test_who_paid_is_sealed_in_older_rows_by_one_command_that_may_be_repeated() -> None:
+    async def plant_an_old_one() -> None:
+        await open_incident(
+            kind="wrong_amount",
+            channel="wechat_pay",
+            account_id="wechat_pay:1900000109",
+            out_trade_no=NUMBER,
+            distinction="old",
+            evidence={"plaintext": {"payer": {"openid": "oUpF8uMuAJO"}}},
+            now=NOW,
+        )
+
+    async def evidence() -> str:
+        (kept,) = await rows("select evidence::text as said from incident")
+        return str(kept["said"])
+
+    operating._on_database(plant_an_old_one)
+
+    first = estation("seal-payers")
+    again, from_the_start = estation("seal-payers"), estation("seal-payers", "--again")
+
+    assert "oUpF8uMuAJO" not in operating._on_database(evidence)
+    assert "incident：已查 1，已加密 1，完成" in first
+    assert "incident：已查 1，已加密 1，完成" in again
+    assert "incident：已查 1，已加密 0，完成" in from_the_start
+    assert "channel_bill_file：已查 0，已加密 0，完成" in first
+
+
+@pytest.mark.usefixtures("_data_key")
+def test_a_bill_file_that_was_changed_is_not_sealed_and_its_digest_is_named() -> None:
+    async def plant_a_changed_one() -> None:
+        await rows(
+            """insert into channel_bill_file (id, channel, account_id, day, sha256, content,
+                   byte_count, fetched_at, seen_at)
+               values ($1, 'alipay', 'a', '2026-08-01', 'a-digest', 'x', 1, $2, $2)""",
+            uuid4(),
+            NOW,
+        )
+
+    operating._on_database(plant_a_changed_one)
+
+    result = CliRunner().invoke(main, ["seal-payers"])
+
+    assert result.exit_code == 1
+    assert "a-digest" in result.output

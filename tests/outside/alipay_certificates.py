@@ -18,7 +18,7 @@ from estation.outside.pay_channels import alipay
 from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.key_files import KeyFiles
 from estation.settings import AlipayAccount
-from tests.outside.counterparts import NOW, SELLER_ID, _no_session, key, private_pem, signed
+from tests.outside.counterparts import NOW, SELLER_ID, VAULT, _no_session, key, private_pem, signed
 
 CERTIFICATE_APP_ID = "2021000000000110"
 ALIPAY = f"支付宝(中国)网络技术有限公司-{SELLER_ID}"
@@ -118,7 +118,7 @@ def certificate_channel(
         bill_hosts=["127.0.0.1"],
     )
     files = files or KeyFiles(secrets().__getitem__)
-    return alipay.from_settings(session or _no_session(), account, files, clock)
+    return alipay.from_settings(session or _no_session(), account, files, clock, VAULT)
 
 
 def certified_answer(

@@ -26,6 +26,7 @@ from estation.sandbox.credentials import export_secrets
 from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.clock import system_clock
+from tests.outside.counterparts import VAULT
 from tests.outside.listening import Heard, Listener, calling, listening
 from tests.sandbox.running import RunningSandbox, running_sandbox
 
@@ -117,7 +118,7 @@ async def running_city(folder: Path) -> AsyncIterator[City]:
 
 def by_channel(session: aiohttp.ClientSession, settings: Settings) -> dict[Channel, PayChannel]:
     """The city's collecting accounts."""
-    channels = channels_from_settings(session, settings, system_clock)
+    channels = channels_from_settings(session, settings, system_clock, VAULT)
     collecting = [channels[account_id] for account_id in settings.collecting_accounts.values()]
     return {channel.channel: channel for channel in collecting}
 

@@ -6,7 +6,7 @@ Shares nothing with our clients: what it signs they must believe, what they sign
 import base64
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote_plus
@@ -16,13 +16,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from estation.outside.pay_channels import alipay, wechat_pay
+from estation.outside.pay_channels import VerifiedNotice, alipay, wechat_pay
 from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.key_files import KeyFiles
+from estation.outside.pay_channels.payers import open_payers
 from estation.outside.pay_channels.wechat_pay import CombinedWechatPay, WechatPay
 from estation.settings import AlipayAccount, WechatCombineAccount, WechatPayAccount
+from estation.shared.crypto import Vault
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+VAULT = Vault(bytes(range(32)))
 """10:00 in Beijing."""
 
 API_V3_KEY = b"0123456789abcdef0123456789abcdef"
@@ -111,7 +114,9 @@ def wechat_pay_channel(
             **changes,
         }
     )
-    return wechat_pay.from_settings(session or _no_session(), account, files or FILES, lambda: now)
+    return wechat_pay.from_settings(
+        session or _no_session(), account, files or FILES, lambda: now, VAULT
+    )
 
 
 def combined_channel(
@@ -127,7 +132,21 @@ def combined_channel(
         **_MERCHANT,
     )
     return wechat_pay.combined_from_settings(
-        session or _no_session(), account, PAYEES, FILES, lambda: now
+        session or _no_session(), account, PAYEES, FILES, lambda: now, VAULT
+    )
+
+
+def clear(notice: VerifiedNotice) -> VerifiedNotice:
+    """With what names the payer opened again: no two seals of a text are equal."""
+
+    def opened(one: Any) -> Any:
+        return one and replace(one, raw=open_payers(VAULT, one.raw))
+
+    return replace(
+        notice,
+        plaintext=open_payers(VAULT, notice.plaintext),
+        report=opened(notice.report),
+        refund=opened(notice.refund),
     )
 
 
@@ -294,7 +313,7 @@ def alipay_channel(
     )
     secrets = {"merchant": private_pem("merchant"), "alipay": public_pem("alipay")}
     files = KeyFiles(secrets.__getitem__)
-    return alipay.from_settings(session or _no_session(), account, files, lambda: now)
+    return alipay.from_settings(session or _no_session(), account, files, lambda: now, VAULT)
 
 
 def alipay_notice(charset: str = "utf-8", **changes: str) -> dict[str, str]:

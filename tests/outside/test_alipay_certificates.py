@@ -46,6 +46,7 @@ from tests.outside.counterparts import (
     APP_ID,
     NOW,
     SELLER_ID,
+    VAULT,
     _no_session,
     alipay_answer,
     alipay_form,
@@ -355,7 +356,7 @@ def key_mode(machine: Machine) -> Alipay:
         alipay_public_key_file="alipay",
         bill_hosts=[],
     )
-    return alipay.from_settings(_no_session(), account, machine.files(), lambda: NOW)
+    return alipay.from_settings(_no_session(), account, machine.files(), lambda: NOW, VAULT)
 
 
 def is_believed(channel: Alipay, signer: str) -> bool:

@@ -21,6 +21,7 @@ from estation.sandbox.credentials import export_secrets
 from estation.settings import AlipayAccount
 from estation.shared.clock import system_clock
 from tests.outside.city_channels import City, code_of, running_city
+from tests.outside.counterparts import VAULT
 from tests.outside.listening import calling
 
 FOLDER = "alipay/2021000000000110"
@@ -43,7 +44,7 @@ async def city(tmp_path: Path) -> AsyncIterator[City]:
         )
         files = KeyFiles.of(running.settings)
         running.channels[Channel.ALIPAY] = alipay.from_settings(
-            session, account, files, system_clock
+            session, account, files, system_clock, VAULT
         )
         yield running
 
@@ -123,7 +124,11 @@ async def test_in_key_mode_a_file_with_both_keys_carries_us_over(tmp_path: Path)
         export_secrets(before.sandbox.data, tmp_path / "secrets")
         async with calling() as session:
             channel = alipay.from_settings(
-                session, before.settings.alipay[0], KeyFiles.of(before.settings), system_clock
+                session,
+                before.settings.alipay[0],
+                KeyFiles.of(before.settings),
+                system_clock,
+                VAULT,
             )
             before.channels[Channel.ALIPAY] = channel
             for _ in range(3):

@@ -17,6 +17,7 @@ from tests.outside.counterparts import (
     alipay_channel,
     alipay_form,
     alipay_notice,
+    clear,
     signed,
 )
 from tests.outside.test_wechat_pay_notices import MANY, mutated, outcome
@@ -293,7 +294,7 @@ def test_a_thousand_mutations_are_refused_or_mean_the_same(channel: Alipay, chan
         notice = channel.open_notice(mutated_headers, mutated_body, now=NOW)
     except NoticeRejected:
         return
-    assert notice == channel.open_notice(headers, body, now=NOW)
+    assert clear(notice) == clear(channel.open_notice(headers, body, now=NOW))
 
 
 @settings(MANY, max_examples=500)

@@ -45,6 +45,7 @@ from estation.outside.pay_channels import (
 from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.alipay.signing import sign_text
 from estation.outside.pay_channels.believing import sign
+from estation.outside.pay_channels.payers import open_payers
 from tests.outside.alipay_certificates import certificate_channel
 from tests.outside.city_channels import City, running_city
 from tests.outside.counterparts import (
@@ -53,6 +54,7 @@ from tests.outside.counterparts import (
     MCHID,
     NOW,
     PUBLIC_KEY_ID,
+    VAULT,
     WechatNotice,
     alipay_channel,
     alipay_form,
@@ -127,7 +129,7 @@ def test_wechatpayv3_reads_the_notice_that_we_read() -> None:
     theirs = wechat_sdk().callback(headers=headers, body=body)
     ours = wechat_pay_channel().open_notice(headers, body, now=NOW)
 
-    assert theirs["resource"] == ours.plaintext == transaction()
+    assert theirs["resource"] == open_payers(VAULT, ours.plaintext) == transaction()
 
 
 def test_wechatpayv3_decrypts_what_we_decrypt() -> None:
@@ -235,7 +237,7 @@ async def test_wechatpayv3_and_we_are_one_merchant_at_the_sandbox(city: City) ->
         ours = await city.channels[Channel.WECHAT_PAY].query("SDK20260301A")
         (notice, *_) = await city.news(at_least=1)
 
-    assert ours.raw == json.loads(theirs)
+    assert open_payers(VAULT, ours.raw) == json.loads(theirs)
     assert ours.state is ChannelState.PAID
     assert notice.report is not None
     assert notice.report.paid_fen == 817524
@@ -275,7 +277,7 @@ async def test_wechatpayv3_reads_the_sandboxes_notice_as_we_do(city: City) -> No
     (heard, *_) = city.there.heard
 
     theirs = sdk.callback(headers=heard.headers, body=heard.body)
-    assert theirs["resource"] == notice.plaintext
+    assert theirs["resource"] == open_payers(VAULT, notice.plaintext)
 
 
 @pytest.fixture
@@ -321,7 +323,7 @@ async def test_alipays_sdk_and_we_are_one_merchant_at_the_sandbox(
     ours = await city.channels[Channel.ALIPAY].query("SDK20260301B")
     (notice, *_) = await city.news(at_least=1)
 
-    assert json.loads(told) == ours.raw
+    assert json.loads(told) == open_payers(VAULT, ours.raw)
     assert ours.state is ChannelState.PAID
     assert notice.report is not None
     assert notice.report.paid_fen == 817524

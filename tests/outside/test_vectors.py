@@ -42,7 +42,7 @@ from estation.outside.pay_channels.wechat_pay.platform_keys import (
 )
 from estation.outside.pay_channels.wechat_pay.resources import open_resource
 from estation.outside.pay_channels.wechat_pay.signing import check_signature
-from tests.outside.counterparts import NOW, private_pem, wechat_pay_channel
+from tests.outside.counterparts import NOW, VAULT, private_pem, wechat_pay_channel
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("ESTATION_SHARED", ROOT.parent / "shared"))
@@ -236,6 +236,7 @@ def application(public: RSAPublicKey, fields: dict[str, str]) -> Application:
         bill_hosts=frozenset(),
         own=KeyFiles(lambda _: private_pem("merchant")).watch("own", parse=own_with_key),
         alipay=KeyMode(KeyFiles(lambda _: b"").watch("alipay", parse=lambda _: (public,))),
+        vault=VAULT,
     )
 
 

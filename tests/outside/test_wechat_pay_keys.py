@@ -30,6 +30,7 @@ from tests.outside.counterparts import (
     API_V3_KEY,
     NOW,
     PUBLIC_KEY_ID,
+    VAULT,
     WechatNotice,
     private_pem,
     public_pem,
@@ -239,7 +240,7 @@ async def test_the_program_fetches_certificates_at_its_start_for_accounts_that_h
     settings = settings.model_copy(update={"wechat_pay": [without, having], "wechat_combine": []})
     there.say(certificate_answer("certificate"))
     async with calling() as session:
-        channels = channels_from_settings(session, settings, lambda: NOW)
+        channels = channels_from_settings(session, settings, lambda: NOW, VAULT)
 
         async with fresh_certificates(channels, settings):
             for _ in range(100):

@@ -23,6 +23,7 @@ from estation.settings import Settings, WechatCombineAccount, WechatPayAccount
 from estation.shared import ids
 from estation.shared.clock import system_clock
 from tests.outside.city_channels import City, running_city
+from tests.outside.counterparts import VAULT
 from tests.outside.listening import calling
 
 
@@ -35,7 +36,7 @@ async def city(tmp_path: Path) -> AsyncIterator[City]:
 @pytest.fixture
 async def channels(city: City) -> AsyncIterator[dict[str, PayChannel]]:
     async with calling() as session:
-        yield channels_from_settings(session, with_payees(city), system_clock)
+        yield channels_from_settings(session, with_payees(city), system_clock, VAULT)
 
 
 def with_payees(city: City) -> Settings:

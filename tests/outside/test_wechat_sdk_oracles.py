@@ -9,12 +9,14 @@ import aiohttp
 import pytest
 
 from estation.outside.pay_channels import Scene
+from estation.outside.pay_channels.payers import open_payers
 from tests.outside import test_wechat_pay_combined as combined
 from tests.outside import test_wechat_pay_refunds as refunds
 from tests.outside.counterparts import (
     COMBINE_MCHID,
     MCHID,
     NOW,
+    VAULT,
     WechatNotice,
     combined_channel,
     combined_order,
@@ -154,7 +156,7 @@ def test_they_read_the_refund_notice_that_we_read() -> None:
 
     ours = wechat_pay_channel().open_notice(headers, body, now=NOW)
 
-    assert wechat_sdk().callback(headers, body)["resource"] == ours.plaintext
+    assert wechat_sdk().callback(headers, body)["resource"] == open_payers(VAULT, ours.plaintext)
     assert ours.refund is not None
 
 
@@ -163,5 +165,7 @@ def test_they_read_the_combined_notice_that_we_read() -> None:
 
     ours = combined_channel().open_notice(headers, body, now=NOW)
 
-    assert wechat_sdk(mchid=COMBINE_MCHID).callback(headers, body)["resource"] == ours.plaintext
+    assert wechat_sdk(mchid=COMBINE_MCHID).callback(headers, body)["resource"] == open_payers(
+        VAULT, ours.plaintext
+    )
     assert ours.report is not None

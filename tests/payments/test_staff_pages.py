@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from estation.outside.pay_channels import RefundStatus
+from estation.outside.pay_channels.payers import seal_payers
 from estation.payments import api, jobs
 from estation.payments.actions import incidents
 from estation.payments.actions.incidents import open_incident
@@ -21,6 +22,7 @@ from estation.payments.invariants import broken_invariants
 from estation.payments.models import Incident, IncidentAction, PayOrder, Refund
 from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
+from estation.shared.crypto import Vault
 from estation.shared.money import fen_from_yuan
 from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW, UNKNOWN, CombiningChannel, FakeChannel
@@ -281,8 +283,13 @@ async def test_one_screen_shows_news_tries_books_and_deeds(office: Office) -> No
         assert word in office.text, word
 
 
-async def test_what_names_the_payer_is_masked_in_the_evidence(office: Office) -> None:
+@pytest.mark.parametrize("is_sealed", [True, False])
+async def test_what_names_the_payer_is_masked_in_the_evidence(
+    office: Office, is_sealed: bool
+) -> None:
     evidence = {"plaintext": {"payer": {"openid": "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o"}}}
+    if is_sealed:
+        seal_payers(office.app.ctx.vault, evidence)
     incident_id = await _incident("wrong_amount", 500, evidence=evidence)
     await office.sit_down("clerk")
 
@@ -290,6 +297,19 @@ async def test_what_names_the_payer_is_masked_in_the_evidence(office: Office) ->
 
     assert "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" not in office.text
     assert "oUp…S6o" in office.text
+    assert "sealed:" not in office.text
+
+
+async def test_a_payer_sealed_with_another_key_is_not_shown_at_all(office: Office) -> None:
+    evidence = {"plaintext": {"buyer_id": "2088102177891440"}}
+    seal_payers(Vault(b"x" * 32), evidence)
+    incident_id = await _incident("wrong_amount", 500, evidence=evidence)
+    await office.sit_down("clerk")
+
+    assert await office.get(f"/staff/incidents/{incident_id}") == 200
+
+    assert "buyer_id&#34;: &#34;…&#34;" in office.text
+    assert "sealed:" not in office.text
 
 
 async def test_asking_the_channel_again_settles_what_it_says(office: Office) -> None:

@@ -18,7 +18,6 @@ from estation.payments import staff_pages as payment_staff_pages
 from estation.reconciliation import gate_pages, split_pages
 from estation.reconciliation import pages as reconciliation_pages
 from estation.services import OnlineApp
-from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.pages import H5
 from estation.shared.replies import render_refusal
@@ -105,7 +104,6 @@ def _app(day: Day) -> OnlineApp:
     app.on_request(attach_viewer)
     app.error_handler.add(Refused, render_refusal)
     services = days.services_for(day)
-    services.vault = Vault(b"k" * 32)
     cast(Any, services).settings = SimpleNamespace(
         public_url="http://127.0.0.1",
         wechat_pay=[],

@@ -24,10 +24,12 @@ from estation.outside.pay_channels import (
 from estation.services import Services
 from estation.shared import ids
 from estation.shared.clock import BEIJING
+from estation.shared.crypto import Vault
 
 Item = TypeVar("Item")
 DAY = date(2026, 3, 10)
 NOW = datetime(2026, 3, 11, 10, 30, tzinfo=BEIJING)
+VAULT = Vault(b"k" * 32)
 WECHAT = "wechat_pay:1900000109"
 ALIPAY = "alipay:2021000000000109"
 
@@ -282,6 +284,7 @@ def services_for(day: Day, *account_ids: str) -> Services:
             channels={one: cast(PayChannel, PaperChannel(one, day)) for one in accounts},
             settings=settings,
             clock=lambda: NOW,
+            vault=VAULT,
         ),
     )
 

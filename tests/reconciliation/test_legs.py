@@ -16,7 +16,7 @@ from estation.reconciliation import queries
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.errors import DayNotOver
 from tests.reconciliation import days
-from tests.reconciliation.days import ALIPAY, DAY, NOW, WECHAT, Day, as_file, quiet_day
+from tests.reconciliation.days import ALIPAY, DAY, NOW, VAULT, WECHAT, Day, as_file, quiet_day
 
 
 async def run(day: Day) -> RunView:
@@ -173,7 +173,7 @@ async def test_a_hostile_bill_blocks_its_leg_and_is_kept_as_evidence(
 
     assert (view.state, view.counts) == ("blocked", {"leg_unproven": 1})
     files = {one.account_id: one for one in await queries.bill_files(DAY)}
-    _, content = await queries.bill_file(DAY, files[WECHAT].id)
+    _, content = await queries.bill_file(DAY, files[WECHAT].id, vault=VAULT)
     assert content == HOSTILE[name]
     assert files[WECHAT].line_count is None
 
@@ -199,7 +199,7 @@ async def test_the_raw_file_is_kept_once_with_its_hash(database: str) -> None:
     files = await queries.bill_files(DAY)
     assert len(files) == 2
     for file in files:
-        _, content = await queries.bill_file(DAY, file.id)
+        _, content = await queries.bill_file(DAY, file.id, vault=VAULT)
         assert file.sha256 == hashlib.sha256(content).hexdigest()
         assert content == as_file(day.bill(file.account_id))
 

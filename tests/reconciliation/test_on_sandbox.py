@@ -15,6 +15,7 @@ from estation.reconciliation.api import RunView, reconcile_day
 from estation.services import Services
 from estation.shared.clock import beijing_day, day_bounds, system_clock
 from tests.outside.city_channels import City, running_city
+from tests.reconciliation.days import VAULT
 
 SCENES = {Channel.WECHAT_PAY: Scene.NATIVE, Channel.ALIPAY: Scene.PRECREATE}
 
@@ -82,5 +83,6 @@ async def _reconciled(city: City, day: date, *, now: datetime | None = None) -> 
         channels={one.account_id: one for one in city.channels.values()},
         settings=city.settings,
         clock=system_clock,
+        vault=VAULT,
     )
     return await reconcile_day(day, services=cast(Services, services), now=now or system_clock())

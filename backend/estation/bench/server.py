@@ -1,7 +1,7 @@
 """The programs that are measured: `python -m estation.bench.server KIND WORKERS`.
 
 bare: an answer of the right size. verify: our channel client opens the notice (signature, age,
-decryption, addressee, money) and nothing is kept. full: the online program itself.
+decryption, addressee, money; who paid sealed) and nothing is kept. full: the online program itself.
 """
 
 import gc
@@ -19,6 +19,7 @@ from estation.outside.pay_channels.building import channels_from_settings
 from estation.settings import Settings
 from estation.shared import logs
 from estation.shared.clock import system_clock
+from estation.shared.crypto import Vault
 
 KINDS = ("bare", "verify", "full")
 
@@ -30,7 +31,12 @@ def create_floor(kind: str, settings: Settings) -> Sanic[Any, Any]:
 
     async def open_channels(app: Sanic[Any, Any]) -> None:
         app.ctx.session = aiohttp.ClientSession()
-        app.ctx.channels = channels_from_settings(app.ctx.session, settings, system_clock)
+        app.ctx.channels = channels_from_settings(
+            app.ctx.session,
+            settings,
+            system_clock,
+            Vault(settings.secret(settings.data_key_file)),
+        )
         # As in the online program, so that the comparison is fair.
         gc.collect()
         gc.freeze()

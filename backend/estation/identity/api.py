@@ -15,6 +15,7 @@ from estation.identity.actions.persons import (
     seal_persons,
     upsert_persons,
 )
+from estation.identity.actions.sealing import walks_over_openids
 from estation.identity.actions.sessions import OpenedSession, forget_expired, logout
 from estation.identity.actions.staff import ensure_staff, login_staff
 from estation.identity.errors import BadPerson, LoginRequired
@@ -78,4 +79,5 @@ __all__ = [
     "staff_by_login",
     "staff_only",
     "upsert_persons",
+    "walks_over_openids",
 ]

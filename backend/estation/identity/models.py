@@ -59,11 +59,15 @@ class PersonWord(Model):
 
 
 class WechatBinding(Model):
-    """An openid of one appid belongs to one person."""
+    """An openid of one appid belongs to one person.
+
+    It is only ever looked for, never read: its blind index is enough.
+    """
 
     id = fields.UUIDField(primary_key=True)
     appid = fields.CharField(max_length=32)
-    openid = fields.CharField(max_length=128)
+    openid = fields.CharField(max_length=128, null=True)  # in rows older than the index
+    openid_index = fields.CharField(max_length=64, null=True)
     person: fields.ForeignKeyRelation[Person] = fields.ForeignKeyField(
         "estation.Person", related_name=False, on_delete=fields.RESTRICT
     )
@@ -72,7 +76,7 @@ class WechatBinding(Model):
 
     class Meta:
         table = "wechat_binding"
-        unique_together = (("appid", "openid"),)
+        unique_together = (("appid", "openid"), ("appid", "openid_index"))
 
 
 class LoginCode(Model):
@@ -96,8 +100,8 @@ class Session(Model):
     """One logged-in (or logging-in) browser. Only the token's digest is stored.
 
     Stages of a citizen's login: phone proven (`phone_index` set, `person` null), then the person
-    chosen by the last six of the identity number (`person` set). `openid` is set when the browser
-    came through WeChat.
+    chosen by the last six of the identity number (`person` set). `openid_sealed` is set when the
+    browser came through WeChat.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -109,7 +113,8 @@ class Session(Model):
     person_id: UUID | None
     staff_id = fields.UUIDField(null=True)
     phone_index = fields.CharField(max_length=64, null=True)
-    openid = fields.CharField(max_length=128, null=True)
+    openid = fields.CharField(max_length=128, null=True)  # in rows older than the sealed one
+    openid_sealed = fields.BinaryField(null=True)
     appid = fields.CharField(max_length=32, null=True)  # whose openid it is; null: official account
     bind_tries = fields.IntField(default=0)
     oauth_state = fields.CharField(max_length=64, null=True)

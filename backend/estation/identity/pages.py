@@ -201,6 +201,7 @@ async def wechat_callback(request: OnlineRequest) -> HTTPResponse:
         code=request.args.get("code", "")[:256],
         state=request.args.get("state", "")[:256],
         wechat=services.wechat,
+        vault=services.vault,
         now=services.clock(),
     )
     goes_to = safe_next(request.args.get("next"))

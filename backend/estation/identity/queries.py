@@ -14,8 +14,9 @@ from estation.shared.crypto import Vault, token_digest
 from estation.shared.typed import is_text
 
 _SESSION = """
-select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid, s.appid,
-       s.seen_at, s.expires_at, p.name_sealed, u.name as staff_name, u.role, u.disabled_at
+select s.id, s.csrf_token, s.person_id, s.staff_id, s.phone_index, s.openid,
+       s.openid_sealed, s.appid, s.seen_at, s.expires_at, p.name_sealed,
+       u.name as staff_name, u.role, u.disabled_at
 from session s
 left join person p on p.id = s.person_id
 left join staff_user u on u.id = s.staff_id
@@ -95,11 +96,21 @@ async def viewer_of(token: str, *, vault: Vault, now: datetime) -> Viewer | None
         staff_id=row["staff_id"],
         role=row["role"],
         name=name,
-        openid=row["openid"],
+        openid=openid_in(row["openid"], row["openid_sealed"], vault=vault),
         appid=row["appid"],
         phone_is_proven=row["phone_index"] is not None,
         seen_at=row["seen_at"],
     )
+
+
+def openid_in(clear: str | None, sealed: bytes | None, *, vault: Vault) -> str | None:
+    """The openid of a session, which is clear in rows of before."""
+    return vault.open(sealed) if sealed is not None else clear
+
+
+def openid_index(openid: str, *, vault: Vault) -> str:
+    """The blind index under which a binding keeps an openid."""
+    return vault.index(f"openid:{openid}")
 
 
 async def masked_parties(

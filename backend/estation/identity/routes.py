@@ -146,6 +146,7 @@ async def mini_login(request: OnlineRequest) -> HTTPResponse:
         session_id=viewer.session_id if viewer and _has_only_begun(viewer) else None,
         code=body.code,
         mini_program=services.mini_program,
+        vault=services.vault,
         now=services.clock(),
     )
     return _opened(request, opened)

@@ -25,7 +25,7 @@ class _KnownFromNowOn(ops.AlterField):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0020_proof_rounds")]
+    dependencies = [("estation", "0021_sealed_payers")]
 
     operations = [
         ops.RunSQL(_PACKED_GO),

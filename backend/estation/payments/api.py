@@ -39,6 +39,7 @@ from estation.payments.actions.refunds.redirect import (
     redirect_abnormal,
     reject_redirect,
 )
+from estation.payments.actions.sealing import walks_over_payers
 from estation.payments.actions.settle import (
     Outcome,
     SettleItem,
@@ -234,4 +235,5 @@ __all__ = [
     "split_standing",
     "start_order",
     "take_incident",
+    "walks_over_payers",
 ]

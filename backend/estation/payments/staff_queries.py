@@ -13,6 +13,7 @@ from tortoise.functions import Sum
 from tortoise.queryset import QuerySet
 
 from estation.ledger.api import TransferView, arrival_by_key, open_claim_fen, transfers_about
+from estation.outside.pay_channels.payers import NAMING, is_sealed, open_payers
 from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import ArrivalNotFound, OrderNotFound, RefundNotFound
 from estation.payments.models import (
@@ -37,6 +38,7 @@ from estation.payments.staff_words import (
     incident_name,
     who,
 )
+from estation.shared.crypto import Vault
 from estation.shared.money import yuan_from_fen
 
 OUR_NUMBERS = 32
@@ -484,27 +486,24 @@ def _of_transfer(transfer: TransferView) -> Moment:
     return Moment(transfer.posted_at, "总账入账", f"{transfer.kind} {transfer.id}")
 
 
-def as_pretty(value: Any, *, limit: int = 20_000) -> str:
+def as_pretty(value: Any, vault: Vault, *, limit: int = 20_000) -> str:
     """Evidence as readable text, cut at `limit` characters. What names the payer at a channel is
-    masked: it helps to compare two messages, no more."""
-    text = orjson.dumps(_masked(value), option=orjson.OPT_INDENT_2, default=str).decode()
+    opened only
+    to be masked: it helps to compare two messages, no more."""
+    text = orjson.dumps(_masked(value, vault), option=orjson.OPT_INDENT_2, default=str).decode()
     return text if len(text) <= limit else f"{text[:limit]}\n…（过长，已截断）"
 
 
-PAYER_FIELDS = frozenset(
-    {"openid", "sub_openid", "buyer_id", "buyer_open_id", "buyer_logon_id", "buyer_user_id"}
-)
-"""In WeChat Pay's and Alipay's messages."""
-
-
-def _masked(value: Any) -> Any:
+def _masked(value: Any, vault: Vault, *, names_payer: bool = False) -> Any:
     if isinstance(value, dict):
         return {
-            key: f"{inner[:3]}…{inner[-3:]}"
-            if key in PAYER_FIELDS and isinstance(inner, str) and len(inner) > 6
-            else _masked(inner)
+            key: _masked(inner, vault, names_payer=names_payer or key in NAMING)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_masked(inner) for inner in value]
-    return value
+        return [_masked(inner, vault, names_payer=names_payer) for inner in value]
+    if not names_payer or not isinstance(value, str):
+        return value
+    clear = open_payers(vault, value)
+    # What this key does not open has no ends to show: the token's would say something else.
+    return f"{clear[:3]}…{clear[-3:]}" if len(clear) > 6 and not is_sealed(clear) else "…"

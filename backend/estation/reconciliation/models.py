@@ -13,8 +13,9 @@ from estation.shared.fields import FenField
 class BillFile(Model):
     """A channel bill exactly as received. A later, different file of a day is a new row.
 
-    `line_count` and `proof` are null until the file was read whole and proved itself; its lines
-    are stored in the same transaction, so a file has either all its lines or none. Of an
+    Its lines name their payers, so the content is sealed; digest and length are of the bytes as
+    received. `line_count` and `proof` are null until the file was read whole and proved itself;
+    its lines are stored in the same transaction, so a file has either all its lines or none. Of an
     account's day one file at most has `booked_fee_fen`: the one whose fees stand in the books.
     """
 
@@ -23,8 +24,9 @@ class BillFile(Model):
     account_id = fields.CharField(max_length=64)
     day: date = fields.DateField()
     sha256 = fields.CharField(max_length=64)
-    content = fields.BinaryField()
-    byte_count = fields.IntField()
+    content = fields.BinaryField()  # sealed: each line names its payer
+    is_sealed = fields.BooleanField(default=False, db_default=False)  # false in older rows
+    byte_count = fields.IntField()  # as received, like `sha256`
     fetched_at: datetime = fields.DatetimeField()
     seen_at: datetime = fields.DatetimeField()  # when the channel last gave exactly these bytes
     line_count: int | None = fields.IntField(null=True)

@@ -150,7 +150,7 @@ async def export(request: OnlineRequest, day: date) -> HTTPResponse:
 @staff_only(*FINANCE)
 async def raw_bill(request: OnlineRequest, day: date, file_id: UUID) -> HTTPResponse:
     """The channel's file byte for byte; its hash is in the header and in its name."""
-    file, content = await queries.bill_file(day, file_id)
+    file, content = await queries.bill_file(day, file_id, vault=request.app.ctx.vault)
     ending = {b"PK": "zip", b"\x1f\x8b": "gz"}.get(content[:2], "csv")
     name = f"{file.account_id.replace(':', '_')}_{day}_{file.sha256[:12]}.{ending}"
     return raw(

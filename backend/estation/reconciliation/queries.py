@@ -1,18 +1,23 @@
 """What the staff pages and the command read of past runs."""
 
+import asyncio
+import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zlib import error as ZlibError
 
+from cryptography.exceptions import InvalidTag
 from tortoise import Tortoise
 
 from estation.payments.api import LateFees, fee_key, fees_instructed_until, late_fees, late_splits
-from estation.reconciliation.errors import BillFileNotFound, RunNotFound
+from estation.reconciliation.errors import BillFileNotFound, KeptFileChanged, RunNotFound
 from estation.reconciliation.rules import Kind
 from estation.shared.clock import beijing_day
+from estation.shared.crypto import Vault
 
 _FEE_FEN = "(abs(fee_fen_e3) + 500) / 1000"
 """Thousandths rounded half up per line, as the channels settle them."""
@@ -180,18 +185,34 @@ async def bill_files(day: date) -> list[BillFileView]:
     return [BillFileView(**row) for row in rows]
 
 
-async def bill_file(day: date, file_id: UUID) -> tuple[BillFileView, bytes]:
-    """A kept file and its bytes. Raises BillFileNotFound."""
+async def bill_file(day: date, file_id: UUID, *, vault: Vault) -> tuple[BillFileView, bytes]:
+    """A kept file and its bytes as received. Raises BillFileNotFound, KeptFileChanged."""
     rows = await _rows(
         """select id, channel, account_id, day, sha256, byte_count, line_count, fetched_at,
-                  seen_at, content
+                  seen_at, content, is_sealed
            from channel_bill_file where day = $1 and id = $2""",
         [day, file_id],
     )
     if not rows:
         raise BillFileNotFound()
-    content = bytes(rows[0].pop("content"))
-    return BillFileView(**rows[0]), content
+    row = rows[0]
+    content = await asyncio.to_thread(as_received, row, vault)
+    del row["content"], row["is_sealed"]
+    return BillFileView(**row), content
+
+
+def as_received(row: Mapping[str, Any], vault: Vault) -> bytes:
+    """The bytes of a kept file, proved by its digest: `content`, `is_sealed` and `sha256` of its
+    row. A large file takes a second, so call it in a thread. Raises KeptFileChanged."""
+    digest: str = row["sha256"]
+    content = bytes(row["content"])
+    try:
+        content = vault.open_file(content) if row["is_sealed"] else content
+    except (InvalidTag, ZlibError):
+        raise KeptFileChanged(digest) from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise KeptFileChanged(digest)
+    return content
 
 
 async def newest_proven_files(account_ids: Sequence[str], days_: Sequence[date]) -> list[UUID]:

@@ -22,6 +22,7 @@ from estation.identity.errors import (
     WrongPerson,
 )
 from estation.identity.models import LoginCode, Person, Session, WechatBinding
+from estation.identity.queries import openid_in, openid_index
 from estation.outside.sms import SmsFailed, SmsSender
 from estation.outside.wechat import (
     MiniProgramPlatform,
@@ -106,7 +107,7 @@ async def login_with_code(
                     life=rules.LOGIN_LIFE,
                     replaces=session_id,
                     phone_index=phone_index,
-                    openid=openid,
+                    openid_sealed=vault.seal(openid) if openid is not None else None,
                     appid=appid,
                 )
             await row.save(update_fields=["tries", "used_at"])
@@ -133,14 +134,15 @@ async def choose_person(
         refusal: LoginDead | WrongPerson | None = await _used_up(db, session.phone_index, now)
         person = None if refusal else await _person(session.phone_index, id_tail, vault)
         if person is not None:
-            if session.openid is not None:
-                await _bind(db, session.appid or appid, session.openid, person.id, now)
+            openid = openid_in(session.openid, session.openid_sealed, vault=vault)
+            if openid is not None:
+                await _bind(db, session.appid or appid, openid, person.id, vault, now)
             return await open_session(
                 now=now,
                 life=rules.CITIZEN_LIFE,
                 replaces=session.id,
                 person_id=person.id,
-                openid=session.openid,
+                openid_sealed=vault.seal(openid) if openid is not None else None,
                 appid=session.appid,
             )
         if refusal is None:
@@ -160,7 +162,13 @@ async def begin_wechat_login(*, now: datetime) -> tuple[OpenedSession, str]:
 
 
 async def login_with_wechat(
-    *, session_id: UUID | None, code: str, state: str, wechat: WechatPlatform, now: datetime
+    *,
+    session_id: UUID | None,
+    code: str,
+    state: str,
+    wechat: WechatPlatform,
+    vault: Vault,
+    now: datetime,
 ) -> OpenedSession:
     """Finish the login begun by `begin_wechat_login`.
 
@@ -182,14 +190,14 @@ async def login_with_wechat(
         raise WechatLoginFailed from None
     if identity.is_snapshot_user:
         raise WechatLoginFailed
-    async with in_transaction():
-        binding = await WechatBinding.get_or_none(appid=wechat.appid, openid=identity.openid)
+    async with in_transaction() as db:
+        bound = await _bound(db, wechat.appid, identity.openid, vault)
         return await open_session(
             now=now,
-            life=rules.CITIZEN_LIFE if binding else rules.LOGIN_LIFE,
+            life=rules.CITIZEN_LIFE if bound else rules.LOGIN_LIFE,
             replaces=session.id,
-            person_id=binding.person_id if binding else None,
-            openid=identity.openid,
+            person_id=bound,
+            openid_sealed=vault.seal(identity.openid),
         )
 
 
@@ -198,6 +206,7 @@ async def login_with_mini_program(
     session_id: UUID | None,
     code: str,
     mini_program: MiniProgramPlatform | None,
+    vault: Vault,
     now: datetime,
 ) -> OpenedSession:
     """Log in by the code of `wx.login`, which itself works once.
@@ -214,14 +223,14 @@ async def login_with_mini_program(
         log.warning("mini_program_login_failed", kind=type(failure).__name__)
         raise WechatLoginFailed from None
     appid = mini_program.appid
-    async with in_transaction():
-        binding = await WechatBinding.get_or_none(appid=appid, openid=identity.openid)
+    async with in_transaction() as db:
+        bound = await _bound(db, appid, identity.openid, vault)
         return await open_session(
             now=now,
-            life=rules.CITIZEN_LIFE if binding else rules.LOGIN_LIFE,
+            life=rules.CITIZEN_LIFE if bound else rules.LOGIN_LIFE,
             replaces=session_id,
-            person_id=binding.person_id if binding else None,
-            openid=identity.openid,
+            person_id=bound,
+            openid_sealed=vault.seal(identity.openid),
             appid=appid,
         )
 
@@ -302,17 +311,32 @@ async def _person(phone_index: str, id_tail: str, vault: Vault) -> Person | None
     return found[0] if len(found) == 1 else None
 
 
+async def _bound(db: BaseDBAsyncClient, appid: str, openid: str, vault: Vault) -> UUID | None:
+    """Whose openid this is. A binding from before the index gets it now."""
+    index = openid_index(openid, vault=vault)
+    await db.execute_query(
+        """update wechat_binding set openid_index = $3, openid = null
+           where appid = $1 and openid = $2 and not exists (
+               select from wechat_binding where appid = $1 and openid_index = $3)""",
+        [appid, openid, index],
+    )
+    binding = await WechatBinding.get_or_none(appid=appid, openid_index=index)
+    return binding.person_id if binding else None
+
+
 async def _bind(
-    db: BaseDBAsyncClient, appid: str, openid: str, person_id: UUID, now: datetime
+    db: BaseDBAsyncClient, appid: str, openid: str, person_id: UUID, vault: Vault, now: datetime
 ) -> None:
     """This WeChat user is this person from now on, whoever it was before."""
+    if await _bound(db, appid, openid, vault) == person_id:
+        return
     await db.execute_query(
-        """insert into wechat_binding (id, appid, openid, person_id, bound_at)
+        """insert into wechat_binding (id, appid, openid_index, person_id, bound_at)
            values ($1, $2, $3, $4, $5)
-           on conflict (appid, openid)
+           on conflict (appid, openid_index)
            do update set person_id = excluded.person_id, bound_at = excluded.bound_at
            where wechat_binding.person_id <> excluded.person_id""",
-        [ids.row_id(now), appid, openid, person_id, now],
+        [ids.row_id(now), appid, openid_index(openid, vault=vault), person_id, now],
     )
 
 

@@ -48,7 +48,7 @@ async def open_session(
     person_id: UUID | None = None,
     staff_id: UUID | None = None,
     phone_index: str | None = None,
-    openid: str | None = None,
+    openid_sealed: bytes | None = None,
     appid: str | None = None,
     oauth_state: str | None = None,
 ) -> OpenedSession:
@@ -66,7 +66,7 @@ async def open_session(
         person_id=person_id,
         staff_id=staff_id,
         phone_index=phone_index,
-        openid=openid,
+        openid_sealed=openid_sealed,
         appid=appid,
         oauth_state=oauth_state,
         created_at=now,

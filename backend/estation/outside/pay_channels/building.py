@@ -11,6 +11,7 @@ from estation.outside.pay_channels import PayChannel, alipay, wechat_pay
 from estation.outside.pay_channels.key_files import KeyFiles
 from estation.settings import Settings
 from estation.shared.clock import Clock
+from estation.shared.crypto import Vault
 
 RENEW_SECONDS: Final = 6 * 3600.0
 """WeChat Pay serves a new certificate a day before it signs with it, and asks for twelve hours."""
@@ -24,20 +25,27 @@ class Renewable(Protocol):
 
 
 def channels_from_settings(
-    session: aiohttp.ClientSession, settings: Settings, clock: Clock
+    session: aiohttp.ClientSession, settings: Settings, clock: Clock, vault: Vault
 ) -> dict[str, PayChannel]:
-    """account_id -> channel. Raises OSError naming a missing key file, ValueError for a bad one."""
+    """account_id -> channel; `vault` seals who paid.
+
+    Raises OSError naming a missing key file, ValueError for a bad one.
+    """
     files = KeyFiles.of(settings)
     channels: dict[str, PayChannel] = {}
     for account in settings.wechat_pay:
-        channels[account.account_id] = wechat_pay.from_settings(session, account, files, clock)
+        channels[account.account_id] = wechat_pay.from_settings(
+            session, account, files, clock, vault
+        )
     payees = {account.mchid: account.account_id for account in settings.wechat_pay}
     for combiner in settings.wechat_combine:
         channels[combiner.account_id] = wechat_pay.combined_from_settings(
-            session, combiner, payees, files, clock
+            session, combiner, payees, files, clock, vault
         )
     for application in settings.alipay:
-        channels[application.account_id] = alipay.from_settings(session, application, files, clock)
+        channels[application.account_id] = alipay.from_settings(
+            session, application, files, clock, vault
+        )
     return channels
 
 

@@ -527,7 +527,7 @@ async def _show(
         status=status,
         incident=found,
         story=await staff_queries.story_of(found),
-        evidence=staff_queries.as_pretty(found.evidence),
+        evidence=staff_queries.as_pretty(found.evidence, request.app.ctx.vault),
         deeds=deeds,
         refundable=money if Deed.REFUND in deeds else None,
         suspense_fen=money.suspense_fen if money else 0,

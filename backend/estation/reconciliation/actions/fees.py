@@ -1,5 +1,6 @@
 """Books what a channel kept for a day: the fees of its proven bill, whatever was booked before."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from uuid import UUID
@@ -17,9 +18,9 @@ from estation.ledger.api import (
 )
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import fetch
-from estation.reconciliation.errors import KeptFileChanged
 from estation.shared import ids
 from estation.shared.clock import day_bounds
+from estation.shared.crypto import Vault
 
 TAKEN = "channel_fee"
 RETURNED = "channel_fee_back"
@@ -32,7 +33,7 @@ _NOTHING = Standing(0, 0)
 
 
 async def book_fees(
-    db: BaseDBAsyncClient, day: date, legs: Sequence[fetch.Leg], *, now: datetime
+    db: BaseDBAsyncClient, day: date, legs: Sequence[fetch.Leg], *, vault: Vault, now: datetime
 ) -> None:
     """Let the books hold exactly the fees of each account's newest proven bill of the day.
 
@@ -42,7 +43,7 @@ async def book_fees(
     """
     for leg in legs:
         if leg.state is rules.LegState.PROVEN:
-            await _book(db, leg.account_id, day, now)
+            await _book(db, leg.account_id, day, vault, now)
 
 
 def fee_number(account_id: str, day: date) -> str:
@@ -50,7 +51,9 @@ def fee_number(account_id: str, day: date) -> str:
     return f"{account_id} {day}"
 
 
-async def _book(db: BaseDBAsyncClient, account_id: str, day: date, now: datetime) -> None:
+async def _book(
+    db: BaseDBAsyncClient, account_id: str, day: date, vault: Vault, now: datetime
+) -> None:
     (file_id,) = await queries.newest_proven_files([account_id], [day])
     due = await queries.fees_of_file(file_id)
     standing = await standing_under(fee_number(account_id, day), channel_fee(account_id))
@@ -59,7 +62,7 @@ async def _book(db: BaseDBAsyncClient, account_id: str, day: date, now: datetime
         RETURNED: -due.returned_fen - standing.get(RETURNED, _NOTHING).fen,
     }
     if any(missing.values()):
-        digest = await _digest(db, file_id)
+        digest = await _digest(db, file_id, vault)
         await post_many(
             list(_transfers(account_id, day, digest, missing, standing, now)), now=now, db=db
         )
@@ -73,16 +76,13 @@ async def _book(db: BaseDBAsyncClient, account_id: str, day: date, now: datetime
     )
 
 
-async def _digest(db: BaseDBAsyncClient, file_id: UUID) -> str:
+async def _digest(db: BaseDBAsyncClient, file_id: UUID, vault: Vault) -> str:
     """The file's SHA-256, recomputed from its bytes: money is booked on no other evidence."""
     rows = await db.execute_query_dict(
-        """select sha256, encode(sha256(content), 'hex') as found from channel_bill_file
-           where id = $1""",
-        [file_id],
+        "select sha256, content, is_sealed from channel_bill_file where id = $1", [file_id]
     )
+    await asyncio.to_thread(queries.as_received, rows[0], vault)
     digest: str = rows[0]["sha256"]
-    if rows[0]["found"] != digest:
-        raise KeptFileChanged(digest)
     return digest
 
 

@@ -25,6 +25,7 @@ from estation.outside.pay_channels import (
 from estation.reconciliation.rules import LegState, bills_are_due
 from estation.services import Services
 from estation.shared import ids
+from estation.shared.crypto import Vault
 from estation.shared.fields import MAX_FEN
 from estation.shared.transactions import in_transaction
 from estation.shared.turns import side_by_side
@@ -73,16 +74,21 @@ async def fetch_day(day: date, *, services: Services, now: datetime) -> list[Leg
     for account_id in sorted(services.channels):
         channel = services.channels[account_id]
         by_channel[channel.channel].append(channel)
-    legs = await side_by_side(list(by_channel.values()), lambda of: _fetch_legs(of, day, now))
+    vault = services.vault
+    legs = await side_by_side(
+        list(by_channel.values()), lambda of: _fetch_legs(of, day, vault, now)
+    )
     return sorted((leg for of_one in legs for leg in of_one), key=lambda leg: leg.account_id)
 
 
-async def _fetch_legs(accounts: Sequence[PayChannel], day: date, now: datetime) -> list[Leg]:
-    legs = [await _fetch_leg(account, day, now) for account in accounts]
+async def _fetch_legs(
+    accounts: Sequence[PayChannel], day: date, vault: Vault, now: datetime
+) -> list[Leg]:
+    legs = [await _fetch_leg(account, day, vault, now) for account in accounts]
     return [leg for leg in legs if leg is not None]
 
 
-async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg | None:
+async def _fetch_leg(channel: PayChannel, day: date, vault: Vault, now: datetime) -> Leg | None:
     try:
         # The channel may take seconds: no transaction is open while we wait.
         raw = await channel.download_bill(day)
@@ -92,7 +98,7 @@ async def _fetch_leg(channel: PayChannel, day: date, now: datetime) -> Leg | Non
         leg = await _without_download(channel, day, trouble, now)
         log.warning("bill_not_fetched", account_id=leg.account_id, day=str(day), code=trouble.code)
         return leg
-    kept = await _keep(channel, day, raw, now)
+    kept = await _keep(channel, day, raw, vault, now)
     if kept.line_count is not None:
         return _leg(channel, kept, LegState.PROVEN)
     return await _read(channel, kept, raw)
@@ -175,12 +181,14 @@ def _leg(
 _FILE_COLUMNS = "id, sha256, byte_count, fetched_at, line_count, proof"
 
 
-async def _keep(channel: PayChannel, day: date, raw: bytes, now: datetime) -> _Kept:
+async def _keep(channel: PayChannel, day: date, raw: bytes, vault: Vault, now: datetime) -> _Kept:
+    digest, sealed = await asyncio.to_thread(_digested_and_sealed, raw, vault)
     rows = await Tortoise.get_connection("default").execute_query_dict(
         f"""
         insert into channel_bill_file as f
-            (id, channel, account_id, day, sha256, content, byte_count, fetched_at, seen_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+            (id, channel, account_id, day, sha256, content, is_sealed, byte_count, fetched_at,
+             seen_at)
+        values ($1, $2, $3, $4, $5, $6, true, $7, $8, $8)
         on conflict (account_id, day, sha256)
             do update set seen_at = greatest(f.seen_at, excluded.seen_at)
         returning {_FILE_COLUMNS}
@@ -190,13 +198,17 @@ async def _keep(channel: PayChannel, day: date, raw: bytes, now: datetime) -> _K
             channel.channel.value,
             channel.account_id,
             day,
-            hashlib.sha256(raw).hexdigest(),
-            raw,
+            digest,
+            sealed,
             len(raw),
             now,
         ],
     )
     return _kept(rows[0])
+
+
+def _digested_and_sealed(raw: bytes, vault: Vault) -> tuple[str, bytes]:
+    return hashlib.sha256(raw).hexdigest(), vault.seal_file(raw)
 
 
 async def _newest_proven(account_id: str, day: date) -> _Kept | None:

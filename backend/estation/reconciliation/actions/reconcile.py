@@ -51,7 +51,7 @@ async def reconcile_day(
         await findings.write_differences(db, run_id, day, legs, sides, settled)
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
-        await book_fees(db, day, legs, now=now)
+        await book_fees(db, day, legs, vault=services.vault, now=now)
     view = await queries.run(run_id)
     log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
     return view

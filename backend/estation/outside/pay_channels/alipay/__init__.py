@@ -18,12 +18,17 @@ from estation.outside.pay_channels.alipay.signing import Application
 from estation.outside.pay_channels.key_files import KeyFiles, WatchedKey
 from estation.settings import AlipayAccount
 from estation.shared.clock import Clock
+from estation.shared.crypto import Vault
 
 __all__ = ["Alipay", "from_settings"]
 
 
 def from_settings(
-    session: aiohttp.ClientSession, account: AlipayAccount, files: KeyFiles, clock: Clock
+    session: aiohttp.ClientSession,
+    account: AlipayAccount,
+    files: KeyFiles,
+    clock: Clock,
+    vault: Vault,
 ) -> Alipay:
     """Reads the account's keys, and again when their files change.
 
@@ -38,6 +43,7 @@ def from_settings(
         bill_hosts=frozenset(account.bill_hosts),
         own=own,
         alipay=alipay,
+        vault=vault,
     )
     return Alipay(Gateway(session, application, clock))
 

@@ -31,6 +31,7 @@ from estation.outside.pay_channels.alipay.gateway import Gateway, Reply
 from estation.outside.pay_channels.alipay.trades import report_of
 from estation.outside.pay_channels.believing import Disbelief, plain_words, text_of
 from estation.outside.pay_channels.calling import BILL_BYTES, Limits
+from estation.outside.pay_channels.payers import seal_payers
 from estation.shared.clock import BEIJING
 from estation.shared.money import yuan_from_fen
 
@@ -97,6 +98,7 @@ class Alipay:
             raise _unreadable(disbelief) from disbelief
         if report is None or report.out_trade_no != out_trade_no:
             raise ChannelUnknown("UNREADABLE", "state or number")
+        seal_payers(self._application.vault, report.raw)
         return report
 
     async def close(self, out_trade_no: str) -> CloseOutcome:
@@ -123,9 +125,11 @@ class Alipay:
         if not reply.is_ok:
             raise refunds.refusal(reply)
         try:
-            return refunds.accepted(self._application, request, reply.node)
+            report = refunds.accepted(self._application, request, reply.node)
         except Disbelief as disbelief:
             raise _unreadable(disbelief) from disbelief
+        seal_payers(self._application.vault, report.raw)
+        return report
 
     async def query_refund(self, refund_no: str, *, out_trade_no: str) -> RefundReport:
         """Ask ten seconds after the refund at the earliest: before, NOT_FOUND says little."""
@@ -142,9 +146,11 @@ class Alipay:
             raise reply.as_unknown()
         now = self._gateway.clock()
         try:
-            return refunds.found(self._application, refund_no, out_trade_no, reply.node, now=now)
+            report = refunds.found(self._application, refund_no, out_trade_no, reply.node, now=now)
         except Disbelief as disbelief:
             raise _unreadable(disbelief) from disbelief
+        seal_payers(self._application.vault, report.raw)
+        return report
 
     async def redirect_refund(self, refund_no: str, *, channel_refund_no: str) -> RefundReport:
         """Alipay has no ABNORMAL refunds: what cannot go back to the card goes to the wallet."""
@@ -154,12 +160,14 @@ class Alipay:
         """See PayChannel. Alipay's notices have no age limit. An unknown certificate may start
         one download a minute."""
         try:
-            return notices.read_notice(self._application, headers, body, now=now)
+            news = notices.read_notice(self._application, headers, body, now=now)
         except notices.UnknownCertificate as unknown:
             self._gateway.wish_certificate(unknown.serial, now=now)
             raise unknown.as_rejection() from unknown
         except Disbelief as disbelief:
             raise disbelief.as_rejection() from disbelief
+        seal_payers(self._application.vault, news.plaintext)
+        return news
 
     def notice_answer(self, *, accepted: bool, status: int = 200) -> NoticeAnswer:
         return notices.answer(accepted=accepted, status=status)

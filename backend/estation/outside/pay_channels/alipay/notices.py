@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from estation.outside.pay_channels import NoticeAnswer, VerifiedNotice
 from estation.outside.pay_channels.alipay.refunds import told_by_notice
@@ -72,22 +72,22 @@ def answer(*, accepted: bool, status: int) -> NoticeAnswer:
     return NoticeAnswer(status if status >= 400 else 500, "text/plain", b"fail")
 
 
-def _news(application: Application, plaintext: dict[str, str]) -> VerifiedNotice:
+def _news(application: Application, plaintext: dict[str, Any]) -> VerifiedNotice:
     # A page return has the same signature and is in the payer's hands: without a kind, no notice.
     kind = text_of(plaintext, "notify_type", most=32)
     try:
         return _readable_news(application, kind, plaintext)
     except Disbelief as disbelief:
-        return unreadable_news(dict(plaintext), plaintext.get("out_trade_no"), disbelief)
+        return unreadable_news(plaintext, plaintext.get("out_trade_no"), disbelief)
 
 
 def _readable_news(
-    application: Application, kind: str, plaintext: dict[str, str]
+    application: Application, kind: str, plaintext: dict[str, Any]
 ) -> VerifiedNotice:
     if kind != _TRADE_NEWS:
         digest = hashlib.sha256(repr(sorted(plaintext.items())).encode()).hexdigest()
         number = plaintext.get("out_trade_no", "")[:64]
-        return VerifiedNotice(event_key(kind, digest), kind, number, None, dict(plaintext))
+        return VerifiedNotice(event_key(kind, digest), kind, number, None, plaintext)
     if plaintext.get("seller_id") != application.seller_id:
         raise Disbelief("wrong_addressee", "seller_id")
     number = text_of(plaintext, "out_trade_no")
@@ -105,7 +105,7 @@ def _readable_news(
         kind=kind,
         out_trade_no=number,
         report=report,
-        plaintext=dict(plaintext),
+        plaintext=plaintext,
         refund=told_by_notice(application, plaintext),
     )
 
@@ -153,7 +153,7 @@ def _check_signature(application: Application, form: dict[bytes, bytes], now: da
     verify_by_one(keys, message, signature)
 
 
-def _decoded(form: dict[bytes, bytes]) -> dict[str, str]:
+def _decoded(form: dict[bytes, bytes]) -> dict[str, Any]:
     """Signed, non-empty fields as text."""
     charset = _CHARSETS.get(form.get(b"charset", b"utf-8").decode("latin-1").lower())
     if charset is None:

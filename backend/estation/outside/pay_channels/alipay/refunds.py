@@ -130,7 +130,7 @@ def found(
     )
 
 
-def told_by_notice(application: Application, news: Mapping[str, str]) -> RefundReport | None:
+def told_by_notice(application: Application, news: dict[str, Any]) -> RefundReport | None:
     """The refund a trade notice names. Never SUCCESS: its refund_fee is the sum of all refunds,
     which proves no single one's amount. PROCESSING has the number queried.
 
@@ -138,8 +138,8 @@ def told_by_notice(application: Application, news: Mapping[str, str]) -> RefundR
     """
     if not news.get("out_biz_no") or not (news.get("refund_fee") or news.get("gmt_refund")):
         return None
-    refund_no = text_of(dict(news), "out_biz_no")
-    return _report(application, news["out_trade_no"], refund_no, dict(news))
+    refund_no = text_of(news, "out_biz_no")
+    return _report(application, news["out_trade_no"], refund_no, news)
 
 
 def refusal(reply: Reply) -> ChannelRefused | ChannelUnknown:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from estation.outside.pay_channels.alipay.keys import AlipayKeys, Own
 from estation.outside.pay_channels.believing import Disbelief, verify
 from estation.outside.pay_channels.key_files import WatchedKey
+from estation.shared.crypto import Vault
 
 SIGN_TYPE = "RSA2"
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],"]', re.DOTALL)
@@ -32,6 +33,7 @@ class Application:
     bill_hosts: frozenset[str]
     own: WatchedKey[Own] = field(repr=False)
     alipay: AlipayKeys = field(repr=False)
+    vault: Vault = field(repr=False)  # seals what names payers in what Alipay says
 
 
 def sign_text(parameters: Mapping[str, str]) -> bytes:

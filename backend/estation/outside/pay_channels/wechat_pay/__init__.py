@@ -21,18 +21,23 @@ from estation.outside.pay_channels.wechat_pay.sm import load_sm2_public_key, req
 from estation.outside.pay_channels.wechat_pay.transport import Transport
 from estation.settings import WechatCombineAccount, WechatPayAccount, WechatPayMerchant
 from estation.shared.clock import Clock
+from estation.shared.crypto import Vault
 
 __all__ = ["CombinedWechatPay", "WechatPay", "combined_from_settings", "from_settings"]
 
 
 def from_settings(
-    session: aiohttp.ClientSession, account: WechatPayAccount, files: KeyFiles, clock: Clock
+    session: aiohttp.ClientSession,
+    account: WechatPayAccount,
+    files: KeyFiles,
+    clock: Clock,
+    vault: Vault,
 ) -> WechatPay:
     """Reads the account's keys, now and whenever they change.
 
     Raises OSError naming a missing file, ValueError for a bad one.
     """
-    return WechatPay(_transport(session, account, files, clock, account.mini_appid))
+    return WechatPay(_transport(session, account, files, clock, vault, account.mini_appid))
 
 
 def combined_from_settings(
@@ -41,9 +46,10 @@ def combined_from_settings(
     payees: Mapping[str, str],
     files: KeyFiles,
     clock: Clock,
+    vault: Vault,
 ) -> CombinedWechatPay:
     """As `from_settings`. `payees`: mchid -> account_id of our merchants."""
-    return CombinedWechatPay(_transport(session, account, files, clock, None), payees)
+    return CombinedWechatPay(_transport(session, account, files, clock, vault, None), payees)
 
 
 def _transport(
@@ -51,6 +57,7 @@ def _transport(
     account: WechatPayMerchant,
     files: KeyFiles,
     clock: Clock,
+    vault: Vault,
     mini_appid: str | None,
 ) -> Transport:
     is_sm = account.signature == "sm2"
@@ -70,6 +77,7 @@ def _transport(
         base_url=account.base_url.rstrip("/"),
         key=key,
         cipher=ApiV3Cipher(files, account.api_v3_key_file, SM4_GCM if is_sm else AES_GCM),
+        vault=vault,
     )
     load_theirs: Callable[[bytes], PublicKey] = load_sm2_public_key if is_sm else load_public_key
     public_keys = {

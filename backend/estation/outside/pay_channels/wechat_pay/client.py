@@ -29,6 +29,7 @@ from estation.outside.pay_channels import (
 )
 from estation.outside.pay_channels.believing import Disbelief, text_of
 from estation.outside.pay_channels.calling import FILE, Answer
+from estation.outside.pay_channels.payers import seal_payers
 from estation.outside.pay_channels.wechat_pay import bills, notices
 from estation.outside.pay_channels.wechat_pay.answers import (
     close_outcome,
@@ -153,9 +154,11 @@ class WechatPay:
         """See PayChannel. An unknown serial may start one certificate refresh a minute."""
         try:
             kind, plaintext = notices.open_envelope(self._transport, headers, body, now=now)
-            return notices.news_of(self._merchant, kind, plaintext, now=now)
+            news = notices.news_of(self._merchant, kind, plaintext, now=now)
         except Disbelief as disbelief:
             raise disbelief.as_rejection() from disbelief
+        seal_payers(self._merchant.vault, news.plaintext)
+        return news
 
     def notice_answer(self, *, accepted: bool, status: int = 200) -> NoticeAnswer:
         return notices.answer(accepted=accepted, status=status)
@@ -212,6 +215,7 @@ class WechatPay:
             raise ChannelUnknown(code, request_id=answer.request_id) from disbelief
         if report is None or report.out_trade_no != out_trade_no:
             raise ChannelUnknown("UNREADABLE", "state or number", request_id=answer.request_id)
+        seal_payers(self._merchant.vault, report.raw)
         return report
 
     async def _refund_before(self, request: RefundRequest, refused: Answer) -> RefundReport:
@@ -255,6 +259,7 @@ class WechatPay:
             raise ChannelUnknown("UNREADABLE", "state or number", request_id=answer.request_id)
         if out_trade_no is not None and report.out_trade_no != out_trade_no:
             raise ChannelUnknown("REFUND_NO_USED", "another order", request_id=answer.request_id)
+        seal_payers(self._merchant.vault, report.raw)
         return report
 
     def _order(self, scene: Scene, request: PaymentRequest) -> dict[str, Any]:

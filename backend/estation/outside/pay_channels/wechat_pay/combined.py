@@ -30,6 +30,7 @@ from estation.outside.pay_channels import (
 )
 from estation.outside.pay_channels.believing import Disbelief, text_of
 from estation.outside.pay_channels.calling import Answer
+from estation.outside.pay_channels.payers import seal_payers
 from estation.outside.pay_channels.wechat_pay import notices
 from estation.outside.pay_channels.wechat_pay.answers import (
     close_outcome,
@@ -145,9 +146,11 @@ class CombinedWechatPay:
         """See PayChannel: one notice for the whole order."""
         try:
             kind, plaintext = notices.open_envelope(self._transport, headers, body, now=now)
-            return notices.combined_news_of(self._merchant, self._payees, kind, plaintext)
+            news = notices.combined_news_of(self._merchant, self._payees, kind, plaintext)
         except Disbelief as disbelief:
             raise disbelief.as_rejection() from disbelief
+        seal_payers(self._merchant.vault, news.plaintext)
+        return news
 
     def notice_answer(self, *, accepted: bool, status: int = 200) -> NoticeAnswer:
         return notices.answer(accepted=accepted, status=status)
@@ -175,6 +178,7 @@ class CombinedWechatPay:
             raise ChannelUnknown(code, request_id=answer.request_id) from disbelief
         if report is None or report.out_trade_no != out_trade_no:
             raise ChannelUnknown("UNREADABLE", "state or number", request_id=answer.request_id)
+        seal_payers(self._merchant.vault, report.raw)
         return report
 
     def _order(self, scene: Scene, request: PaymentRequest) -> dict[str, Any]:

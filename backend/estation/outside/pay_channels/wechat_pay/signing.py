@@ -22,6 +22,7 @@ from estation.outside.pay_channels.wechat_pay.sm import (
     load_sm2_public_key,
     load_sm2_signer,
 )
+from estation.shared.crypto import Vault
 
 SCHEME: Final = RSA_SCHEME
 MAX_AGE_SECONDS = 300
@@ -72,6 +73,7 @@ class Merchant:
     base_url: str
     key: WatchedKey[MerchantKey] = field(repr=False)
     cipher: ApiV3Cipher = field(repr=False)
+    vault: Vault = field(repr=False)  # seals what names payers in what WeChat Pay says
 
 
 def rsa_merchant_key(private_key: bytes, named: bytes) -> MerchantKey:
