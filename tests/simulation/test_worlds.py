@@ -96,10 +96,12 @@ NOT_IN_THE_WORLDS = {
     "payments.actions.refunds.apply.reject_applying": "words",
     "payments.actions.refunds.by_hand.approve_paying_by_hand": "test_paid_by_hand has it",
     "payments.actions.refunds.by_hand.ask_paying_by_hand": "words",
+    "payments.actions.refunds.by_hand.pay_by_hand": "the two above in one",
     "payments.actions.refunds.by_hand.reject_paying_by_hand": "words",
     # Channels of the worlds do not go back on their no: nothing is given away twice there.
     "payments.actions.refunds.claims.approve_ending_claim": "test_claims has it",
     "payments.actions.refunds.claims.ask_to_end_claim": "words",
+    "payments.actions.refunds.claims.end_claim": "the two above in one",
     "payments.actions.refunds.claims.reject_ending_claim": "words",
     "payments.actions.refunds.redirect.reject_redirect": "words",
     "payments.actions.reversing.reverse_by_hand": "an operator's repair of broken books",
