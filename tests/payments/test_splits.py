@@ -408,6 +408,66 @@ async def test_each_refund_of_a_payment_takes_back_its_own_fee(database: str, ci
     assert sorted((row.amount_fen, row.fee_fen) for row in found) == [(100, 1), (200, 2)]
 
 
+BACK = (payee_payable("treasury"), 500), (refund_in_flight(ACCOUNT), 500)
+FORTH = BACK[1], BACK[0]
+SENT = {fee_key("R1", is_refund=True): 3}
+
+
+async def test_a_refund_that_was_reversed_and_given_back_after_all_tells_its_fee_once(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await post("refund_reversal", *FORTH)
+    await post("refund_start", *BACK, key=start_key("R1", again=True))
+
+    export = await make(SENT)
+
+    assert (export.refund_fen, export.fee_fen) == (1000, -3)
+    assert await told_in_all() == {"treasury": -3, "non_tax": 0}
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+async def test_a_refund_given_back_after_its_file_tells_its_fee_once_over_all_files(
+    database: str, city: City, known_first: bool
+) -> None:
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await make(SENT if known_first else {})
+    await post("refund_reversal", *FORTH, now=later(days=2))
+    await post("refund_start", *BACK, key=start_key("R1", again=True), now=later(days=2))
+
+    await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert await told_in_all() == {"treasury": -3, "non_tax": 0}
+    with pytest.raises(NothingToInstruct):
+        await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+
+async def test_a_fee_that_was_told_twice_once_is_taken_back_with_its_next_news(
+    database: str, city: City
+) -> None:
+    """As files did that were made before a fee was told at the first start alone."""
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await post("refund_reversal", *FORTH)
+    await post("refund_start", *BACK, key=start_key("R1", again=True))
+    await make(SENT)
+    await rows(
+        """insert into split_fee_correction (id, export_id, transfer_id, payee_code, is_refund,
+                                             fee_fen)
+           select gen_random_uuid(), i.export_id, i.transfer_id, i.payee_code, true, 3
+           from split_instruction i join ledger_transfer t on t.id = i.transfer_id
+           where t.idempotency_key = $1 returning id""",
+        start_key("R1", again=True),
+    )
+    twice = (await told_in_all())["treasury"]
+
+    await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (twice, (await told_in_all())["treasury"]) == (-6, -3)
+
+
 async def refunded(order_id: UUID, amount_fen: int) -> str:
     """A part of the order, approved by two persons; the refund's number."""
     left = sum(one.refundable_fen for one in await api.refundable_of(order_id=order_id))
