@@ -27,6 +27,7 @@ from estation.payments.api import (
     split_standing,
 )
 from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
+from estation.payments.invariants import broken_invariants
 from estation.payments.models import SplitInstruction
 from estation.payments.refund_rules import start_key
 from estation.shared import ids
@@ -34,6 +35,7 @@ from tests.payments.city import MERCHANTS, TOTAL, City, count, later, make_setti
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 
 ACCOUNT = "wechat_pay:1900000109"
+RULE = "what_is_instructed_is_what_the_books_owe"
 DAY = date(2026, 8, 3)  # of NOW in Beijing
 TOMORROW = later(days=1)
 
@@ -462,10 +464,13 @@ async def test_a_fee_that_was_told_twice_once_is_taken_back_with_its_next_news(
         start_key("R1", again=True),
     )
     twice = (await told_in_all())["treasury"]
+    broken = list(await broken_invariants())
 
     await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
 
     assert (twice, (await told_in_all())["treasury"]) == (-6, -3)
+    assert RULE in broken
+    assert RULE not in await broken_invariants()
 
 
 async def refunded(order_id: UUID, amount_fen: int) -> str:
