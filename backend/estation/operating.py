@@ -1,4 +1,4 @@
-"""What an operator does by hand: `estation invariants|inbox|attempts|incidents|receipts|signals`.
+"""What an operator does by hand: `estation invariants|inbox|attempts|incidents|refunds|claims|…`.
 
 Each is the same action the worker or a page would use, so that no way by hand leads around
 `settle`; the runbooks in config/runbooks are made of these.
@@ -24,7 +24,8 @@ from estation.identity.api import StaffMember, staff_by_login
 from estation.payments import queries as payment_queries
 from estation.payments.actions import asking, inbox, incidents, receipts, reversing
 from estation.payments.actions.refunds import ask as refund_asking
-from estation.payments.errors import NotYourIncident
+from estation.payments.actions.refunds import by_hand, claims
+from estation.payments.errors import NoClaim, NotYourIncident
 from estation.payments.incident_deeds import CHECKER, FINANCE, deeds_for
 from estation.payments.invariant_meanings import meaning_of, runbook_of
 from estation.payments.invariants import INVARIANTS, Breaches, breaches_of
@@ -33,14 +34,14 @@ from estation.payments.persons import shown_as
 from estation.payments.queries import list_incidents
 from estation.payments.refund_queries import refundable_of
 from estation.payments.refund_rules import Deed
-from estation.payments.rules import IncidentState
-from estation.payments.staff_queries import arrival_of
-from estation.payments.staff_words import incident_name
+from estation.payments.rules import ClaimEnd, IncidentState
+from estation.payments.staff_queries import arrival_of, claim_of, open_claims, refund_of
+from estation.payments.staff_words import CLAIM_END_WORDS, incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import BEIJING, system_clock
 from estation.shared.errors import Refused
-from estation.shared.money import display_yuan
+from estation.shared.money import display_yuan, fen_from_yuan
 
 T = TypeVar("T")
 
@@ -51,11 +52,17 @@ inbox_commands = typer.Typer(no_args_is_help=True, help="Channel notices that we
 attempt_commands = typer.Typer(no_args_is_help=True, help="Ask a channel about one payment.")
 incident_commands = typer.Typer(no_args_is_help=True, help="Incidents and who looks after them.")
 refund_commands = typer.Typer(no_args_is_help=True, help="Refunds asked by hand.")
+claim_commands = typer.Typer(no_args_is_help=True, help="What was given back twice (多退应收).")
 receipt_commands = typer.Typer(no_args_is_help=True, help="Receipts for the centre.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 By = Annotated[str, typer.Option(help="The login of the officer who decided this.")]
 Name = Annotated[str, typer.Argument(help="One invariant; all when left out.")]
+
+Maker = Annotated[str, typer.Option("--by", help="The login of the officer of finance who asks.")]
+Checker = Annotated[str, typer.Option(help="The login of another one, who checked it.")]
+Paper = Annotated[str, typer.Option(help="The bank's receipt, or the office's decision.")]
+Part = Annotated[str, typer.Option(help="In yuan; all that is claimed when left out.")]
 
 INCIDENTS_SHOWN = 50
 
@@ -72,6 +79,7 @@ def add_to(main: typer.Typer) -> None:
     main.add_typer(incident_commands, name="incidents")
     main.add_typer(receipt_commands, name="receipts")
     main.add_typer(refund_commands, name="refunds")
+    main.add_typer(claim_commands, name="claims")
 
 
 def show_invariants(
@@ -256,8 +264,8 @@ def resolve_incident(
 def reverse_transfer(
     transfer_id: UUID,
     incident: Annotated[UUID, typer.Option(help="The open incident that led here.")],
-    by: Annotated[str, typer.Option(help="The login of the officer of finance who asks.")],
-    approved_by: Annotated[str, typer.Option(help="The login of another one, who checked it.")],
+    maker_login: Maker,
+    approved_by: Checker,
 ) -> None:
     """Undo a transfer that nobody but a hand can have posted, by its exact mirror; both stay.
 
@@ -265,17 +273,11 @@ def reverse_transfer(
     """
 
     async def reverse() -> UUID:
-        maker = await _officer_for(Deed.RESOLVE, incident, by)
-        checker = await _officer_for(Deed.RESOLVE, incident, approved_by)
-        if maker.role not in FINANCE or checker.role != CHECKER:
-            raise NotYourIncident
+        maker, checker = await _two_for(Deed.RESOLVE, incident, maker_login, approved_by)
         mirror = await reversing.reverse_by_hand(
             transfer_id=transfer_id,
             incident_id=incident,
-            asked_by=shown_as(maker.name, maker.role),
-            asked_by_id=maker.id,
-            approved_by=shown_as(checker.name, checker.role),
-            approved_by_id=checker.id,
+            **_named(maker, checker),
             now=system_clock(),
         )
         log.warning(
@@ -322,6 +324,139 @@ def ask_refund(
 
     request_id = _on_database(ask)
     console.print(f"已申请退款 {request_id}，请复核人在 /staff/refunds 复核。")
+
+
+@refund_commands.command("paid-by-hand")
+def book_paid_by_hand(
+    incident_id: UUID, document_no: Paper, maker_login: Maker, approved_by: Checker
+) -> None:
+    """Book that the payer of a redirected refund got it by transfer; its incidents are over.
+    Exit code 2: refused."""
+
+    async def book() -> str:
+        maker, checker = await _two_for(Deed.PAY_BY_HAND, incident_id, maker_login, approved_by)
+        return await by_hand.pay_by_hand(
+            refund_id=await refund_of(await payment_queries.incident(incident_id)),
+            document_no=document_no,
+            **_named(maker, checker),
+            now=system_clock(),
+        )
+
+    console.print(f"已登记转付，凭证 {_on_database(book)}。")
+
+
+@claim_commands.command("list")
+def show_claims(as_json: AsJson = False) -> None:
+    """Those that have not ended, most urgent first; at most 50, and how many there are in all."""
+    found, total = _on_database(lambda: open_claims(limit=INCIDENTS_SHOWN))
+    rows = [
+        {
+            "incident": str(one.incident.id),
+            "account": one.incident.account_id,
+            "trade": one.incident.channel_trade_no,
+            "claim": display_yuan(one.claim.claim_fen),
+            "asked": one.claim.words,
+            "refund under way": one.claim.refund_no,
+            "due": one.incident.due_at,
+        }
+        for one in found
+    ]
+    if as_json:
+        listed = [
+            {
+                **{name.replace(" ", "_"): value for name, value in row.items()},
+                "due": one.incident.due_at.isoformat(),
+            }
+            for row, one in zip(rows, found, strict=True)
+        ]
+        _print_json({"open": total, "claims": listed})
+        return
+    _print_table(rows)
+    if total > len(rows):
+        console.print(f"共 {total} 笔，以上是最紧急的 {len(rows)} 笔。")
+
+
+@claim_commands.command("recovered")
+def book_recovered(
+    incident_id: UUID,
+    received_on: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="The Beijing day it came.")
+    ],
+    document_no: Paper,
+    maker_login: Maker,
+    approved_by: Checker,
+    amount: Part = "",
+) -> None:
+    """Book that a claim, or a part of it, came back from the payer. Exit code 2: refused."""
+    _end_claim(
+        incident_id,
+        ClaimEnd.RECOVERED,
+        (maker_login, approved_by),
+        amount,
+        document_no=document_no,
+        received_on=received_on.date(),
+    )
+
+
+@claim_commands.command("written-off")
+def book_written_off(
+    incident_id: UUID,
+    document_no: Paper,
+    reason: Annotated[str, typer.Option(help="Which office decided it, and why.")],
+    maker_login: Maker,
+    approved_by: Checker,
+    amount: Part = "",
+) -> None:
+    """Book that an office gave a claim up, or a part of it. Exit code 2: refused."""
+    _end_claim(
+        incident_id,
+        ClaimEnd.WRITTEN_OFF,
+        (maker_login, approved_by),
+        amount,
+        document_no=document_no,
+        reason=reason,
+    )
+
+
+def _end_claim(
+    incident_id: UUID, kind: ClaimEnd, logins: tuple[str, str], amount: str, **papers: Any
+) -> None:
+    async def book() -> str:
+        maker, checker = await _two_for(Deed.END_CLAIM, incident_id, *logins)
+        claim = await claim_of(await payment_queries.incident(incident_id))
+        if claim is None:
+            raise NoClaim
+        return await claims.end_claim(
+            incident_id=incident_id,
+            kind=kind,
+            amount_fen=fen_from_yuan(amount) if amount else claim.claim_fen,
+            believed_fen=claim.claim_fen,
+            **papers,
+            **_named(maker, checker),
+            now=system_clock(),
+        )
+
+    console.print(f"已{CLAIM_END_WORDS[kind]}，凭证 {_on_database(book)}。")
+
+
+async def _two_for(
+    deed: Deed, incident_id: UUID, maker_login: str, checker_login: str
+) -> tuple[StaffMember, StaffMember]:
+    """An officer of finance who asks, and one who may check. Refuses as `_officer_for`."""
+    maker = await _officer_for(deed, incident_id, maker_login)
+    checker = await _officer_for(deed, incident_id, checker_login)
+    if maker.role not in FINANCE or checker.role != CHECKER:
+        raise NotYourIncident
+    return maker, checker
+
+
+def _named(maker: StaffMember, checker: StaffMember) -> dict[str, Any]:
+    return {
+        "asked_by": shown_as(maker.name, maker.role),
+        "asked_by_id": maker.id,
+        "approved_by": shown_as(checker.name, checker.role),
+        "approved_by_id": checker.id,
+    }
 
 
 async def _officer_for(deed: Deed, incident_id: UUID, login: str) -> StaffMember:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from estation.bench import callback, orders
+from estation.bench import settle as settle_bench
 from estation.bench.notices import amount_fen, trade_number
 from estation.outside.pay_channels import Channel, ChannelReport, ChannelState
 from estation.payments.api import from_report, settle_batch
@@ -161,7 +162,7 @@ ROUND: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+WRONGS = pytest.mark.parametrize(
     ("wrong", "word"),
     [
         ({"missing": [FIRST]}, f"1 missing ({FIRST})"),
@@ -171,6 +172,9 @@ ROUND: dict[str, Any] = {
         ({}, "0 missing, 0 doubled, 0 conflicting, 0 fen out of balance"),
     ],
 )
+
+
+@WRONGS
 def test_a_load_test_that_does_not_tie_says_what_and_fails(
     wrong: dict[str, Any],
     word: str,
@@ -189,6 +193,80 @@ def test_a_load_test_that_does_not_tie_says_what_and_fails(
         assert left.value.code == 1
     else:
         callback.run(as_json=True)
+
+    assert word in capsys.readouterr().out
+
+
+@pytest.mark.timeout(300)
+async def test_a_bench_of_settling_reconciles_what_it_settled(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BATCH", 4), ("BATCHES", 3), ("WARM_UP", 1), ("ROUNDS", 2)):
+        monkeypatch.setattr(settle_bench, name, value)
+
+    summary, proof = await settle_bench._measure(own_database_url, (10, 20))
+
+    made = 2 * 2 * 4 * 4
+    assert (summary["settled_once"], proof.sent) == (True, made)
+    assert summary["reconciliation"] == proof.counts()
+    assert proof.sent_fen == sum(amount_fen(n) for n in range(made))
+
+
+@pytest.mark.timeout(300)
+async def test_a_bench_of_settling_that_lost_a_payment_names_it(
+    own_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BATCH", 4), ("BATCHES", 2), ("WARM_UP", 1), ("ROUNDS", 1)):
+        monkeypatch.setattr(settle_bench, name, value)
+
+    async def all_but_the_first(items: Any, *, now: Any) -> None:
+        await settle_batch([one for one in items if one.report.out_trade_no != FIRST], now=now)
+
+    monkeypatch.setattr(settle_bench, "settle_batch", all_but_the_first)
+
+    summary, proof = await settle_bench._measure(own_database_url, (10,))
+
+    assert not summary["settled_once"]
+    assert (proof.missing, proof.doubled, proof.conflicting) == ([FIRST], [], [])
+
+
+@WRONGS
+def test_a_bench_of_settling_that_does_not_tie_says_what_and_fails(
+    wrong: dict[str, Any],
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    proof = WHOLE._replace(**wrong)
+    summary = {
+        "by_orders_in_the_tables": {"10": 1.0}, "flat": {"10": 1.0}, "floor": 1.0, "ratio": 1.0,
+        "p50_ms": 1.0, "p99_ms": 1.0, "settled_once": proof.is_whole,
+    }  # fmt: skip
+
+    async def measured(url: str, sizes: Any) -> Any:
+        return summary, proof
+
+    class NoDatabase:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def start(self) -> "NoDatabase":
+            return self
+
+        def create_database(self, name: str) -> None: ...
+        def url(self, name: str) -> str:
+            return name
+
+        def stop(self, *, mode: str) -> None: ...
+
+    monkeypatch.setattr(settle_bench, "_measure", measured)
+    monkeypatch.setattr(settle_bench, "LocalPostgres", NoDatabase)
+    monkeypatch.setattr(settle_bench.console, "_width", 200)
+
+    if wrong:
+        with pytest.raises(SystemExit) as left:
+            settle_bench.run(as_json=True)
+        assert left.value.code == 1
+    else:
+        settle_bench.run(as_json=True)
 
     assert word in capsys.readouterr().out
 

@@ -273,6 +273,22 @@ async def _fee_of_no_bill(world: LivedIn) -> None:
     )
 
 
+async def _line_of_a_file_lost(world: LivedIn) -> None:
+    """One of the two payees of an instructed payment has no line."""
+    export = ids.row_id(world.now)
+    await by_hand(
+        "insert into split_export (id, export_no, day, account_id, lines, total_fen, sha256,"
+        " content, made_by, made_at)"
+        f" values ('{export}', 'FZ1', current_date, '{world.city.wechat.account_id}', 2, 0, '',"
+        " '', 'x', now())",
+        "insert into split_instruction (id, export_id, transfer_id, payee_code, is_refund,"
+        f" amount_fen, fee_fen) select gen_random_uuid(), '{export}', e.transfer_id,"
+        " split_part(e.account, ':', 2), false, e.credit_fen, 0 from ledger_entry e"
+        " join ledger_transfer t on t.id = e.transfer_id and t.kind = 'payment'"
+        f" where t.our_no = '{world.paid_number}' and e.account = 'payee_payable:treasury'",
+    )
+
+
 async def _notice_called_applied(world: LivedIn) -> None:
     """The payer paid, and what was written of it is lost but for the notice."""
     world.city.wechat.pay(world.open_number, at=world.now)
@@ -577,6 +593,7 @@ PLANTS: dict[str, Plant] = {
     "what_is_settled_outside_stands_in_the_books": _more_settled_than_booked,
     "a_claim_is_what_its_incidents_say": _claim_talked_away,
     "the_channels_fees_are_those_of_their_proven_bills": _fee_of_no_bill,
+    "what_is_instructed_is_what_the_books_owe": _line_of_a_file_lost,
     "refunds_move_in_time": _refunds_stand_still,
     "only_open_orders_hold_bills": _paid_order_holds_its_bill,
     "an_order_has_one_live_attempt_at_most": _two_live_codes,

@@ -27,6 +27,7 @@ from estation.payments.api import (
     split_standing,
 )
 from estation.payments.errors import NothingToInstruct, SplitDayNotOver, SplitExportNotFound
+from estation.payments.invariants import broken_invariants
 from estation.payments.models import SplitInstruction
 from estation.payments.refund_rules import start_key
 from estation.shared import ids
@@ -34,6 +35,7 @@ from tests.payments.city import MERCHANTS, TOTAL, City, count, later, make_setti
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 
 ACCOUNT = "wechat_pay:1900000109"
+RULE = "what_is_instructed_is_what_the_books_owe"
 DAY = date(2026, 8, 3)  # of NOW in Beijing
 TOMORROW = later(days=1)
 
@@ -406,6 +408,69 @@ async def test_each_refund_of_a_payment_takes_back_its_own_fee(database: str, ci
     assert (export.refund_fen, export.fee_fen) == (300, -3)
     found = await SplitInstruction.filter(is_refund=True)
     assert sorted((row.amount_fen, row.fee_fen) for row in found) == [(100, 1), (200, 2)]
+
+
+BACK = (payee_payable("treasury"), 500), (refund_in_flight(ACCOUNT), 500)
+FORTH = BACK[1], BACK[0]
+SENT = {fee_key("R1", is_refund=True): 3}
+
+
+async def test_a_refund_that_was_reversed_and_given_back_after_all_tells_its_fee_once(
+    database: str, city: City
+) -> None:
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await post("refund_reversal", *FORTH)
+    await post("refund_start", *BACK, key=start_key("R1", again=True))
+
+    export = await make(SENT)
+
+    assert (export.refund_fen, export.fee_fen) == (1000, -3)
+    assert await told_in_all() == {"treasury": -3, "non_tax": 0}
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+async def test_a_refund_given_back_after_its_file_tells_its_fee_once_over_all_files(
+    database: str, city: City, known_first: bool
+) -> None:
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await make(SENT if known_first else {})
+    await post("refund_reversal", *FORTH, now=later(days=2))
+    await post("refund_start", *BACK, key=start_key("R1", again=True), now=later(days=2))
+
+    await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert await told_in_all() == {"treasury": -3, "non_tax": 0}
+    with pytest.raises(NothingToInstruct):
+        await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+
+async def test_a_fee_that_was_told_twice_once_is_taken_back_with_its_next_news(
+    database: str, city: City
+) -> None:
+    """As files did that were made before a fee was told at the first start alone."""
+    await pay(city)
+    await post("refund_start", *BACK, key=start_key("R1"))
+    await post("refund_reversal", *FORTH)
+    await post("refund_start", *BACK, key=start_key("R1", again=True))
+    await make(SENT)
+    await rows(
+        """insert into split_fee_correction (id, export_id, transfer_id, payee_code, is_refund,
+                                             fee_fen)
+           select gen_random_uuid(), i.export_id, i.transfer_id, i.payee_code, true, 3
+           from split_instruction i join ledger_transfer t on t.id = i.transfer_id
+           where t.idempotency_key = $1 returning id""",
+        start_key("R1", again=True),
+    )
+    twice = (await told_in_all())["treasury"]
+    broken = list(await broken_invariants())
+
+    await make(SENT, fee_days=[DAY], day=NEXT_DAY, now=DAY_AFTER)
+
+    assert (twice, (await told_in_all())["treasury"]) == (-6, -3)
+    assert RULE in broken
+    assert RULE not in await broken_invariants()
 
 
 async def refunded(order_id: UUID, amount_fen: int) -> str:

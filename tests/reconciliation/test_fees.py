@@ -15,6 +15,7 @@ from estation.outside.pay_channels import ChannelUnknown
 from estation.payments.actions.watching import RECENT
 from estation.payments.invariants import breaches_of
 from estation.reconciliation import queries
+from estation.reconciliation.actions import fees
 from estation.reconciliation.api import RunView, reconcile_day
 from estation.reconciliation.errors import KeptFileChanged
 from estation.shared.money import display_yuan, yuan_from_fen
@@ -184,6 +185,78 @@ async def test_a_reversed_fee_is_booked_again(database: str) -> None:
     await run(day, now=LATEST)
 
     assert await balance(channel_fee(WECHAT)) == 5
+
+
+def before_fees_were_booked() -> Any:
+    """As a day stands whose bill was proven before reconciling booked any fee."""
+    fees = "(select id from ledger_transfer where kind = 'channel_fee')"
+    return by_hand(
+        f"delete from ledger_entry where transfer_id in {fees}",
+        "delete from ledger_transfer where kind = 'channel_fee'",
+        "update channel_bill_file set booked_fee_fen = null",
+    )
+
+
+def two_days() -> tuple[Day, date]:
+    day, next_day = with_fees(5_000), DAY + timedelta(days=1)
+    day.bills[WECHAT, next_day] = [
+        days.Line("N", 700, days.at(9, 0, next_day), "TN", fee_fen_e3=7_000)
+    ]
+    return day, next_day
+
+
+async def test_a_day_whose_fees_were_never_booked_is_booked_with_the_next(database: str) -> None:
+    day, next_day = two_days()
+    await days.post(day)
+    await run(day)
+    await before_fees_were_booked()
+
+    await run(day, now=NOW + timedelta(days=1), of=next_day)
+
+    assert sorted(fen for _, fen in await booked()) == [5, 7]
+    assert await breaches() == []
+    files = await rows(
+        "select day from channel_bill_file where account_id = $1 and booked_fee_fen is not null"
+        " order by day",
+        WECHAT,
+    )
+    assert [row["day"] for row in files] == [DAY, next_day]
+
+
+async def test_of_forgotten_days_a_run_books_so_many_and_the_next_run_the_rest(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fees, "MOST_FORGOTTEN", 1)
+    day, next_day = two_days()
+    await days.post(day)
+    await run(day)
+    await run(day, now=NOW + timedelta(days=1), of=next_day)
+    await before_fees_were_booked()
+    last = NOW + timedelta(days=2)
+    third = next_day + timedelta(days=1)
+
+    await run(day, now=last, of=third)
+    once = [fen for _, fen in await booked()]
+    for hours in range(1, 5):  # the other channel's days are forgotten, too
+        await run(day, now=last + timedelta(hours=hours), of=third)
+
+    assert once in ([], [5])
+    assert sorted(fen for _, fen in await booked()) == [5, 7]
+
+
+async def test_a_forgotten_bill_that_was_changed_since_is_left_for_a_person(
+    database: str,
+) -> None:
+    day, next_day = two_days()
+    await days.post(day)
+    await run(day)
+    await before_fees_were_booked()
+    await by_hand("update channel_bill_file set content = content || 'x'::bytea")
+
+    view = await run(day, now=NOW + timedelta(days=1), of=next_day)
+
+    assert view.state != "blocked"
+    assert [fen for _, fen in await booked()] == [7]
 
 
 async def test_each_day_of_an_account_has_its_own_fees(database: str) -> None:

@@ -13,6 +13,7 @@ from estation.ledger.api import (
     clearing,
     payee_payable,
     post_many,
+    refund_in_flight,
 )
 from estation.payments.api import fee_key, split_exports, split_standing
 from estation.reconciliation.api import (
@@ -169,6 +170,83 @@ async def test_a_corrected_bill_corrects_what_was_instructed_down_to_nothing(des
 
     assert status == 303
     assert await told_of_fees() == 0 == await balance(channel_fee(WECHAT))
+
+
+async def file_after(desk: Desk, *, minutes: int) -> int:
+    """The day is reconciled again, and whatever waits is instructed; the answer's status."""
+    later = NOW + timedelta(minutes=minutes)
+    for day in (DAY, DAY + timedelta(days=1)):
+        await reconcile_day(day, services=days.services_for(desk.day), now=later)
+    await desk.get("/staff/splits")
+    return await desk.post("/staff/splits", day=str(DAY), account_id=WECHAT)
+
+
+async def test_a_fee_whose_line_is_in_the_corrected_bill_no_more_is_taken_back(desk: Desk) -> None:
+    await days.post(desk.day)
+    lines = desk.day.bill(WECHAT)
+    lines[1] = replace(lines[1], fee_fen_e3=7_000)
+    dear = replace(lines[0], fee_fen_e3=5_000)
+    lines[0] = dear
+    await desk.login("clerk")
+    assert await file_after(desk, minutes=0) == 303
+    told = await told_of_fees()
+    lines.remove(dear)
+
+    assert await file_after(desk, minutes=1) == 303
+
+    assert (told, await told_of_fees(), await balance(channel_fee(WECHAT))) == (12, 7, 7)
+    assert await file_after(desk, minutes=2) == 409
+    lines.append(dear)
+    assert await file_after(desk, minutes=3) == 303
+    assert await told_of_fees() == 12 == await balance(channel_fee(WECHAT))
+
+
+async def test_a_fee_whose_line_moved_to_the_next_days_bill_stays_as_it_was_told(
+    desk: Desk,
+) -> None:
+    await days.post(desk.day)
+    lines = desk.day.bill(WECHAT)
+    dear = lines[0] = replace(lines[0], fee_fen_e3=5_000)
+    await desk.login("clerk")
+    assert await file_after(desk, minutes=0) == 303
+    lines.remove(dear)
+    desk.day.bill(WECHAT, DAY + timedelta(days=1)).append(dear)
+
+    assert await file_after(desk, minutes=1) == 409
+
+    assert await told_of_fees() == 5 == await balance(channel_fee(WECHAT))
+
+
+async def test_what_came_back_with_a_refund_is_taken_again_when_its_line_is_gone(
+    desk: Desk,
+) -> None:
+    await days.post(desk.day)
+    back = TransferInput(
+        id=str(ids.row_id(NOW)),
+        idempotency_key="refund_start:R1",
+        kind="refund_start",
+        region="360101",
+        order_id=None,
+        our_no="R1",
+        channel_no="R1",
+        occurred_at=day_bounds(DAY)[0],
+        legs=[
+            Leg(payee_payable("treasury"), debit_fen=100),
+            Leg(refund_in_flight(WECHAT), credit_fen=100),
+        ],
+    )
+    await post_many([back], now=NOW)
+    lines = desk.day.bill(WECHAT)
+    line = replace(lines[2], kind="refund", refund_no="R1", fen=100, fee_fen_e3=-2_000)
+    lines.append(line)
+    await desk.login("clerk")
+    assert await file_after(desk, minutes=0) == 303
+    told = await told_of_fees()
+    lines.remove(line)
+
+    assert await file_after(desk, minutes=1) == 303
+
+    assert (told, await told_of_fees(), await balance(channel_fee(WECHAT))) == (-2, 0, 0)
 
 
 async def test_bills_read_before_a_file_are_no_news_to_the_next(desk: Desk) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from estation.payments import combining, rules
-from estation.payments.actions import refund_writing, writing
+from estation.payments.actions import refund_locking, refund_writing, writing
 from estation.payments.actions.refunds import send
 from estation.payments.rules import OutcomeKind, Posting, Verdict
 from estation.simulation import running
@@ -94,13 +94,9 @@ NOT_IN_THE_WORLDS = {
     "payments.actions.incidents.take_incident": "words",
     "payments.actions.receipts.resend_receipts": "repeats receipts, moves no money",
     "payments.actions.refunds.apply.reject_applying": "words",
-    "payments.actions.refunds.by_hand.approve_paying_by_hand": "test_paid_by_hand has it",
-    "payments.actions.refunds.by_hand.ask_paying_by_hand": "words",
+    "payments.actions.refunds.by_hand.pay_by_hand": "both persons' words in one, by hand",
     "payments.actions.refunds.by_hand.reject_paying_by_hand": "words",
-    # Channels of the worlds do not go back on their no: nothing is given away twice there.
-    "payments.actions.refunds.claims.approve_ending_claim": "test_claims has it",
-    "payments.actions.refunds.claims.ask_to_end_claim": "words",
-    "payments.actions.refunds.claims.reject_ending_claim": "words",
+    "payments.actions.refunds.claims.end_claim": "both persons' words in one, by hand",
     "payments.actions.refunds.redirect.reject_redirect": "words",
     "payments.actions.reversing.reverse_by_hand": "an operator's repair of broken books",
     "payments.actions.splits.make_split_export": "reads payments, moves no money",
@@ -118,6 +114,11 @@ SELDOM_REACHED = {
     "payments.actions.attempts._refuse",
     "payments.actions.refunds.send._tell_of_unfinished",
     "payments.actions.incidents.resolve_incident",
+    "payments.actions.refunds.by_hand.approve_paying_by_hand",
+    "payments.actions.refunds.by_hand.ask_paying_by_hand",
+    "payments.actions.refunds.claims.approve_ending_claim",
+    "payments.actions.refunds.claims.ask_to_end_claim",
+    "payments.actions.refunds.claims.reject_ending_claim",
     "payments.actions.refunds.outside.approve_settling_outside",
     "payments.actions.refunds.outside.ask_to_settle_outside",
     "payments.actions.refunds.outside.reject_settling_outside",
@@ -193,6 +194,16 @@ def at_the_neighbour(word_of: Callable[..., Any]) -> Callable[..., Any]:
     return asked
 
 
+def unlimited(take: Callable[..., int]) -> Callable[..., int]:
+    """What was given back twice is taken from whatever else is in the same account."""
+
+    def taken(pot: Any, fen: int) -> int:
+        take(pot, fen)
+        return 0
+
+    return taken
+
+
 def swapped(clearing: Callable[[str], str]) -> Callable[[str], str]:
     """What one merchant gave back is booked at another's."""
     other = {"wechat_pay:1900000111": "wechat_pay:1900000112"}
@@ -208,6 +219,9 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     ),
     "a part's refund goes to another merchant": (
         send, "_word_of", at_the_neighbour, "refunded [0-9]+, [0-9]+ there|no channel said no",
+    ),
+    "what was given back twice is no claim": (
+        refund_locking.Pot, "take", unlimited, "no_arrival_is_given_back_beyond_its_amount",
     ),
     "a part's refund is booked at another merchant": (
         refund_writing, "clearing", swapped, "wechat_pay:1900000111: ours",

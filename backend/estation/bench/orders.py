@@ -136,21 +136,6 @@ async def _make_chunks(dsn: str, chunks: Iterator[tuple[int, int]], account_id: 
         await connection.close()
 
 
-async def settled(dsn: str) -> tuple[int, int, int]:
-    """Orders paid, transfers posted in this run, and fen out of balance: (n, n, 0) when well."""
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        row = await connection.fetchrow(
-            """select (select count(*) from pay_order where state = 'paid'
-                       and order_no like 'BENCH%'),
-                      (select count(*) from ledger_transfer where our_no like 'BENCH%'),
-                      (select coalesce(sum(debit_fen) - sum(credit_fen), 0) from ledger_entry)"""
-        )
-        return int(row[0]), int(row[1]), int(row[2])
-    finally:
-        await connection.close()
-
-
 class Reconciliation(NamedTuple):
     """What was sent and accepted against the database, trade number by trade number.
 

@@ -3,7 +3,8 @@
 Ours: `settle_batch` (lock, judge, write) on one connection, batches of 64, synchronous commit on.
 Floor: the very rows and updates that a batch causes, by COPY and three keyed updates in one
 transaction, with nothing locked before, judged or encoded. Both at 10^4 orders of history, then
-ours again at each larger size: the cost must not grow with the tables.
+ours again at each larger size: the cost must not grow with the tables. At last a reconciliation,
+number by number, as the load test of callbacks has it.
 """
 
 import asyncio
@@ -44,24 +45,31 @@ console = Console()
 
 
 def run(*, as_json: bool, sizes: tuple[int, ...] = SIZES) -> None:
-    """Measure, print a table, and with `as_json` one object as the last line."""
+    """Measure, print a table, and with `as_json` one object as the last line. Exit code 1: what
+    was settled is not what was sent."""
     with tempfile.TemporaryDirectory(prefix="estation-bench-") as folder:
         Path(folder).chmod(0o711)  # PostgreSQL's unprivileged user walks through it
         postgres = LocalPostgres(Path(folder) / "pg", settings=_ROOM).start()
         try:
             postgres.create_database("online")
-            summary = asyncio.run(_measure(postgres.url("online"), sizes))
+            summary, proof = asyncio.run(_measure(postgres.url("online"), sizes))
         finally:
             postgres.stop(mode="immediate")
     _print(summary)
+    console.print(f"Sent against stored, number by number: {proof.words()}")
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
+    if not summary["settled_once"]:
+        raise SystemExit(1)
 
 
 _ROOM: Final = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 
 
-async def _measure(url: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+Proof = orders.Reconciliation
+
+
+async def _measure(url: str, sizes: tuple[int, ...]) -> tuple[dict[str, Any], Proof]:
     config, dsn = settings_module.database(url), asyncpg_dsn(url)
     await migrate_to_newest(config, dsn=dsn)
     await Tortoise.init(config=config, _enable_global_fallback=True)
@@ -86,10 +94,10 @@ async def _measure(url: str, sizes: tuple[int, ...]) -> dict[str, Any]:
             ours[size] = statistics.median(speeds)
     finally:
         await Tortoise.close_connections()
-    paid, posted, out = await orders.settled(dsn)
+    proof = await orders.reconcile(dsn, _sent(made))
     milliseconds.sort()
     smallest = ours[sizes[0]]
-    return {
+    summary = {
         "name": "settle",
         "ours": round(smallest, 1),
         "floor": round(floor, 1),
@@ -101,8 +109,15 @@ async def _measure(url: str, sizes: tuple[int, ...]) -> dict[str, Any]:
         "by_orders_in_the_tables": {str(size): round(speed, 1) for size, speed in ours.items()},
         "flat": {str(size): round(speed / smallest, 3) for size, speed in ours.items()},
         "goal_flat": GOAL_FLAT,
-        "settled_once": (paid, posted, out) == (made, made, 0),
+        "settled_once": proof.is_whole,
+        "reconciliation": proof.counts(),
     }
+    return summary, proof
+
+
+def _sent(made: int) -> dict[str, int]:
+    """Every payment of the run: `_settle_all` settles all that were made."""
+    return {trade_number(number): amount_fen(number) for number in range(made)}
 
 
 async def _settle_all(first: int, count: int) -> tuple[float, list[float]]:

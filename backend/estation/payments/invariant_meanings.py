@@ -184,6 +184,12 @@ MEANINGS: Mapping[str, Meaning] = {
         "每个商户账户的手续费科目，逐日等于该日已自证账单所列的手续费。",
         "The channel's fees of an account's day in the books are those of its proven bill.",
     ),
+    "what_is_instructed_is_what_the_books_owe": _money(
+        "分账指令与总账不符",
+        "分账指令逐笔逐单位等于总账应付收款单位的金额；一笔退款的手续费只在首次预留时下达一次。",
+        "What was instructed of a transfer is what the books owe each payee of it, and a refund's"
+        " fee is told once.",
+    ),
     "refunds_move_in_time": _late(
         "退款积压",
         "到时间的退款在五分钟内向渠道提出或查询。",

@@ -317,6 +317,35 @@ INVARIANTS: dict[str, str] = {
             where our_no in (select our_no from touched)) f
         on f.account = b.account and f.our_no = b.our_no
         where coalesce(b.fen, 0) <> coalesce(f.fen, 0)""",
+    # Payee by payee; and a refund's fee is told at the first reservation of its money alone.
+    # So the lines of an order are what was collected, less what was refunded, less told fees.
+    "what_is_instructed_is_what_the_books_owe": """
+        select coalesce(i.transfer_id, b.transfer_id)::text as breach from (
+            select transfer_id, payee_code,
+                case when is_refund then -amount_fen else amount_fen end as fen
+            from split_instruction where transfer_id >= :since_id) i
+        full join (
+            select e.transfer_id, split_part(e.account, ':', 2) as payee_code,
+                e.credit_fen - e.debit_fen as fen
+            from ledger_entry e
+            where e.transfer_id in (
+                select transfer_id from split_instruction where transfer_id >= :since_id)
+              and starts_with(e.account, 'payee_payable:')) b
+        on b.transfer_id = i.transfer_id and b.payee_code = i.payee_code
+        where i.fen is distinct from b.fen
+        union all
+        select told.transfer_id::text from (
+            select transfer_id, payee_code, sum(fee_fen) as fen from (
+                select transfer_id, payee_code, fee_fen from split_instruction
+                where transfer_id >= :since_id
+                union all
+                select transfer_id, payee_code, fee_fen from split_fee_correction
+                where transfer_id >= :since_id) lines
+            group by transfer_id, payee_code having sum(fee_fen) <> 0) told
+        left join ledger_transfer t on t.id = told.transfer_id
+        where told.fen < 0 or t.id is null or t.kind = 'refund_reversal'
+           or starts_with(t.idempotency_key, 'refund_start:')
+              and split_part(t.idempotency_key, ':', 3) = 'again'""",
     "refunds_move_in_time": """
         select r.refund_no as breach from pay_refund r
         where r.next_try_at < :now - interval '5 minutes'""",

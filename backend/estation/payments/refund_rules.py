@@ -388,6 +388,11 @@ def start_key(refund_no: str, *, again: bool = False) -> str:
     return f"refund_start:{refund_no}:again" if again else f"refund_start:{refund_no}"
 
 
+def is_started_again(key: str) -> bool:
+    """Whether a ledger key reserves a refund's money anew, after it was reversed."""
+    return key == start_key(refund_no_of(key), again=True)
+
+
 def refund_no_of(key: str) -> str:
     """The refund that a ledger key of it names."""
     return key.partition(":")[2].partition(":")[0]

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from uuid import UUID
 
 from estation.ledger.api import PayeeMovement
-from estation.payments.refund_rules import refund_no_of, start_key
+from estation.payments.refund_rules import is_started_again, refund_no_of, start_key
 from estation.shared.clock import BEIJING, beijing_day
 from estation.shared.money import share_out, yuan_from_fen
 from estation.shared.sheets import BOM, csv_lines, neutral_cell
@@ -129,7 +129,9 @@ def _fee(one: PayeeMovement, fees: Mapping[str, int]) -> int:
 def _known_fee(one: PayeeMovement, fees: Mapping[str, int]) -> int | None:
     if one.kind == "payment":
         return fees.get(fee_key(one.channel_no, is_refund=False))
-    if one.fen > 0:  # A refund that did not happen after all costs nothing.
+    # A refund's fee is told once, where its money was first reserved: neither where that is
+    # reversed nor where it is reserved again. What no bill names of it any more costs nothing.
+    if one.fen > 0 or is_started_again(one.idempotency_key):
         return 0
     return fees.get(fee_key(refund_no_of(one.idempotency_key), is_refund=True))
 

@@ -12,7 +12,13 @@ from tortoise.expressions import Q
 from tortoise.functions import Sum
 from tortoise.queryset import QuerySet
 
-from estation.ledger.api import TransferView, arrival_by_key, open_claim_fen, transfers_about
+from estation.ledger.api import (
+    TransferView,
+    arrival_by_key,
+    open_claim_fen,
+    overpaid_back,
+    transfers_about,
+)
 from estation.outside.pay_channels.payers import NAMING, is_sealed, open_payers
 from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import ArrivalNotFound, OrderNotFound, RefundNotFound
@@ -29,7 +35,13 @@ from estation.payments.models import (
 from estation.payments.queries import IncidentView, incident_view
 from estation.payments.refund_queries import redirected_of
 from estation.payments.refund_rules import IN_FLIGHT, PAID_BY_HAND, Deed
-from estation.payments.rules import IncidentState, OutsideState, RefundState, arrival_key
+from estation.payments.rules import (
+    IncidentKind,
+    IncidentState,
+    OutsideState,
+    RefundState,
+    arrival_key,
+)
 from estation.payments.staff_words import (
     ATTEMPT_WORDS,
     DEED_WORDS,
@@ -246,6 +258,34 @@ async def claim_of(incident: IncidentView) -> Claim | None:
     ).first()
     words = claim_words(wish) if wish else ""
     return Claim(claim_fen, wish, words, moving.refund_no if moving else "")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClaim:
+    """A claim that has not ended, under the most urgent of its open incidents."""
+
+    incident: IncidentView
+    claim: Claim
+
+
+async def open_claims(*, limit: int) -> tuple[list[OpenClaim], int]:
+    """Those of the most urgent incidents first, each claim once; how many there are in all."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select id, count(*) over () as total from (
+               select distinct on (i.account_id, i.channel_trade_no) i.id, i.due_at
+               from incident i where i.kind = $1 and i.state = 'open'
+                 and 0 < (select sum(e.debit_fen - e.credit_fen)
+                          from ledger_entry e join ledger_transfer t on t.id = e.transfer_id
+                          where e.account = $3 || i.account_id
+                            and t.channel_no = i.channel_trade_no)
+               order by i.account_id, i.channel_trade_no, i.due_at, i.id) claims
+           order by due_at, id limit $2""",
+        [str(IncidentKind.REFUND_OVERPAID), limit, overpaid_back("")],
+    )
+    incidents = [incident_view(await Incident.get(id=row["id"])) for row in rows]
+    claims = [(one, await claim_of(one)) for one in incidents]
+    listed = [OpenClaim(one, claim) for one, claim in claims if claim is not None]
+    return listed, int(rows[0]["total"]) if rows else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,11 @@ class BillFileNotFound(NotFound):
     message = "没有这份账单文件。"
 
 
-class KeptFileChanged(Exception):
+class KeptFileChanged(Refused):
     """The stored bytes of a bill are not those whose digest was kept: somebody changed evidence."""
+
+    code = "kept_file_changed"
+    message = "存档的账单文件与存入时的摘要不符，可能被人改动过，请联系运维查明。"
 
 
 class RunDoesNotTie(Exception):

@@ -209,9 +209,9 @@ def as_received(row: Mapping[str, Any], vault: Vault) -> bytes:
     try:
         content = vault.open_file(content) if row["is_sealed"] else content
     except (InvalidTag, ZlibError):
-        raise KeptFileChanged(digest) from None
+        raise KeptFileChanged(sha256=digest) from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise KeptFileChanged(digest)
+        raise KeptFileChanged(sha256=digest)
     return content
 
 
@@ -224,6 +224,21 @@ async def newest_proven_files(account_ids: Sequence[str], days_: Sequence[date])
         [list(account_ids), list(days_)],
     )
     return [row["id"] for row in rows]
+
+
+async def unbooked_days(
+    account_ids: Collection[str], *, other_than: date, limit: int
+) -> list[tuple[str, date]]:
+    """Accounts' days with a proven bill of which no fee was ever booked, oldest first; joins the
+    caller's transaction."""
+    rows = await _rows(
+        """select account_id, day from channel_bill_file
+           where account_id = any($1::text[]) and line_count is not null and day <> $2
+           group by account_id, day having count(booked_fee_fen) = 0
+           order by day, account_id limit $3""",
+        [sorted(account_ids), other_than, limit],
+    )
+    return [(row["account_id"], row["day"]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,13 +318,49 @@ async def _line_fees(day: date, account_id: str, *, with_none: bool) -> dict[str
             order by f.day, l.line_no""",  # noqa: S608
         [await newest_proven_files([account_id], around), with_none],
     )
-    return {
-        fee_key(
-            (row["refund_no"] or "") if row["kind"] == "refund" else row["channel_trade_no"],
-            is_refund=row["kind"] == "refund",
-        ): int(row["fen"])
-        for row in rows
-    }
+    return {_key_of(row): int(row["fen"]) for row in rows}
+
+
+def _key_of(line: Mapping[str, Any]) -> str:
+    is_refund = line["kind"] == "refund"
+    number = (line["refund_no"] or "") if is_refund else line["channel_trade_no"]
+    return fee_key(number, is_refund=is_refund)
+
+
+async def _gone_fees(account_id: str, days_: Collection[date]) -> dict[str, int]:
+    """What a superseded bill of these days named a fee of and no bill that counts names any more:
+    it costs nothing. A line that moved to the bill of another day is not gone."""
+    around = [min(days_) + timedelta(days=n) for n in range(-1, 2 * FEE_DAYS)]
+    counting = await newest_proven_files([account_id], around)
+    rows = await _rows(
+        """select distinct l.kind, l.channel_trade_no, l.refund_no
+           from channel_bill_line l join channel_bill_file f on f.id = l.bill_file_id
+           where f.account_id = $1 and f.day = any($2::date[]) and f.line_count is not null
+             and f.id <> all($3::uuid[]) and l.fee_fen_e3 <> 0""",
+        [account_id, list(days_), counting],
+    )
+    if not rows:
+        return {}
+    still = await _rows(
+        """select distinct kind, channel_trade_no, refund_no from channel_bill_line
+           where bill_file_id = any($1::uuid[])
+             and (kind = 'refund' and refund_no = any($2::text[])
+                  or kind <> 'refund' and channel_trade_no = any($3::text[]))""",
+        [
+            counting,
+            [row["refund_no"] for row in rows if row["kind"] == "refund"],
+            [row["channel_trade_no"] for row in rows if row["kind"] != "refund"],
+        ],
+    )
+    return dict.fromkeys({_key_of(row) for row in rows} - {_key_of(row) for row in still}, 0)
+
+
+async def _news_of_fees(account_id: str, days_: Collection[date]) -> dict[str, int]:
+    """What the bills of these days say now, also that something costs nothing (any more)."""
+    found = await _gone_fees(account_id, days_) if days_ else {}
+    for one in sorted(days_):
+        found |= await _line_fees(one, account_id, with_none=True)
+    return found
 
 
 async def fee_days(account_id: str, *, now: datetime) -> list[date]:
@@ -332,23 +383,18 @@ async def split_fees(
     day: date, account_id: str, *, now: datetime, late: Collection[date] = ()
 ) -> dict[str, int]:
     """The fees for a file of split instructions: those of the day, and of the days whose late
-    money goes with it; of the `late` days (see `fee_days`) also that there is none."""
+    money goes with it; of the `late` days (see `fee_days`) also that there is none (any more)."""
     days = {day, *(one.day for one in await late_splits(account_id, now=now))}
     found: dict[str, int] = {}
     for one in sorted(days - set(late)):
         found |= await channel_fees(one, account_id)
-    for one in sorted(late):
-        found |= await _line_fees(one, account_id, with_none=True)
-    return found
+    return found | await _news_of_fees(account_id, late)
 
 
 async def waiting_fees(account_id: str, *, now: datetime) -> list[LateFees]:
     """What came to be known of fees since the account's last file, and waits for the next."""
     days = await fee_days(account_id, now=now)
-    fees: dict[str, int] = {}
-    for one in days:
-        fees |= await _line_fees(one, account_id, with_none=True)
-    return await late_fees(account_id, fees, days)
+    return await late_fees(account_id, await _news_of_fees(account_id, days), days)
 
 
 async def hashes(file_ids: Sequence[UUID]) -> list[str]:

@@ -50,7 +50,9 @@ class Owner(Protocol):
 
     weather: Weather
 
-    def hear(self, channel: Channel, account_id: str, notice: VerifiedNotice) -> None: ...
+    def hear(
+        self, channel: Channel, account_id: str, notice: VerifiedNotice, *, surely: bool = False
+    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class SimRefund:
     lands_at: datetime
     asked_at: datetime
     at: datetime | None = None
+    after_all_at: datetime | None = None  # closed, and then it turned out to have succeeded
 
 
 @dataclass(slots=True)
@@ -275,12 +278,15 @@ class SimChannel:
         trade.owner.hear(self._channel, self._account_id, self.payment_notice(out_trade_no))
 
     def let_refunds_end(self) -> None:
-        """Refunds whose time has come end as it was drawn, and news of it goes out."""
+        """Refunds whose time has come end as it was drawn, and news of it goes out. A closed one
+        may turn out to have succeeded, whatever was decided about its money since."""
         now = self._clock()
         for trade in self.trades.values():
             for paid in trade.paid:
                 for refund in paid.refunds.values():
-                    if refund.status is RefundStatus.PROCESSING and refund.ends_at <= now:
+                    if refund.status is RefundStatus.CLOSED:
+                        self._perhaps_after_all(trade, paid, refund)
+                    elif refund.status is RefundStatus.PROCESSING and refund.ends_at <= now:
                         refund.status = refund.ends_as
                         refund.at = now
                         if refund.status is RefundStatus.CLOSED:
@@ -288,6 +294,27 @@ class SimChannel:
                         _note_end(paid, refund)
                         notice = self.refund_notice(trade, paid, refund)
                         trade.owner.hear(self._channel, paid.account_id, notice)
+
+    def closed_refund(self, refund_no: str, *, out_trade_no: str) -> SimRefund | None:
+        """The refund, if the channel took it and then said that it was closed."""
+        paid = self.paid.get(out_trade_no)
+        refund = paid.refunds.get(refund_no) if paid else None
+        return refund if refund is not None and refund.status is RefundStatus.CLOSED else None
+
+    def _perhaps_after_all(self, trade: SimTrade, paid: Paid, refund: SimRefund) -> None:
+        """The news of it is not lost for good: where no notice comes the day's bill names the
+        refund, and bills are not part of these worlds."""
+        now = self._clock()
+        if refund.after_all_at is None:
+            if not paid.owner.weather.strikes("closed_refund_given_back_after_all"):
+                return
+            refund.after_all_at = now
+        if now < refund.after_all_at:
+            return
+        refund.status, refund.at = RefundStatus.SUCCESS, now
+        self.noes.discard(refund.request.refund_no)
+        notice = self.refund_notice(trade, paid, refund)
+        trade.owner.hear(self._channel, paid.account_id, notice, surely=True)
 
     # What the channel says.
 
@@ -371,6 +398,8 @@ class SimChannel:
 
     def _accept(self, paid: Paid, request: RefundRequest, weather: Weather) -> SimRefund:
         if request.amount_fen > paid.amount_fen - paid.held_back_fen():
+            if any(one.after_all_at for one in paid.refunds.values()):
+                self.noes.add(request.refund_no)  # asked before we heard that it was given back
             raise ChannelRefused("INVALID_REQUEST", "more than is left")
         if weather.strikes("refund_refused"):
             self.noes.add(request.refund_no)

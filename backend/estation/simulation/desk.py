@@ -13,9 +13,16 @@ from estation.payments import api
 from estation.payments.actions.refunds.centre import follow_orders
 from estation.payments.queries import IncidentView, OrderView
 from estation.payments.refund_queries import RefundView
-from estation.payments.rules import OrderState, RefundState
-from estation.payments.staff_queries import arrival_of
+from estation.payments.rules import ClaimEnd, IncidentKind, OrderState, RefundSource, RefundState
+from estation.payments.staff_queries import (
+    OpenClaim,
+    arrival_of,
+    open_claims,
+    redirecting,
+    refund_of,
+)
 from estation.services import Services
+from estation.shared.clock import beijing_day
 from estation.shared.transactions import in_transaction
 
 MAKER, CHECKER = "经办甲", "复核乙"
@@ -138,6 +145,128 @@ async def settle_outside(incident: IncidentView, *, chance: random.Random, now: 
         incident_id=incident.id, believed_fen=left, by=CHECKER, now=now
     )
     return "settled outside"
+
+
+async def give_back_another_way(order_ids: list[UUID], *, now: datetime) -> RefundView | None:
+    """A refund was closed and its money is still here: it is asked for again with all that is
+    left, or settled outside; which refund that was. Raises what the actions refuse."""
+    for closed in await refunds_in(RefundState.CLOSED, order_ids):
+        (left,) = await api.refundable_of(arrival_id=closed.arrival_id)
+        if left.refundable_fen < closed.amount_fen or closed.order_id is None:
+            continue
+        if closed.taken_from is RefundSource.PAYMENT:
+            all_left = await api.refundable_of(order_id=closed.order_id)
+            fen = sum(one.refundable_fen for one in all_left)
+            request = await api.ask_refund(
+                order_id=closed.order_id,
+                amount_fen=fen,
+                believed_refundable_fen=fen,
+                reason="退款未成，再次退还",
+                by=MAKER,
+                now=now,
+            )
+            await api.approve_refund(request_id=request, by=CHECKER, now=now)
+            return closed
+        for row in await _rows(_WAITING, [closed.order_id]):
+            if row["arrival_id"] == closed.arrival_id:
+                await _settle_outside(row["incident_id"], left.refundable_fen, now=now)
+                return closed
+    return None
+
+
+async def _settle_outside(incident_id: UUID, fen: int, *, now: datetime) -> None:
+    await api.ask_to_settle_outside(
+        incident_id=incident_id,
+        believed_fen=fen,
+        reason="已转账退还",
+        document_no="回单 1",
+        by=MAKER,
+        now=now,
+    )
+    await api.approve_settling_outside(
+        incident_id=incident_id, believed_fen=fen, by=CHECKER, now=now
+    )
+
+
+async def claims_of(order_ids: list[UUID]) -> list[OpenClaim]:
+    found, _ = await open_claims(limit=1000)
+    return [one for one in found if one.incident.order_id in order_ids]
+
+
+async def end_claim(claim: OpenClaim, *, chance: random.Random, now: datetime) -> str:
+    """The maker asks, unless that was done, and the checker mostly agrees; what became of it.
+    Raises what the actions refuse."""
+    incident_id, wish = claim.incident.id, claim.claim.wish
+    amount, kind = (wish.amount_fen, wish.kind) if wish else _draw_end(claim, chance)
+    if wish is None:
+        await _ask_to_end(claim, kind, amount, now=now)
+    if chance.random() < 0.2:
+        await api.reject_ending_claim(incident_id=incident_id, by=CHECKER, note="回单未附", now=now)
+        return "claim_rejected"
+    by = MAKER if chance.random() < 0.1 else CHECKER
+    await api.approve_ending_claim(incident_id=incident_id, believed_fen=amount, by=by, now=now)
+    return f"claim_{kind}"
+
+
+def _draw_end(claim: OpenClaim, chance: random.Random) -> tuple[int, ClaimEnd]:
+    all_of_it = claim.claim.claim_fen
+    amount = all_of_it if chance.random() < 0.6 else chance.randint(1, all_of_it)
+    return amount, chance.choice([ClaimEnd.RECOVERED, ClaimEnd.WRITTEN_OFF])
+
+
+async def _ask_to_end(claim: OpenClaim, kind: ClaimEnd, amount_fen: int, *, now: datetime) -> None:
+    await api.ask_to_end_claim(
+        incident_id=claim.incident.id,
+        kind=kind,
+        amount_fen=amount_fen,
+        believed_fen=claim.claim.claim_fen,
+        document_no="回单 2",
+        reason="财政局决定" if kind is ClaimEnd.WRITTEN_OFF else "",
+        received_on=beijing_day(now) if kind is ClaimEnd.RECOVERED else None,
+        by=MAKER,
+        now=now,
+    )
+
+
+async def end_whole_claim(claim: OpenClaim, services: Services, *, now: datetime) -> bool:
+    """At ease: what hinders it first (an abnormal refund of the same money is redirected), then
+    all that is left came back. True when the claim is over."""
+    if claim.claim.refund_no:
+        for stuck in await refunds_in(RefundState.ABNORMAL, _order_of(claim)):
+            if stuck.refund_no == claim.claim.refund_no:
+                await redirect(stuck, services, now=now)
+        return False
+    wish = claim.claim.wish
+    if wish is not None:
+        await api.reject_ending_claim(
+            incident_id=claim.incident.id, by=CHECKER, note="金额已变", now=now
+        )
+    await _ask_to_end(claim, ClaimEnd.RECOVERED, claim.claim.claim_fen, now=now)
+    await api.approve_ending_claim(
+        incident_id=claim.incident.id, believed_fen=claim.claim.claim_fen, by=CHECKER, now=now
+    )
+    return True
+
+
+def _order_of(claim: OpenClaim) -> list[UUID]:
+    return [claim.incident.order_id] if claim.incident.order_id else []
+
+
+async def pay_by_hand(order_ids: list[UUID], *, chance: random.Random, now: datetime) -> bool:
+    """Finance paid the payer of a redirected refund, and two persons book it; False when none
+    waits. Raises what booking refuses."""
+    for incident in await api.list_incidents(limit=1000):
+        if incident.kind != IncidentKind.REFUND_ABNORMAL or incident.order_id not in order_ids:
+            continue
+        stands = await redirecting(incident)
+        if stands is None or stands.by_hand is None or stands.by_hand.word == "paid":
+            continue
+        refund_id = await refund_of(incident)
+        await api.ask_paying_by_hand(refund_id=refund_id, document_no="回单 3", by=MAKER, now=now)
+        by = MAKER if chance.random() < 0.1 else CHECKER
+        await api.approve_paying_by_hand(refund_id=refund_id, by=by, now=now)
+        return True
+    return False
 
 
 async def _left_of(incident: IncidentView) -> int:

@@ -31,7 +31,9 @@ LIKELY: Final[Mapping[str, float]] = {
     "refund_not_enough": 0.06,
     "refund_refused": 0.08,
     "refund_abnormal": 0.14,
-    "refund_closed": 0.12,
+    "refund_closed": 0.25,
+    "closed_refund_given_back_after_all": 0.02,  # each time the channel looks at a closed one
+    "given_back_another_way_and_after_all": 0.8,
     # what becomes of our own house
     "redis_lost": 0.25,
 }
@@ -60,7 +62,12 @@ NOTED: Final = (
     "incident_rejected",
     "incident_settled_outside",
     "refund_ordered_by_the_centre",
+    "closed_refund_given_back_another_way",
     "abnormal_refund_redirected",
+    "redirected_refund_paid_by_hand",
+    "claim_recovered",
+    "claim_written_off",
+    "claim_rejected",
     "asked_without_redis",
     "killed_before_a_commit",
     "killed_after_a_commit",
@@ -76,6 +83,7 @@ ODD_MONEY: Final = (
     "bill_revised",
     "bill_withdrawn",
     "wrong_amount",
+    "refund_overpaid",
 )
 """Hazards met by money itself, read from the incidents it left; also for each part of a combined
 payment, where it is called `combined_…`."""
@@ -93,10 +101,14 @@ than it says."""
 RARE: Final = frozenset(
     {
         "abnormal_refund_redirected",
+        "claim_rejected",
+        "claim_written_off",
+        "combined_refund_overpaid",
         "incident_rejected",
         "incident_settled_outside",
         "late_money_applied",
         "paid_after_expiry",
+        "redirected_refund_paid_by_hand",
     }
 )
 """So seldom that some hundreds of worlds may do without them."""

@@ -117,7 +117,9 @@ class _Calm:
         self.weather.is_calm = True
         self.heard: list[VerifiedNotice] = []
 
-    def hear(self, channel: Channel, account_id: str, notice: VerifiedNotice) -> None:
+    def hear(
+        self, channel: Channel, account_id: str, notice: VerifiedNotice, *, surely: bool = False
+    ) -> None:
         """News waits until the history delivers it."""
 
 

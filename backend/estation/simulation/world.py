@@ -11,7 +11,7 @@ from asyncpg.exceptions import ConnectionDoesNotExistError
 
 from estation.fees import actions as fees
 from estation.fees.api import BillView, bill_of
-from estation.outside.pay_channels import Channel, ChannelState, Scene, VerifiedNotice
+from estation.outside.pay_channels import Channel, ChannelState, RefundStatus, Scene, VerifiedNotice
 from estation.payments import api
 from estation.payments.api import BillChoice, OrderState, OrderView, RefundState
 from estation.services import Services
@@ -42,6 +42,11 @@ EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     },
 }  # fmt: skip
 """What may happen next, by what the citizen has before him, and how often."""
+
+DUTIES: Final[Mapping[str, int]] = {
+    "give_back_another_way": 25, "end_claim": 20, "pay_by_hand": 20,
+}  # fmt: skip
+"""What the office does beside all that, and how often, once there is cause for it."""
 
 ASK_US: Final = frozenset({"start_order", "choose_wallet", "pay_at_both_wallets", "cancel", "look"})
 """Events in which the citizen's device asks our program for something."""
@@ -115,11 +120,13 @@ class World:
         self.heard: list[Letter] = []
         self.steps = 0
         self.centre_refunds = 0
+        self.duties: set[str] = set()  # of DUTIES
         self.phase = "no order"
 
     async def step(self) -> None:
         """One event, perhaps with our program killed in the middle of it."""
-        events = EVENTS[self.phase]
+        duties = {duty: DUTIES[duty] for duty in sorted(self.duties)}
+        events = {**EVENTS[self.phase], **duties}
         (event,) = self.chance.choices(list(events), weights=list(events.values()))
         self.steps += 1
         self.tell(event)
@@ -139,10 +146,14 @@ class World:
     def tell(self, words: str) -> None:
         self.story.append(f"{self.city.elapsed()} {words}")
 
-    def hear(self, channel: Channel, account_id: str, notice: VerifiedNotice) -> None:
-        """The channel sends news: lost, doubled, late, or in time."""
+    def hear(
+        self, channel: Channel, account_id: str, notice: VerifiedNotice, *, surely: bool = False
+    ) -> None:
+        """The channel sends news: lost (unless it comes `surely`), doubled, late, or in time."""
         now = self.city.now()
-        if self.weather.strikes("notice_dropped"):
+        if notice.refund and notice.refund.status is RefundStatus.CLOSED:
+            self.duties.add("give_back_another_way")
+        if not surely and self.weather.strikes("notice_dropped"):
             self.story.append(f"{self.city.elapsed()}   news lost: {notice.kind}")
             return
         for _ in range(2 if self.weather.strikes("notice_doubled") else 1):
@@ -343,6 +354,7 @@ class World:
         for abnormal in (await desk.refunds_in(RefundState.ABNORMAL, self.orders))[:1]:
             await desk.redirect(abnormal, self.services, now=self.city.now())
             self.weather.note("abnormal_refund_redirected")
+            self.duties.add("pay_by_hand")
 
     async def settle_outside(self) -> None:
         """What no rule gives back by itself waits for the office."""
@@ -352,6 +364,32 @@ class World:
             done = await desk.settle_outside(incident, chance=self.chance, now=self.city.now())
             self.story[-1] += f" {done}"
             self.weather.note(f"incident_{done}".replace(" ", "_"))
+
+    async def give_back_another_way(self) -> None:
+        """The office answers a refund that came to nothing; and then it had not."""
+        refund = await desk.give_back_another_way(self.orders, now=self.city.now())
+        if refund is None:
+            return
+        self.weather.note("closed_refund_given_back_another_way")
+        closed = self.city.channels[refund.account_id].closed_refund(
+            refund.refund_no, out_trade_no=refund.out_trade_no
+        )
+        if closed and self.weather.strikes("given_back_another_way_and_after_all"):
+            later = timedelta(minutes=self.chance.choice([1, 1, 5, 30]))
+            self.duties.add("end_claim")
+            closed.after_all_at = self.city.now() + later
+            self.story[-1] += f" after all in {later}"
+
+    async def end_claim(self) -> None:
+        """What was given back twice is got again, or given up."""
+        for claim in (await desk.claims_of(self.orders))[:1]:
+            done = await desk.end_claim(claim, chance=self.chance, now=self.city.now())
+            self.story[-1] += f" {done}"
+            self.weather.note(done)
+
+    async def pay_by_hand(self) -> None:
+        if await desk.pay_by_hand(self.orders, chance=self.chance, now=self.city.now()):
+            self.weather.note("redirected_refund_paid_by_hand")
 
     async def give_back_suspense(self) -> None:
         amount = await desk.give_back_suspense(self.orders, chance=self.chance, now=self.city.now())

@@ -1,10 +1,10 @@
 """Undoing a transfer that only a hand can have posted: by its mirror, on two persons' word."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from estation.ledger.api import AlreadyReversed, LedgerConflict, post_many, reverse
-from estation.payments.actions.storing import note_deed_of
+from estation.payments.actions.storing import A_MOMENT, note_deed_of
 from estation.payments.errors import (
     IncidentAlreadyResolved,
     IncidentNotFound,
@@ -58,10 +58,9 @@ async def reverse_by_hand(
             (posted,) = await post_many([mirror], now=now, db=db)
         except (AlreadyReversed, LedgerConflict):
             raise NotReversible from None
-        # A moment apart, so that the history tells first who asked.
         for deed, who, at in (
             (REVERSAL_ASKED, maker, now),
-            (REVERSED, checker, now + timedelta(milliseconds=1)),
+            (REVERSED, checker, now + A_MOMENT),
         ):
             await note_deed_of(
                 db,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,9 @@ from estation.shared.jsonb import clean_text, jsonb_text
 
 FINANCE = "finance"
 OPERATOR = "operator"
+
+A_MOMENT = timedelta(milliseconds=1)
+"""Between two persons' words put down at once, so that the history tells first who asked."""
 
 _PUT_INCIDENTS = """
 insert into incident (id, dedupe_key, kind, state, owner, channel, account_id, out_trade_no,

@@ -1,10 +1,11 @@
 """Books what a channel kept for a day: the fees of its proven bill, whatever was booked before."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.ledger.api import (
@@ -18,6 +19,7 @@ from estation.ledger.api import (
 )
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import fetch
+from estation.reconciliation.errors import KeptFileChanged
 from estation.shared import ids
 from estation.shared.clock import day_bounds
 from estation.shared.crypto import Vault
@@ -29,7 +31,12 @@ RETURNED = "channel_fee_back"
 WHOLE_ACCOUNT = "000000"
 """The book of what belongs to no region, as money of no known order: an account serves many."""
 
+MOST_FORGOTTEN = 62
+"""Account-days that one run books beside its own: a month of two accounts."""
+
 _NOTHING = Standing(0, 0)
+
+log = structlog.get_logger()
 
 
 async def book_fees(
@@ -44,6 +51,37 @@ async def book_fees(
     for leg in legs:
         if leg.state is rules.LegState.PROVEN:
             await _book(db, leg.account_id, day, vault, now)
+    await _book_forgotten(db, day, {leg.account_id for leg in legs}, vault, now)
+
+
+async def _book_forgotten(
+    db: BaseDBAsyncClient, today: date, account_ids: Collection[str], vault: Vault, now: datetime
+) -> None:
+    """Days whose bills were proven before fees were booked, or whose mark was lost, oldest first
+    and so many a run. A day that is just being reconciled books its own; a file that is not what
+    its digest says is told of at each run, and stops no other."""
+    for account_id, day in await queries.unbooked_days(
+        account_ids, other_than=today, limit=MOST_FORGOTTEN
+    ):
+        if not await _lock_day(db, day):
+            continue
+        try:
+            await _book(db, account_id, day, vault, now)
+        except KeptFileChanged as changed:
+            log.error("fees_not_booked", account_id=account_id, day=str(day), **changed.details)
+
+
+async def _lock_day(db: BaseDBAsyncClient, day: date) -> bool:
+    rows = await db.execute_query_dict(
+        "select pg_try_advisory_xact_lock(hashtextextended($1, 0)) as is_ours",
+        [day_lock(day)],
+    )
+    return bool(rows[0]["is_ours"])
+
+
+def day_lock(day: date) -> str:
+    """What one run of a day at a time holds."""
+    return f"reconcile:{day}"
 
 
 def fee_number(account_id: str, day: date) -> str:

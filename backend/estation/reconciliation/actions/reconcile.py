@@ -12,7 +12,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import findings, matching
-from estation.reconciliation.actions.fees import book_fees
+from estation.reconciliation.actions.fees import book_fees, day_lock
 from estation.reconciliation.actions.fetch import Leg, fetch_day
 from estation.reconciliation.actions.incidents import open_incidents
 from estation.reconciliation.errors import DayNotOver
@@ -41,7 +41,7 @@ async def reconcile_day(
     async with in_transaction() as db:
         # One run of a day at a time: the second sees the incidents of the first.
         await db.execute_query(
-            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [f"reconcile:{day}"]
+            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [day_lock(day)]
         )
         neighbours = await _match(db, day, legs)
         sides = await findings.totals(db, day)

@@ -35,7 +35,9 @@ class Payers:
         self._heard: list[SettleItem] = []
         self.services = self._open(settings_of("collected"))
 
-    def hear(self, channel: Channel, account_id: str, notice: VerifiedNotice) -> None:
+    def hear(
+        self, channel: Channel, account_id: str, notice: VerifiedNotice, *, surely: bool = False
+    ) -> None:
         """A channel's news is at the door at once."""
         self._heard.append(from_notice(notice, channel=channel, account_id=account_id))
 

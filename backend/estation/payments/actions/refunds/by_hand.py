@@ -15,7 +15,7 @@ from estation.ledger.api import (
 )
 from estation.payments.actions.refund_locking import LockedRefund, lock_refunds
 from estation.payments.actions.refund_writing import ENDS_WITH_SUCCESS, refund_incident_key
-from estation.payments.actions.storing import note_deed_of
+from estation.payments.actions.storing import A_MOMENT, note_deed_of
 from estation.payments.errors import (
     HandPaymentNotAsked,
     PaidByHandAlready,
@@ -80,6 +80,31 @@ async def reject_paying_by_hand(
         checker = person(by, by_id)
         await _check_second(refund, checker)
         await _note(db, refund, REJECTED, checker, said, now)
+
+
+async def pay_by_hand(
+    *,
+    refund_id: UUID,
+    document_no: str,
+    asked_by: str,
+    asked_by_id: UUID,
+    approved_by: str,
+    approved_by_id: UUID,
+    now: datetime,
+) -> str:
+    """Both persons' words in one transaction, for who has both before him; the transfer's id.
+    Refuses as `ask_paying_by_hand` and `approve_paying_by_hand`; nothing is changed then."""
+    async with in_transaction():
+        await ask_paying_by_hand(
+            refund_id=refund_id,
+            document_no=document_no,
+            by=asked_by,
+            by_id=asked_by_id,
+            now=now,
+        )
+        return await approve_paying_by_hand(
+            refund_id=refund_id, by=approved_by, by_id=approved_by_id, now=now + A_MOMENT
+        )
 
 
 async def last_said(refund_id: UUID) -> IncidentAction | None:

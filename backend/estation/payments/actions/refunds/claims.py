@@ -21,7 +21,7 @@ from estation.ledger.api import (
 from estation.payments import refund_rules, rules
 from estation.payments.actions.refunds.ask import lock_standings
 from estation.payments.actions.refunds.wishes import decide, require_another
-from estation.payments.actions.storing import note_deed_of
+from estation.payments.actions.storing import A_MOMENT, note_deed_of
 from estation.payments.errors import (
     ClaimChanged,
     ClaimEndAlreadyAsked,
@@ -169,6 +169,45 @@ async def reject_ending_claim(
         wish = await _wish(case, checker)
         await decide(wish, OutsideState.REJECTED, checker, said, now)
         await note_deed_of(db, case.incident.dedupe_key, REJECTED, checker, said, now)
+
+
+async def end_claim(
+    *,
+    incident_id: UUID,
+    kind: ClaimEnd,
+    amount_fen: int,
+    believed_fen: int,
+    document_no: str,
+    reason: str = "",
+    received_on: date | None = None,
+    asked_by: str,
+    asked_by_id: UUID,
+    approved_by: str,
+    approved_by_id: UUID,
+    now: datetime,
+) -> str:
+    """Both persons' words in one transaction, for who has both before him; the transfer's id.
+    Refuses as `ask_to_end_claim` and `approve_ending_claim`; nothing is changed then."""
+    async with in_transaction():
+        await ask_to_end_claim(
+            incident_id=incident_id,
+            kind=kind,
+            amount_fen=amount_fen,
+            believed_fen=believed_fen,
+            document_no=document_no,
+            reason=reason,
+            received_on=received_on,
+            by=asked_by,
+            by_id=asked_by_id,
+            now=now,
+        )
+        return await approve_ending_claim(
+            incident_id=incident_id,
+            believed_fen=amount_fen,
+            by=approved_by,
+            by_id=approved_by_id,
+            now=now + A_MOMENT,
+        )
 
 
 def _check_day(kind: ClaimEnd, received_on: date | None, now: datetime) -> None:
