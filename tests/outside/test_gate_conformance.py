@@ -237,6 +237,13 @@ WRONG = {
     "seq as text": Wrong("bad_manifest", lambda: file(seq="1")),
     "seq 0": Wrong("bad_manifest", lambda: file(seq=0)),
     "time without zone": Wrong("bad_manifest", lambda: file(watermark="2026-03-02T09:00:00")),
+    "a blank for the T": Wrong("bad_manifest", lambda: file(watermark="2026-03-02 09:00:30Z")),
+    "small letters in a time": Wrong(
+        "bad_manifest", lambda: file(created_at="2026-03-02t09:00:30z")
+    ),
+    "nine digits of a second": Wrong(
+        "bad_manifest", lambda: file(watermark="2026-03-02T09:00:30.123456789Z")
+    ),
     "digest in capitals": Wrong("bad_manifest", lambda: file(previous="A" * 64)),
     "a fraction in a field of later versions": Wrong("bad_manifest", lambda: file(later=1.5)),
     "a number beyond 64 bits": Wrong("bad_manifest", lambda: file(later=10**30)),
@@ -313,6 +320,18 @@ WRONG = {
     "version 0": Wrong("bad_row", lambda: file(row_line(version=0))),
     "a name too long": Wrong("bad_row", lambda: file(row_line(source_id="x" * 65))),
     "a date in another form": Wrong("bad_row", lambda: file(row_line(due_on="31.03.2026"))),
+    "a row's time with a blank": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02 09:00:00Z"))
+    ),
+    "a row's time in small letters": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02t09:00:00z"))
+    ),
+    "a row's time with nine digits": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02T09:00:00.123456789Z"))
+    ),
+    "a row's offset without its colon": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02T17:00:00+0800"))
+    ),
     "an unknown state": Wrong("bad_row", lambda: file(row_line(state="maybe"))),
     "half a surrogate pair": Wrong(
         "bad_row", lambda: file(row_line(later="@").replace(b'"@"', b'"\\ud800"'))

@@ -713,8 +713,7 @@ class _Importer:
 
 def _row(line: packets.Line, number: int) -> tuple[Struct, AsSent]:
     try:
-        row = rows.decode_clean(line.topic, line.row)
-        return row, rows.as_sent(bytes(line.row), row)
+        return rows.read(line.topic, bytes(line.row))
     except rows.BadRow as bad:
         raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
 

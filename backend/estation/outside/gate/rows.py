@@ -12,7 +12,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -57,6 +57,13 @@ MAX_PARTS = 1000
 FIRST_YEAR, LAST_YEAR = 1900, 2200
 """Of every moment, as it is written: nearer to the calendar's ends a change of its time zone alone
 may have no place in a table any more."""
+MOMENT = (
+    r"^(?:19[0-9]{2}|2[01][0-9]{2}|2200)-[0-9]{2}-[0-9]{2}"
+    r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+"""How a moment is spelt. The decoder alone would also take a blank for the T, small letters, an
+offset without its colon, and more digits than a table keeps: it rounds them, even into the next
+second."""
 NUL = b"\\u0000"
 """The one character PostgreSQL can store neither in text nor in jsonb, as JSON spells it."""
 
@@ -512,9 +519,18 @@ def encode_row(topic: str, row: Struct) -> bytes:
     """
     if type(row) is not TOPICS.get(topic):
         raise BadRow(f"{type(row).__name__} is not the row of topic {topic}")
+    if any(at.tzinfo is not UTC and _is_odd(at) for _, at in _moments_in(row)):
+        raise BadRow("Expected an offset of whole minutes")
     encoded = msgspec.json.encode(row, order="sorted")
     decode_row(topic, encoded)
     return encoded
+
+
+def _is_odd(at: datetime) -> bool:
+    """Offsets of old have seconds (mean time of a place). RFC 3339 has none: the encoder rounds
+    them, and the moment would be another one."""
+    offset = at.utcoffset()
+    return offset is not None and bool(offset % timedelta(minutes=1))
 
 
 def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
@@ -530,30 +546,75 @@ def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
 
 def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
     """As `decode_row`, for JSON that was searched for NUL already."""
-    try:
-        row = _decoder(TOPICS[topic]).decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise BadRow(_without_values(str(problem))) from None
-    if fault := fault_of_moments(row):
+    row = _understood(topic, body)
+    if fault := fault_of_moments(row, body):
         raise BadRow(fault)
     return row
 
 
-def fault_of_moments(row: Struct) -> str:
-    """Which moment of it is beyond FIRST_YEAR … LAST_YEAR; "" for none."""
-    return next((f"Expected a nearer year - at `$.{name}`" for name in _far_moments(row)), "")
+def read(topic: str, body: bytes) -> tuple[Struct, "AsSent"]:
+    """As `decode_clean`, with what the row is `as_sent`. Raises BadRow as both do."""
+    row = _understood(topic, body)
+    sent = as_sent(body, row)
+    # Spelt as we would spell it: so are its moments, and nobody need look.
+    fault = fault_of_moments(row, body) if sent.says_more else _fault_of_years(row)
+    if fault:
+        raise BadRow(fault)
+    return row, sent
 
 
-def _far_moments(row: Struct) -> Iterator[str]:
+def _understood(topic: str, body: bytes | msgspec.Raw) -> Struct:
+    try:
+        return _decoder(TOPICS[topic]).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise BadRow(_without_values(str(problem))) from None
+
+
+def fault_of_moments(row: Struct, body: bytes | msgspec.Raw) -> str:
+    """Which moment of the JSON `row` was read from is not spelt as it must be, or beyond
+    FIRST_YEAR … LAST_YEAR; "" for none."""
+    if (spelt := _spelt_moments(type(row))) is None:
+        return ""
+    try:
+        spelt.decode(body)
+    except msgspec.ValidationError as problem:
+        place = str(problem).rpartition(" - at ")[2]
+        return _fault_of_years(row) or f"Expected a moment as RFC 3339 spells it - at {place}"
+    return ""
+
+
+def _fault_of_years(row: Struct) -> str:
+    far = (name for name, at in _moments_in(row) if not FIRST_YEAR <= at.year <= LAST_YEAR)
+    return next((f"Expected a nearer year - at `$.{name}`" for name in far), "")
+
+
+def _moments_in(row: Struct) -> Iterator[tuple[str, datetime]]:
+    """Each with its place."""
     moments, nested = _moments_of(type(row))
     for name in moments:
         at: datetime | None = getattr(row, name)
-        if at is not None and not FIRST_YEAR <= at.year <= LAST_YEAR:
-            yield name
+        if at is not None:
+            yield name, at
     for name in nested:
         inner: list[Struct] = getattr(row, name)
         for place, one in enumerate(inner):
-            yield from (f"{name}[{place}].{far}" for far in _far_moments(one))
+            yield from ((f"{name}[{place}].{at}", found) for at, found in _moments_in(one))
+
+
+@functools.cache
+def _spelt_moments(row_type: type[Struct]) -> msgspec.json.Decoder[Any] | None:
+    """Reads of a row only how its moments are spelt; None where it has none."""
+    return msgspec.json.Decoder(_only_moments(row_type)) if any(_moments_of(row_type)) else None
+
+
+def _only_moments(row_type: type[Struct]) -> type[Struct]:
+    moments, nested = _moments_of(row_type)
+    info: Any = msgspec.inspect.type_info(row_type)
+    inner = {one.name: one.type.item_type.cls for one in info.fields if one.name in nested}
+    text: Any = Annotated[str, Meta(pattern=MOMENT)]
+    fields: list[tuple[str, Any, Any]] = [(name, text | None, None) for name in moments]
+    fields += [(name, list[_only_moments(inner[name])], []) for name in nested]  # type: ignore[misc]
+    return msgspec.defstruct(f"{row_type.__name__}Moments", fields, gc=False)
 
 
 class Owner(Struct, frozen=True):
