@@ -173,6 +173,10 @@ def row_line(**changes: Any) -> bytes:
     return tiny_writer.line("fee_bill", {**BILL, **changes})
 
 
+def example_line(topic: str, **changes: Any) -> bytes:
+    return tiny_writer.line(topic, {**EXAMPLE[topic], **changes})
+
+
 def item_line(**changes: Any) -> bytes:
     return row_line(items=[{**BILL["items"][0], **changes}])
 
@@ -332,6 +336,16 @@ WRONG = {
     "a row's offset without its colon": Wrong(
         "bad_row", lambda: file(row_line(issued_at="2026-03-02T17:00:00+0800"))
     ),
+    "a colon in an id": Wrong("bad_row", lambda: file(row_line(source_id="F:1"))),
+    "a colon in an id that names another thing": Wrong(
+        "bad_row", lambda: file(row_line(case_source_id="C:1"))
+    ),
+    "a receipt whose key is that of another": Wrong(
+        "bad_row", lambda: file(example_line("receipt", order_no="O:1"))
+    ),
+    "a refund whose key is that of another": Wrong(
+        "bad_row", lambda: file(example_line("refund", refund_no=":TK1"))
+    ),
     "an unknown state": Wrong("bad_row", lambda: file(row_line(state="maybe"))),
     "half a surrogate pair": Wrong(
         "bad_row", lambda: file(row_line(later="@").replace(b'"@"', b'"\\ud800"'))
@@ -384,7 +398,7 @@ async def test_a_receiver_refuses_by_the_same_reason(database: str, tmp_path: Pa
             STREAM,
             folder=folder,
             peer_key=PEER,
-            handlers={"fee_bill": _nothing},
+            handlers=dict.fromkeys(("fee_bill", "receipt", "refund"), _nothing),
             now=NOW,
         )
 

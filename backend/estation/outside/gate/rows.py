@@ -28,6 +28,12 @@ Position: TypeAlias = Annotated[int, Meta(ge=0, le=9_999_999_999)]
 Source: TypeAlias = Annotated[str, Meta(min_length=1, max_length=32)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Code: TypeAlias = Annotated[str, Meta(max_length=32)]
+_IS_ID = {"id": True}
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, extra=_IS_ID)]
+IdOrNone: TypeAlias = Annotated[str, Meta(max_length=64, extra=_IS_ID)]
+Number: TypeAlias = Annotated[str, Meta(max_length=32, extra=_IS_ID)]
+"""Ids hold no colon: some keys are two of them with one between, and no two things may have one
+key (`identity`)."""
 Line: TypeAlias = Annotated[str, Meta(max_length=128)]
 Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Region: TypeAlias = Annotated[str, Meta(min_length=6, max_length=6)]
@@ -93,7 +99,7 @@ class CaseRow(Struct, frozen=True, kw_only=True):
     """Topic `case`: the whole present state of one matter (办件)."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     case_no: Code
@@ -127,11 +133,11 @@ class FeeBillRow(Struct, frozen=True, kw_only=True, gc=False):
     """Topic `fee_bill`: one payer's bill for one case; `version` grows when revised."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     bill_no: Code
-    case_source_id: Name
+    case_source_id: Id
     title: Line
     payer: PartyRow
     state: Literal["issued", "withdrawn"]
@@ -159,10 +165,10 @@ class ReceiptRow(Struct, frozen=True, kw_only=True):
     """Topic `receipt`: one bill was paid, once. Keyed by (source, source_id, order_no)."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     bill_version: Version
     bill_no: Code
-    order_no: Code
+    order_no: Number
     channel: Code
     out_trade_no: Name
     channel_trade_no: Name
@@ -188,11 +194,11 @@ class RefundOrderRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
-    bill_source_id: Name
-    order_no: Code
+    bill_source_id: Id
+    order_no: Number
     amount_fen: Annotated[int, Meta(ge=1, le=MAX_FEN)]
     believed_refundable_fen: Fen
     shares: Annotated[list[RefundShareRow], Meta(max_length=MAX_PARTS)]
@@ -208,11 +214,11 @@ class RefundRow(Struct, frozen=True, kw_only=True):
     online side started it."""
 
     source: Source
-    source_id: Name  # the bill's
+    source_id: Id  # the bill's
     version: Version
-    refund_no: Code
-    order_source_id: Annotated[str, Meta(max_length=64)]
-    order_no: Code
+    refund_no: Number
+    order_source_id: IdOrNone
+    order_no: Number
     bill_no: Code
     state: Literal["refunding", "refunded", "not_refunded", "refused"]
     amount_fen: Fen
@@ -234,10 +240,10 @@ class CaseEventRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Literal[1] = 1
     region: Region
-    case_source_id: Name
+    case_source_id: Id
     seq: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     what: Literal["opened", "stage_moved", "closed", "withdrawn"]
     stage: Code
@@ -254,7 +260,7 @@ class UnitRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     unit_code: UnitCode
@@ -298,7 +304,7 @@ class RightRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     kind: Literal[
@@ -313,7 +319,7 @@ class RightRow(Struct, frozen=True, kw_only=True):
     registered_at: Moment
     until: date | None
     state: Literal["provisional", "current", "historical", "ended"]  # 权属状态
-    case_source_id: Annotated[str, Meta(max_length=64)]
+    case_source_id: IdOrNone
     secured_fen: Fen | None = None
     maximum: bool = False  # 最高额抵押: `secured_fen` is the most it may become
     debt_from: date | None = None
@@ -330,7 +336,7 @@ class RestrictionRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     unit_code: UnitCode
@@ -357,7 +363,7 @@ class CertificateRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     number: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -564,10 +570,15 @@ def read(topic: str, body: bytes) -> tuple[Struct, "AsSent"]:
 
 
 def _understood(topic: str, body: bytes | msgspec.Raw) -> Struct:
+    row_type = TOPICS[topic]
     try:
-        return _decoder(TOPICS[topic]).decode(body)
+        row = _decoder(row_type).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise BadRow(_without_values(str(problem))) from None
+    for name in _ids_of(row_type):  # a pattern would cost ten times as much
+        if ":" in getattr(row, name):
+            raise BadRow(f"Expected an id without colon - at `$.{name}`")
+    return row
 
 
 def fault_of_moments(row: Struct, body: bytes | msgspec.Raw) -> str:
@@ -639,6 +650,12 @@ def owner_of(body: bytes | msgspec.Raw) -> Owner:
 @functools.cache
 def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
     return msgspec.json.Decoder(row_type)
+
+
+@functools.cache
+def _ids_of(row_type: type[Struct]) -> tuple[str, ...]:
+    info: Any = msgspec.inspect.type_info(row_type)
+    return tuple(one.name for one in info.fields if getattr(one.type, "extra", None) == _IS_ID)
 
 
 @functools.cache
