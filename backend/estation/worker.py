@@ -248,6 +248,7 @@ class GateSide:
             now=now,
             bounds=self._bounds,
             cutting=self._cutting,
+            alarm=open_gate_incident,
         )
 
     async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
@@ -260,7 +261,13 @@ class GateSide:
         )
 
     async def look_after(self, peer: Peer, now: datetime) -> list[int]:
-        return await rounds.look_after(peer, schedule=self._schedule, bounds=self._bounds, now=now)
+        return await rounds.look_after(
+            peer,
+            schedule=self._schedule,
+            bounds=self._bounds,
+            now=now,
+            cutting=self._cutting,
+        )
 
 
 def _gate(services: Services) -> rounds.Rounds:
