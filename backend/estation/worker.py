@@ -185,7 +185,15 @@ def handlers(services: Services) -> dict[str, Handler]:
             now=now,
         )
 
-    return {"receipt": receipt, "refund": refund, "bill_changed_after_payment": bill_changed}
+    async def payment_evidence(body: dict[str, Any], now: datetime) -> None:
+        await _send_to_source(services, "payment_evidence", body, now)
+
+    return {
+        "receipt": receipt,
+        "refund": refund,
+        "payment_evidence": payment_evidence,
+        "bill_changed_after_payment": bill_changed,
+    }
 
 
 async def _send_to_source(

@@ -203,6 +203,12 @@ EXAMPLES: dict[str, Struct] = {
     "receipt": RECEIPT,
     "refund_order": REFUND_ORDER,
     "refund": REFUND,
+    "payment_evidence": rows.PaymentEvidenceRow(
+        source=COUNTY, source_id="F1", version=1, bill_no="JF1", order_no="P1",
+        out_trade_no="P1-1", channel="alipay", merchant_id="2021", channel_trade_no="42",
+        paid_at=T0, amount_fen=100, bill_fen=100, channel_day=T0.date(), file_digest="0" * 64,
+        file_line=1, proved_at=T0, transfer_id="t",
+    ),
     "case_event": rows.CaseEventRow(
         source=COUNTY, source_id="E1", region="360121", case_source_id="C1", seq=1,
         what="opened", stage="", state="open", at=T0,

@@ -231,6 +231,37 @@ class RefundRow(Struct, frozen=True, kw_only=True):
     why_not: Annotated[str, Meta(max_length=64)] = ""
 
 
+class PaymentEvidenceRow(Struct, frozen=True, kw_only=True):
+    """Topic `payment_evidence`: what the channel's own words prove of one payment of a bill.
+
+    Sent when a bill of the channel has proved it, one for each bill it paid and each merchant
+    account that received it (合单). `amount_fen` is the channel's line, `bill_fen` what of it is
+    this bill's. `version` grows when another file of that day proves it. Keyed by
+    (source, source_id, order_no, out_trade_no).
+    """
+
+    source: Source
+    source_id: Id  # the bill's
+    version: Version
+    bill_no: Code
+    order_no: Number
+    out_trade_no: Number
+    channel: Code
+    merchant_id: Name
+    channel_trade_no: Name
+    paid_at: Moment
+    amount_fen: Fen
+    bill_fen: Fen
+    channel_day: date
+    file_digest: Digest
+    file_line: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    proved_at: Moment
+    notice_id: Annotated[str, Meta(max_length=160)] = ""
+    notice_digest: Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")] = ""
+    noticed_at: Moment | None = None
+    transfer_id: Name
+
+
 class CaseEventRow(Struct, frozen=True, kw_only=True):
     """Topic `case_event`: what happened in a case, and when. Append-only.
 
@@ -463,6 +494,7 @@ TOPICS: dict[str, type[Struct]] = {
     "receipt": ReceiptRow,
     "refund_order": RefundOrderRow,
     "refund": RefundRow,
+    "payment_evidence": PaymentEvidenceRow,
     "received_up_to": ReceivedUpToRow,
     "snapshot": SnapshotRow,
     "proof": ProofRow,
@@ -502,6 +534,9 @@ def identity(topic: str, row: Struct) -> Identity | None:
         # The centre's order that was refused has no refund's number, and there may be several.
         number = row.refund_no or f":{row.order_source_id}"
         return Identity(row.source, f"{row.source_id}:{number}", row.version)
+    if isinstance(row, PaymentEvidenceRow):
+        key = f"{row.source_id}:{row.order_no}:{row.out_trade_no}"
+        return Identity(row.source, key, row.version)
     if not _names_a_thing(type(row)):
         return None
     thing: Any = row
