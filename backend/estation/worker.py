@@ -185,7 +185,15 @@ def handlers(services: Services) -> dict[str, Handler]:
             now=now,
         )
 
-    return {"receipt": receipt, "refund": refund, "bill_changed_after_payment": bill_changed}
+    async def payment_evidence(body: dict[str, Any], now: datetime) -> None:
+        await _send_to_source(services, "payment_evidence", body, now)
+
+    return {
+        "receipt": receipt,
+        "refund": refund,
+        "payment_evidence": payment_evidence,
+        "bill_changed_after_payment": bill_changed,
+    }
 
 
 async def _send_to_source(
@@ -248,6 +256,7 @@ class GateSide:
             now=now,
             bounds=self._bounds,
             cutting=self._cutting,
+            alarm=open_gate_incident,
         )
 
     async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
@@ -260,7 +269,13 @@ class GateSide:
         )
 
     async def look_after(self, peer: Peer, now: datetime) -> list[int]:
-        return await rounds.look_after(peer, schedule=self._schedule, bounds=self._bounds, now=now)
+        return await rounds.look_after(
+            peer,
+            schedule=self._schedule,
+            bounds=self._bounds,
+            now=now,
+            cutting=self._cutting,
+        )
 
 
 def _gate(services: Services) -> rounds.Rounds:

@@ -27,9 +27,10 @@ from estation.app import create_app
 from estation.demo import places as places_module
 from estation.demo.places import Places
 from estation.local import LocalPostgres
-from estation.outside.gate import keys, merkle, peering, receiving, sending, upkeep
+from estation.outside.gate import keys, merkle, peering, receiving, sending, shortage, upkeep
 from estation.outside.gate.events import Finding, raise_finding
 from estation.outside.gate.rows import ReceivedUpToRow, RowsWantedRow
+from estation.outside.gate.shortage import Where
 from estation.outside.pay_channels import ChannelUnknown
 from estation.outside.pay_channels.outages import SILENCES
 from estation.payments import api
@@ -456,6 +457,14 @@ async def _little_room_is_left(world: World) -> None:
     await by_hand(f"update gate_peer set disk_free = {100 * 1024 * 1024}")
 
 
+async def _the_disk_had_no_room(world: World) -> None:
+    """A shortage began a while ago; the disk has room by now."""
+    await _our_worker_turns()
+    await shortage.begins(
+        GATE_STREAM, Where.disk, detail={}, alarm=worker.open_gate_incident, now=system_clock()
+    )
+
+
 async def _the_inside_was_silent(world: World) -> None:
     """Two packets with content, two hours ago and large; only now its word is on its way."""
     for bucket in (1, 2):
@@ -617,6 +626,7 @@ FAULTS: dict[str, Fault] = {
     "a_snapshot_replaced_lost_packets": _finding("jumped"),
     "a_stream_is_stopped": Fault(_another_history_arrives),
     "a_file_is_incomplete": _finding("file_incomplete"),
+    "there_is_no_room": Fault(_the_disk_had_no_room),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),
     "the_books_are_not_sealed": Fault(_nobody_seals),
     "invariants_are_not_looked_at": Fault(_rounds_stand_still),

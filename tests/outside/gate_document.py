@@ -100,7 +100,8 @@ def _absent(field: inspect.Field) -> str:
 
 def _type_text(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.Metadata):
-        return _type_text(kind.type)
+        text = _type_text(kind.type)
+        return text.replace("text", "id", 1) if kind.extra == {"id": True} else text
     known = _KINDS.get(type(kind))
     return known(kind) if known else type(kind).__name__
 

@@ -173,6 +173,10 @@ def row_line(**changes: Any) -> bytes:
     return tiny_writer.line("fee_bill", {**BILL, **changes})
 
 
+def example_line(topic: str, **changes: Any) -> bytes:
+    return tiny_writer.line(topic, {**EXAMPLE[topic], **changes})
+
+
 def item_line(**changes: Any) -> bytes:
     return row_line(items=[{**BILL["items"][0], **changes}])
 
@@ -237,6 +241,13 @@ WRONG = {
     "seq as text": Wrong("bad_manifest", lambda: file(seq="1")),
     "seq 0": Wrong("bad_manifest", lambda: file(seq=0)),
     "time without zone": Wrong("bad_manifest", lambda: file(watermark="2026-03-02T09:00:00")),
+    "a blank for the T": Wrong("bad_manifest", lambda: file(watermark="2026-03-02 09:00:30Z")),
+    "small letters in a time": Wrong(
+        "bad_manifest", lambda: file(created_at="2026-03-02t09:00:30z")
+    ),
+    "nine digits of a second": Wrong(
+        "bad_manifest", lambda: file(watermark="2026-03-02T09:00:30.123456789Z")
+    ),
     "digest in capitals": Wrong("bad_manifest", lambda: file(previous="A" * 64)),
     "a fraction in a field of later versions": Wrong("bad_manifest", lambda: file(later=1.5)),
     "a number beyond 64 bits": Wrong("bad_manifest", lambda: file(later=10**30)),
@@ -313,6 +324,28 @@ WRONG = {
     "version 0": Wrong("bad_row", lambda: file(row_line(version=0))),
     "a name too long": Wrong("bad_row", lambda: file(row_line(source_id="x" * 65))),
     "a date in another form": Wrong("bad_row", lambda: file(row_line(due_on="31.03.2026"))),
+    "a row's time with a blank": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02 09:00:00Z"))
+    ),
+    "a row's time in small letters": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02t09:00:00z"))
+    ),
+    "a row's time with nine digits": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02T09:00:00.123456789Z"))
+    ),
+    "a row's offset without its colon": Wrong(
+        "bad_row", lambda: file(row_line(issued_at="2026-03-02T17:00:00+0800"))
+    ),
+    "a colon in an id": Wrong("bad_row", lambda: file(row_line(source_id="F:1"))),
+    "a colon in an id that names another thing": Wrong(
+        "bad_row", lambda: file(row_line(case_source_id="C:1"))
+    ),
+    "a receipt whose key is that of another": Wrong(
+        "bad_row", lambda: file(example_line("receipt", order_no="O:1"))
+    ),
+    "a refund whose key is that of another": Wrong(
+        "bad_row", lambda: file(example_line("refund", refund_no=":TK1"))
+    ),
     "an unknown state": Wrong("bad_row", lambda: file(row_line(state="maybe"))),
     "half a surrogate pair": Wrong(
         "bad_row", lambda: file(row_line(later="@").replace(b'"@"', b'"\\ud800"'))
@@ -365,7 +398,7 @@ async def test_a_receiver_refuses_by_the_same_reason(database: str, tmp_path: Pa
             STREAM,
             folder=folder,
             peer_key=PEER,
-            handlers={"fee_bill": _nothing},
+            handlers=dict.fromkeys(("fee_bill", "receipt", "refund"), _nothing),
             now=NOW,
         )
 

@@ -75,14 +75,15 @@ def handler_of(files: Spool, done: list[Path]) -> receiving.Handler:
     """All that the topic needs on this side."""
 
     async def take(found: Sequence[Struct], arrival: Arrival) -> None:
-        for row in found:
+        for row, sent in zip(found, arrival.as_sent(found), strict=True):
             assert isinstance(row, FileChunkRow)
             data = base64.b64decode(row.data)
             part = Part(row.source, row.file_id, row.part, row.parts, row.size, row.digest, data)
             try:
-                whole = files.take(part, now=arrival.watermark)
-            except SpoolFull:
-                continue
+                whole = await gate_files.take(
+                    files, part, topic="file_chunk", body=sent.body, arrival=arrival,
+                    alarm=worker.open_gate_incident,
+                )  # fmt: skip
             except BadPart as bad:
                 raise RowRefused(f"file {row.file_id}: {bad}") from None
             if whole is not None:

@@ -203,6 +203,12 @@ EXAMPLES: dict[str, Struct] = {
     "receipt": RECEIPT,
     "refund_order": REFUND_ORDER,
     "refund": REFUND,
+    "payment_evidence": rows.PaymentEvidenceRow(
+        source=COUNTY, source_id="F1", version=1, bill_no="JF1", order_no="P1",
+        out_trade_no="P1-1", channel="alipay", merchant_id="2021", channel_trade_no="42",
+        paid_at=T0, amount_fen=100, bill_fen=100, channel_day=T0.date(), file_digest="0" * 64,
+        file_line=1, proved_at=T0, transfer_id="t",
+    ),
     "case_event": rows.CaseEventRow(
         source=COUNTY, source_id="E1", region="360121", case_source_id="C1", seq=1,
         what="opened", stage="", state="open", at=T0,
@@ -1106,3 +1112,39 @@ async def test_a_case_of_another_regions_unit_is_a_bad_row(gate: Gate) -> None:
 
     assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
     assert await query("select 1 from case_record") == []
+
+
+# The settings' own folder for symbols
+
+
+async def test_the_settings_symbols_and_a_peers_folders_keep_out_of_each_others_way(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county()
+    wish = gate.settings.model_copy(update={"symbols_folder": county.outgoing})
+    before = await query("select * from gate_peer order by name")
+
+    with pytest.raises(PeerTaken):
+        await peering.keep_first_peer(
+            wish, title="市中心", sources=["jc-center"], secret=gate.secret, now=gate.now
+        )
+    with pytest.raises(PeerTaken):
+        await peering.add_destination(
+            COUNTY, gate.root / "symbols" / "in", deed=DEED, now=gate.now,
+            settings_symbols=gate.root / "symbols",
+        )  # fmt: skip
+
+    assert await query("select * from gate_peer order by name") == before
+    assert await query("select 1 from gate_destination") == []
+
+
+async def test_a_settings_folder_for_symbols_of_its_own_is_right(gate: Gate) -> None:
+    await gate.add_county()
+    wish = gate.settings.model_copy(update={"symbols_folder": gate.root / "symbols"})
+
+    await peering.keep_first_peer(
+        wish, title="市中心（新）", sources=["jc-center"], secret=gate.secret, now=gate.now
+    )
+
+    titles = await query("select title from gate_peer where name = 'jc-center'")
+    assert titles == [{"title": "市中心（新）"}]

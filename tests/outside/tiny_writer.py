@@ -154,6 +154,9 @@ def identity(topic: str, row: Row) -> tuple[str, str, int] | None:
     if topic == "refund":
         number = row["refund_no"] or ":" + row["order_source_id"]
         return row["source"], f"{row['source_id']}:{number}", row["version"]
+    if topic == "payment_evidence":
+        key = f"{row['source_id']}:{row['order_no']}:{row['out_trade_no']}"
+        return row["source"], key, row["version"]
     if topic in ("received_up_to", "snapshot", "proof", "rows_wanted", "repair"):
         return None
     if not {"source", "source_id"} <= row.keys():

@@ -111,6 +111,12 @@ REFUND_ATTENTION = {
     "more_than_paid": "退款合计超过缴款金额",
     "never_sent": "线上平台没有发出过这条退款结果，请核对",
 }
+EVIDENCE_ATTENTION = {
+    "unknown_payment": "找不到对应的缴款回执",
+    "more_than_paid": "渠道账单所证金额超过回执",
+    "contradicted": "同一版本两次内容不一致",
+    "never_sent": "线上平台没有发出过这份证明，请核对",
+}
 REFUND_WHY_NOT = {
     "refundable_changed": "线上可退金额与下达时不同，请核对后重新申请",
     "refund_too_much": "超过线上可退金额",

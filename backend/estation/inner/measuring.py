@@ -14,7 +14,7 @@ from estation.shared.signals import DATABASE_UP, read
 
 log = structlog.get_logger()
 
-SIGNALS = (signals.LAG, signals.STOPPED, signals.WAITING, signals.FINDINGS)
+SIGNALS = (signals.LAG, signals.STOPPED, signals.WAITING, signals.NO_ROOM, signals.FINDINGS)
 
 
 async def exposition(*, now: datetime) -> bytes:

@@ -411,6 +411,54 @@ class RefundNews(Model):
         unique_together = (("source", "source_id", "refund_no", "order_source_id"),)
 
 
+class PaymentEvidence(Model):
+    """What the channel's own words prove of a payment, in the newest version that came.
+
+    `bill` is null when no bill of ours is meant; `attention` says why a person must look.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    order_no = fields.CharField(max_length=32)
+    out_trade_no = fields.CharField(max_length=32)
+    bill: fields.ForeignKeyNullableRelation[FeeBill] = fields.ForeignKeyField(
+        "inner.FeeBill", related_name=False, on_delete=fields.RESTRICT, null=True, db_index=True
+    )
+    bill_id: UUID | None
+    version = fields.IntField()
+    said = fields.JSONField[dict[str, Any]]()  # the row as it was understood
+    row_digest: bytes | None = fields.BinaryField(null=True)  # of the row as it came
+    packet_seq = fields.BigIntField()
+    received_at: datetime = fields.DatetimeField()
+    attention = fields.CharField(max_length=32)
+
+    class Meta:
+        table = "fee_payment_evidence"
+        unique_together = (("source", "source_id", "order_no", "out_trade_no"),)
+
+
+class PaymentEvidenceVersion(Model):
+    """Every version of a piece of evidence that ever came, as it came first. Append-only."""
+
+    id = fields.UUIDField(primary_key=True)
+    source = fields.CharField(max_length=32)
+    source_id = fields.CharField(max_length=64)
+    order_no = fields.CharField(max_length=32)
+    out_trade_no = fields.CharField(max_length=32)
+    version = fields.IntField()
+    said = fields.JSONField[dict[str, Any]]()
+    row_digest: bytes | None = fields.BinaryField(null=True)
+    packet_seq = fields.BigIntField()
+    received_at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "fee_payment_evidence_version"
+        unique_together = (
+            ("source", "source_id", "order_no", "out_trade_no", "version", "row_digest"),
+        )
+
+
 class NumberSeries(Model):
     """The last serial given out per kind and Beijing day; its row lock orders the desks."""
 

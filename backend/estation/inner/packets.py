@@ -1,4 +1,4 @@
-"""What arrives through the gate: receipts of payments, and how refunds stand.
+"""What arrives through the gate: receipts of payments, what proves them, how refunds stand.
 
 What the other side has received of ours (`received_up_to`) is kept by the gate itself.
 """
@@ -8,11 +8,11 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from estation.inner.actions import receipts, refunds
+from estation.inner.actions import evidence, receipts, refunds
 from estation.outside.gate import replicas
 from estation.outside.gate.receiving import Arrival, Handler
 from estation.outside.gate.replicas import Replica
-from estation.outside.gate.rows import ReceiptRow, RefundRow
+from estation.outside.gate.rows import PaymentEvidenceRow, ReceiptRow, RefundRow
 
 
 async def _set_receipts_aside(source: str, keys: Sequence[str], now: datetime) -> None:
@@ -23,9 +23,16 @@ async def _set_refunds_aside(source: str, keys: Sequence[str], now: datetime) ->
     await refunds.set_aside(source, keys, now=now)
 
 
+async def _set_evidence_aside(source: str, keys: Sequence[str], now: datetime) -> None:
+    await evidence.set_aside(source, keys, now=now)
+
+
 replicas.register(
     Replica("receipt", "fee_receipt", key=receipts.KEY, version="1", withdraw=_set_receipts_aside),
     Replica("refund", "fee_refund_news", key=refunds.KEY, withdraw=_set_refunds_aside),
+    Replica(
+        "payment_evidence", "fee_payment_evidence", key=evidence.KEY, withdraw=_set_evidence_aside
+    ),
 )
 
 
@@ -52,4 +59,15 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             repairs=arrival.repairs,
         )
 
-    return {"receipt": receipt, "refund": refund}
+    async def payment_evidence(rows: Sequence[Struct], arrival: Arrival) -> None:
+        await evidence.keep_evidence(
+            [row for row in rows if isinstance(row, PaymentEvidenceRow)],
+            source=source,
+            packet_seq=arrival.seq,
+            now=now,
+            digests=[sent.digest for sent in arrival.as_sent(rows)],
+            repairs=arrival.repairs,
+        )
+
+    # Evidence behind the receipts of its packet: it is judged by them.
+    return {"receipt": receipt, "refund": refund, "payment_evidence": payment_evidence}

@@ -1,10 +1,12 @@
 """What the desk's pages show; nothing here writes."""
 
+import dataclasses
 import json
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from tortoise import Tortoise
 
 from estation.inner.errors import BillNotFound, CaseNotFound
@@ -16,6 +18,7 @@ from estation.inner.views import (
     BillView,
     CaseLine,
     CaseView,
+    EvidenceView,
     Page,
     PartyView,
     ReceiptView,
@@ -25,6 +28,7 @@ from estation.inner.views import (
     VersionView,
 )
 from estation.outside.gate import attention, peers, status
+from estation.outside.gate.rows import PaymentEvidenceRow
 from estation.outside.gate.status import StreamStatus
 
 MAX_PAGE = 400
@@ -125,6 +129,7 @@ async def bill_view(bill_no: str) -> BillView:
         receipts=[_receipt(row) for row in receipts],
         refund_orders=await _refund_orders("r.bill_id = $1", facts["bill_id"]),
         refund_news=await _refund_news(facts["bill_id"]),
+        evidence=await _evidence(facts["bill_id"]),
     )
 
 
@@ -160,6 +165,20 @@ async def _refund_news(bill_id: UUID) -> list[RefundNewsView]:
         bill_id,
     )
     return [RefundNewsView(**{**row, "shares": json.loads(row["shares"])}) for row in rows]
+
+
+async def _evidence(bill_id: UUID) -> list[EvidenceView]:
+    rows = await _query(
+        """select said::text as said, attention from fee_payment_evidence where bill_id = $1
+           order by order_no, out_trade_no limit 100""",
+        bill_id,
+    )
+    found = [(msgspec.json.decode(r["said"], type=PaymentEvidenceRow), r) for r in rows]
+    names = [one.name for one in dataclasses.fields(EvidenceView) if one.name != "attention"]
+    return [
+        EvidenceView(**{name: getattr(row, name) for name in names}, attention=r["attention"])
+        for row, r in found
+    ]
 
 
 async def receipt_list(*, only_attention: bool, page: int) -> Page:

@@ -298,6 +298,16 @@ class RefundAttention(StrEnum):
     NEVER_SENT = "never_sent"  # it is here, and the online side does not know it
 
 
+class EvidenceAttention(StrEnum):
+    """Why a person has to look at evidence of a payment; empty when it fits."""
+
+    NONE = ""
+    UNKNOWN_PAYMENT = "unknown_payment"  # no receipt says that this order paid the bill
+    MORE_THAN_PAID = "more_than_paid"  # of the bill, than its receipt says
+    CONTRADICTED = "contradicted"  # the same version came again with other content
+    NEVER_SENT = "never_sent"  # it is here, and the online side does not know it
+
+
 def refundable_fen(
     paid_fen: int, *, told: Sequence[tuple[str, int]], ordered: Sequence[tuple[RefundState, int]]
 ) -> int:

@@ -184,6 +184,28 @@ class RefundNewsView:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceView:
+    """What proves a payment: the line of the channel's own bill, and its signed notice."""
+
+    order_no: str
+    out_trade_no: str
+    version: int
+    channel: str
+    merchant_id: str
+    channel_trade_no: str
+    paid_at: datetime
+    amount_fen: int
+    bill_fen: int
+    channel_day: date
+    file_digest: str
+    file_line: int
+    proved_at: datetime
+    notice_id: str
+    notice_digest: str
+    attention: str
+
+
+@dataclass(frozen=True, slots=True)
 class BillView:
     """A bill with all its versions, newest first, and what came back for it."""
 
@@ -195,3 +217,4 @@ class BillView:
     receipts: list[ReceiptView]
     refund_orders: list[RefundOrderView]
     refund_news: list[RefundNewsView]
+    evidence: list[EvidenceView]

@@ -84,7 +84,9 @@ class GateSide:
         schedule = upkeep.schedule_of(
             snapshot_hours=gate.snapshot_hours, prove_minutes=gate.prove_minutes
         )
-        return await rounds.look_after(peer, schedule=schedule, bounds=self._bounds, now=now)
+        return await rounds.look_after(
+            peer, schedule=schedule, bounds=self._bounds, now=now, cutting=self._cutting
+        )
 
 
 async def run_once(settings: InnerSettings, now: datetime) -> Round:

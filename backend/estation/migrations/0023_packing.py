@@ -25,7 +25,7 @@ class _KnownFromNowOn(ops.AlterField):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("estation", "0021_sealed_payers")]
+    dependencies = [("estation", "0022_payment_evidence")]
 
     operations = [
         ops.RunSQL(_PACKED_GO),

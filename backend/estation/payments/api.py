@@ -1,6 +1,7 @@
 """What other contexts and the pages may use of payments."""
 
 from estation.payments.actions.attempts import RETURN_PATH, open_attempt
+from estation.payments.actions.evidence import ProvenLine, put_evidence
 from estation.payments.actions.incidents import open_incident, resolve_incident, take_incident
 from estation.payments.actions.orders import (
     MAX_BILLS,
@@ -157,6 +158,7 @@ __all__ = [
     "PastOrder",
     "PastRefund",
     "PayersRefund",
+    "ProvenLine",
     "RefundCause",
     "RefundPage",
     "RefundState",
@@ -210,6 +212,7 @@ __all__ = [
     "order_of",
     "orders_of",
     "paid_order_for_bill",
+    "put_evidence",
     "put_incidents",
     "receipt_numbered",
     "redirect_abnormal",

@@ -375,6 +375,26 @@ class ClaimSettlement(Model):
         table = "claim_settlement"
 
 
+class PaymentEvidence(Model):
+    """What the centre was told that a channel's bill proves of a payment of one of its bills.
+
+    Append-only: another file of the same day that proves it otherwise is the next version.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    transfer_id = fields.UUIDField()
+    bill_id = fields.UUIDField()
+    version = fields.IntField()
+    file_digest = fields.CharField(max_length=64)
+    file_line = fields.IntField()
+    said = fields.JSONField[dict[str, Any]]()  # the row of topic payment_evidence
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "payment_evidence"
+        unique_together = (("transfer_id", "bill_id", "version"),)
+
+
 class SplitExport(Model):
     """One file of split instructions (分账指令) for the city's settlement system."""
 

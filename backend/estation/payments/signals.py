@@ -102,10 +102,11 @@ SIGNALS: Sequence[Signal] = (
         ("kind",),
         """select k.kind, count(i.id) as value, $1::timestamptz
            from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'),
-                        ('gate_file_incomplete'), ('gate_stopped')) k(kind)
+                        ('gate_file_incomplete'), ('gate_stopped'), ('gate_no_room')) k(kind)
            left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
     ),
     gate_signals.WAITING,
+    gate_signals.NO_ROOM,
 )
 
 

@@ -52,6 +52,8 @@ EVENTS = {
     "file_incomplete": "文件不完整",
     "jump_refused": "快照不完整，未用",
     "disk_low": "磁盘将满，让出空间",
+    "no_room": "没有空间",
+    "room_again": "又有空间",
 }
 DEEDS = {
     "add_source": "接入来源",

@@ -25,7 +25,7 @@ class _KnownFromNowOn(ops.AlterField):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("inner", "0010_proof_rounds")]
+    dependencies = [("inner", "0011_payment_evidence")]
 
     operations = [
         ops.RunSQL(_PACKED_GO),

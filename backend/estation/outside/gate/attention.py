@@ -21,6 +21,12 @@ PEER_TROUBLE = {
     "other_digest": "对方收到的内容与本侧发出的不同",
     "ahead_of_us": "对方的位置比本侧靠前，本侧可能由备份恢复",
 }
+NO_ROOM = {
+    "disk": "磁盘将满，超前的包和隔离文件已让位，由对方重发",
+    "symbols": "分块文件过多，超前的已让位，由对方重发",
+    "device": "传输设备没有取走分块文件，新的包留在本侧",
+    "files": "大文件没有空间，收到的部分在数据库里等待",
+}
 PAUSED = {"disk_low": "磁盘将满", "unconfirmed": "对方太久没有确认收到"}
 
 
@@ -55,6 +61,8 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
     if stream.paused_reason:
         why = PAUSED.get(stream.paused_reason, stream.paused_reason)
         yield f"{name} 暂停打包：{why}（{stream.paused_reason}）"
+    for where in filter(None, stream.no_room.split(",")):
+        yield f"{name}：{NO_ROOM.get(where, where)}（no_room），有了空间自动继续"
     if stream.waiting_rows and _is_long(stream.waiting_since, now):
         yield f"{name}：{stream.waiting_rows} 行等待打包超过五分钟"
     if stream.last_proof_equal is False:

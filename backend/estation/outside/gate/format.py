@@ -218,7 +218,7 @@ def read_head(data: bytes) -> Head:
         )
     except msgspec.ValidationError as problem:
         raise BadPacket(Reason.bad_manifest, str(problem)) from None
-    if fault := fault_of_moments(head.manifest):
+    if fault := fault_of_moments(head.manifest, text):
         raise BadPacket(Reason.bad_manifest, fault)
     return head
 

@@ -287,9 +287,9 @@ class Jump:
 
     async def _handle(self, topic: str, batch: Sequence[dict[str, Any]], arrival: Arrival) -> None:
         bodies = [row["body"].encode() for row in batch]
-        given = [rows.decode_clean(topic, body) for body in bodies]
-        sent = [rows.as_sent(body, row) for body, row in zip(bodies, given, strict=True)]
-        await self._handlers[topic](given, replace(arrival, sent=sent))
+        read = [rows.read(topic, body) for body in bodies]
+        sent = [as_sent for _, as_sent in read]
+        await self._handlers[topic]([row for row, _ in read], replace(arrival, sent=sent))
 
     async def _pieces(
         self, tx: BaseDBAsyncClient, query: str, what: str | list[str]

@@ -31,6 +31,7 @@ from estation.outside.gate import (
     reporting,
     room,
     rows,
+    shortage,
     symbols,
 )
 from estation.outside.gate import format as packets
@@ -44,6 +45,7 @@ from estation.outside.gate.positions import Position
 from estation.outside.gate.proving import Prover
 from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
+from estation.outside.gate.shortage import Where
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
@@ -125,9 +127,11 @@ async def apply_incoming(
         while is_at_work:
             listing = await asyncio.to_thread(folders.list_incoming, folder, stream)
             await asyncio.to_thread(folders.drop_remnants, folder, listing, now=now)
-            await room.make_room(stream, folder, listing, disk_reserve=disk_reserve, now=now)
+            await room.make_room(
+                stream, folder, listing, disk_reserve=disk_reserve, alarm=alarm, now=now
+            )
             if listing.symbols:
-                listing = await _assemble(stream, folder, listing, now)
+                listing = await _assemble(stream, folder, listing, alarm, now)
             if listing.is_cut:
                 await _look_past_junk(stream, folder, listing, max_files)
             strays = await asyncio.to_thread(importer.movable, listing.strays)
@@ -153,7 +157,9 @@ async def _look_past_junk(stream: str, folder: Path, listing: Listing, max_files
     await asyncio.to_thread(folders.add_next, listing, folder, stream, first, max_files)
 
 
-async def _assemble(stream: str, folder: Path, listing: Listing, now: datetime) -> Listing:
+async def _assemble(
+    stream: str, folder: Path, listing: Listing, alarm: Alarm | None, now: datetime
+) -> Listing:
     """The folder's packets with those whose symbols are enough by now."""
     if not symbols.is_installed():
         log.error("gate_symbols_unreadable", stream=stream, files=len(listing.symbols))
@@ -168,6 +174,10 @@ async def _assemble(stream: str, folder: Path, listing: Listing, now: datetime) 
         whole=listing.packets,
         now=now,
     )
+    if assembled.beyond:
+        await shortage.begins(
+            stream, Where.symbols, detail={"files": assembled.beyond}, alarm=alarm, now=now
+        )
     if not assembled.packets:
         return listing
     log.info("gate_assembled", stream=stream, seqs=assembled.packets)
@@ -736,8 +746,7 @@ class _Importer:
 
 def _row(line: packets.Line, number: int) -> tuple[Struct, AsSent]:
     try:
-        row = rows.decode_clean(line.topic, line.row)
-        return row, rows.as_sent(bytes(line.row), row)
+        return rows.read(line.topic, bytes(line.row))
     except rows.BadRow as bad:
         raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import structlog
 
-from estation.outside.gate import bounds, events, folders
+from estation.outside.gate import bounds, events, folders, shortage
 from estation.outside.gate import format as packets
+from estation.outside.gate.events import Alarm
 from estation.outside.gate.folders import Listing
+from estation.outside.gate.shortage import Where
 
 log = structlog.get_logger()
 
@@ -22,14 +24,20 @@ KEEP_NEXT = 10
 
 
 async def make_room(
-    stream: str, folder: Path, listing: Listing, *, disk_reserve: int, now: datetime
+    stream: str,
+    folder: Path,
+    listing: Listing,
+    *,
+    disk_reserve: int,
+    alarm: Alarm | None = None,
+    now: datetime,
 ) -> None:
     """While the disk is nearly full: old quarantined files go, then symbols and packets farthest
     ahead.
 
     Nothing is lost by either: refused files are recorded, and packets we have not applied are
     unconfirmed, so that the sender writes them again. What went is taken from `listing` and kept
-    as an event.
+    as an event; somebody is told until there is room again (`shortage`).
     """
     if await asyncio.to_thread(bounds.free_bytes, folder) >= disk_reserve:
         return
@@ -38,6 +46,9 @@ async def make_room(
     ahead = await asyncio.to_thread(_drop_ahead, folder, listing, disk_reserve)
     log.error(
         "gate_disk_low", stream=stream, quarantined=evidence, symbols=pieces, ahead=len(ahead)
+    )
+    await shortage.begins(
+        stream, Where.disk, detail={"disk_reserve": disk_reserve}, alarm=alarm, now=now
     )
     if evidence or pieces or ahead:
         await events.record(

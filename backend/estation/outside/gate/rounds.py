@@ -17,12 +17,22 @@ import structlog
 from tortoise import Tortoise
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import destinations, keys, patience, receiving, sending, symbols, upkeep
+from estation.outside.gate import (
+    destinations,
+    keys,
+    patience,
+    receiving,
+    sending,
+    shortage,
+    symbols,
+    upkeep,
+)
 from estation.outside.gate import peers as peers_module
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.outside.gate.shortage import Where
 from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
 from estation.shared.turns import Pauses, TurnsFailed
@@ -64,11 +74,12 @@ async def pack_for(
     now: datetime,
     bounds: Bounds = limits.DEFAULT,
     cutting: Cutting | None = None,
+    alarm: Alarm | None = None,
 ) -> list[int]:
     """Pack what waits for the peer and write it to its folder and further destinations.
 
     The files in its folder go on to the device as symbols when `cutting` (the settings') is of
-    this folder, or the table says so of the peer.
+    this folder, or the table says so of the peer. `alarm` hears of a device that takes none.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
     """
@@ -90,15 +101,23 @@ async def pack_for(
             )
     if failure is not None:
         raise failure
-    cutting = cutting if cutting is not None and cutting.of == peer.folder else peer.cutting
-    if cutting is not None:
-        await asyncio.to_thread(
-            symbols.cut_folder,
-            peer.outgoing,
-            cutting.folder,
-            repair_percent=cutting.repair_percent,
-        )
+    if (cutting := _cutting_of(peer, cutting)) is not None:
+        await _cut(peer, cutting, alarm, now)
     return packed
+
+
+def _cutting_of(peer: Peer, cutting: Cutting | None) -> Cutting | None:
+    return cutting if cutting is not None and cutting.of == peer.folder else peer.cutting
+
+
+async def _cut(peer: Peer, cutting: Cutting, alarm: Alarm | None, now: datetime) -> None:
+    if await asyncio.to_thread(symbols.device_is_full, cutting.folder):
+        detail = {"files": symbols.MAX_WAITING}
+        await shortage.begins(peer.stream_out, Where.device, detail=detail, alarm=alarm, now=now)
+        return
+    await asyncio.to_thread(
+        symbols.cut_folder, peer.outgoing, cutting.folder, repair_percent=cutting.repair_percent
+    )
 
 
 async def receive_from(
@@ -123,9 +142,19 @@ async def receive_from(
     )
 
 
-async def look_after(peer: Peer, *, schedule: Schedule, bounds: Bounds, now: datetime) -> list[int]:
-    """Write lost packets again, plan proofs and snapshots that are due, note the room left."""
-    await _note_room(peer, await asyncio.to_thread(limits.free_bytes, peer.folder))
+async def look_after(
+    peer: Peer,
+    *,
+    schedule: Schedule,
+    bounds: Bounds,
+    now: datetime,
+    cutting: Cutting | None = None,
+) -> list[int]:
+    """Write lost packets again, plan proofs and snapshots that are due, note the room left, and
+    that there is some again where there was none (`cutting`: as of `pack_for`)."""
+    free = await asyncio.to_thread(limits.free_bytes, peer.folder)
+    await _note_room(peer, free)
+    await _end_shortages(peer, _cutting_of(peer, cutting), free >= bounds.disk_reserve, now)
     further = [one.folder for one in peer.destinations if await _answers(one.folder)]
     return await upkeep.look_after(
         peer.stream_out,
@@ -287,6 +316,22 @@ async def _note_room(peer: Peer, free: int) -> None:
     await Tortoise.get_connection("default").execute_query(
         "update gate_peer set disk_free = $2 where name = $1", [peer.name, free]
     )
+
+
+async def _end_shortages(
+    peer: Peer, cutting: Cutting | None, has_room: bool, now: datetime
+) -> None:
+    found = await shortage.open_of(peer.stream_in)
+    if Where.disk in found and has_room:
+        await shortage.ends(peer.stream_in, Where.disk, now=now)
+    if Where.symbols in found and not await asyncio.to_thread(
+        symbols.keeps_too_many, peer.incoming
+    ):
+        await shortage.ends(peer.stream_in, Where.symbols, now=now)
+    if Where.device in await shortage.open_of(peer.stream_out) and (
+        cutting is None or not await asyncio.to_thread(symbols.device_is_full, cutting.folder)
+    ):
+        await shortage.ends(peer.stream_out, Where.device, now=now)
 
 
 def _touch(folder: Path) -> None:

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -28,6 +28,12 @@ Position: TypeAlias = Annotated[int, Meta(ge=0, le=9_999_999_999)]
 Source: TypeAlias = Annotated[str, Meta(min_length=1, max_length=32)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Code: TypeAlias = Annotated[str, Meta(max_length=32)]
+_IS_ID = {"id": True}
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, extra=_IS_ID)]
+IdOrNone: TypeAlias = Annotated[str, Meta(max_length=64, extra=_IS_ID)]
+Number: TypeAlias = Annotated[str, Meta(max_length=32, extra=_IS_ID)]
+"""Ids hold no colon: some keys are two of them with one between, and no two things may have one
+key (`identity`)."""
 Line: TypeAlias = Annotated[str, Meta(max_length=128)]
 Text: TypeAlias = Annotated[str, Meta(max_length=512)]
 Region: TypeAlias = Annotated[str, Meta(min_length=6, max_length=6)]
@@ -57,6 +63,13 @@ MAX_PARTS = 1000
 FIRST_YEAR, LAST_YEAR = 1900, 2200
 """Of every moment, as it is written: nearer to the calendar's ends a change of its time zone alone
 may have no place in a table any more."""
+MOMENT = (
+    r"^(?:19[0-9]{2}|2[01][0-9]{2}|2200)-[0-9]{2}-[0-9]{2}"
+    r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})\Z"
+)
+"""How a moment is spelt. The decoder alone would also take a blank for the T, small letters, an
+offset without its colon, and more digits than a table keeps: it rounds them, even into the next
+second."""
 NUL = b"\\u0000"
 """The one character PostgreSQL can store neither in text nor in jsonb, as JSON spells it."""
 
@@ -86,7 +99,7 @@ class CaseRow(Struct, frozen=True, kw_only=True):
     """Topic `case`: the whole present state of one matter (办件)."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     case_no: Code
@@ -120,11 +133,11 @@ class FeeBillRow(Struct, frozen=True, kw_only=True, gc=False):
     """Topic `fee_bill`: one payer's bill for one case; `version` grows when revised."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     bill_no: Code
-    case_source_id: Name
+    case_source_id: Id
     title: Line
     payer: PartyRow
     state: Literal["issued", "withdrawn"]
@@ -152,10 +165,10 @@ class ReceiptRow(Struct, frozen=True, kw_only=True):
     """Topic `receipt`: one bill was paid, once. Keyed by (source, source_id, order_no)."""
 
     source: Source
-    source_id: Name
+    source_id: Id
     bill_version: Version
     bill_no: Code
-    order_no: Code
+    order_no: Number
     channel: Code
     out_trade_no: Name
     channel_trade_no: Name
@@ -181,11 +194,11 @@ class RefundOrderRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
-    bill_source_id: Name
-    order_no: Code
+    bill_source_id: Id
+    order_no: Number
     amount_fen: Annotated[int, Meta(ge=1, le=MAX_FEN)]
     believed_refundable_fen: Fen
     shares: Annotated[list[RefundShareRow], Meta(max_length=MAX_PARTS)]
@@ -201,11 +214,11 @@ class RefundRow(Struct, frozen=True, kw_only=True):
     online side started it."""
 
     source: Source
-    source_id: Name  # the bill's
+    source_id: Id  # the bill's
     version: Version
-    refund_no: Code
-    order_source_id: Annotated[str, Meta(max_length=64)]
-    order_no: Code
+    refund_no: Number
+    order_source_id: IdOrNone
+    order_no: Number
     bill_no: Code
     state: Literal["refunding", "refunded", "not_refunded", "refused"]
     amount_fen: Fen
@@ -218,6 +231,37 @@ class RefundRow(Struct, frozen=True, kw_only=True):
     why_not: Annotated[str, Meta(max_length=64)] = ""
 
 
+class PaymentEvidenceRow(Struct, frozen=True, kw_only=True):
+    """Topic `payment_evidence`: what the channel's own words prove of one payment of a bill.
+
+    Sent when a bill of the channel has proved it, one for each bill it paid and each merchant
+    account that received it (合单). `amount_fen` is the channel's line, `bill_fen` what of it is
+    this bill's. `version` grows when another file of that day proves it. Keyed by
+    (source, source_id, order_no, out_trade_no).
+    """
+
+    source: Source
+    source_id: Id  # the bill's
+    version: Version
+    bill_no: Code
+    order_no: Number
+    out_trade_no: Number
+    channel: Code
+    merchant_id: Name
+    channel_trade_no: Name
+    paid_at: Moment
+    amount_fen: Fen
+    bill_fen: Fen
+    channel_day: date
+    file_digest: Digest
+    file_line: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    proved_at: Moment
+    notice_id: Annotated[str, Meta(max_length=160)] = ""
+    notice_digest: Annotated[str, Meta(pattern=r"^(?:[0-9a-f]{64})?\Z")] = ""
+    noticed_at: Moment | None = None
+    transfer_id: Name
+
+
 class CaseEventRow(Struct, frozen=True, kw_only=True):
     """Topic `case_event`: what happened in a case, and when. Append-only.
 
@@ -227,10 +271,10 @@ class CaseEventRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Literal[1] = 1
     region: Region
-    case_source_id: Name
+    case_source_id: Id
     seq: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     what: Literal["opened", "stage_moved", "closed", "withdrawn"]
     stage: Code
@@ -247,7 +291,7 @@ class UnitRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     unit_code: UnitCode
@@ -291,7 +335,7 @@ class RightRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     kind: Literal[
@@ -306,7 +350,7 @@ class RightRow(Struct, frozen=True, kw_only=True):
     registered_at: Moment
     until: date | None
     state: Literal["provisional", "current", "historical", "ended"]  # 权属状态
-    case_source_id: Annotated[str, Meta(max_length=64)]
+    case_source_id: IdOrNone
     secured_fen: Fen | None = None
     maximum: bool = False  # 最高额抵押: `secured_fen` is the most it may become
     debt_from: date | None = None
@@ -323,7 +367,7 @@ class RestrictionRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     unit_code: UnitCode
@@ -350,7 +394,7 @@ class CertificateRow(Struct, frozen=True, kw_only=True):
     """
 
     source: Source
-    source_id: Name
+    source_id: Id
     version: Version
     region: Region
     number: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -450,6 +494,7 @@ TOPICS: dict[str, type[Struct]] = {
     "receipt": ReceiptRow,
     "refund_order": RefundOrderRow,
     "refund": RefundRow,
+    "payment_evidence": PaymentEvidenceRow,
     "received_up_to": ReceivedUpToRow,
     "snapshot": SnapshotRow,
     "proof": ProofRow,
@@ -489,6 +534,9 @@ def identity(topic: str, row: Struct) -> Identity | None:
         # The centre's order that was refused has no refund's number, and there may be several.
         number = row.refund_no or f":{row.order_source_id}"
         return Identity(row.source, f"{row.source_id}:{number}", row.version)
+    if isinstance(row, PaymentEvidenceRow):
+        key = f"{row.source_id}:{row.order_no}:{row.out_trade_no}"
+        return Identity(row.source, key, row.version)
     if not _names_a_thing(type(row)):
         return None
     thing: Any = row
@@ -512,9 +560,18 @@ def encode_row(topic: str, row: Struct) -> bytes:
     """
     if type(row) is not TOPICS.get(topic):
         raise BadRow(f"{type(row).__name__} is not the row of topic {topic}")
+    if any(at.tzinfo is not UTC and _is_odd(at) for _, at in _moments_in(row)):
+        raise BadRow("Expected an offset of whole minutes")
     encoded = msgspec.json.encode(row, order="sorted")
     decode_row(topic, encoded)
     return encoded
+
+
+def _is_odd(at: datetime) -> bool:
+    """Offsets of old have seconds (mean time of a place). RFC 3339 has none: the encoder rounds
+    them, and the moment would be another one."""
+    offset = at.utcoffset()
+    return offset is not None and bool(offset % timedelta(minutes=1))
 
 
 def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
@@ -530,30 +587,80 @@ def decode_row(topic: str, body: bytes | str | Mapping[str, Any]) -> Struct:
 
 def decode_clean(topic: str, body: bytes | msgspec.Raw) -> Struct:
     """As `decode_row`, for JSON that was searched for NUL already."""
-    try:
-        row = _decoder(TOPICS[topic]).decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise BadRow(_without_values(str(problem))) from None
-    if fault := fault_of_moments(row):
+    row = _understood(topic, body)
+    if fault := fault_of_moments(row, body):
         raise BadRow(fault)
     return row
 
 
-def fault_of_moments(row: Struct) -> str:
-    """Which moment of it is beyond FIRST_YEAR … LAST_YEAR; "" for none."""
-    return next((f"Expected a nearer year - at `$.{name}`" for name in _far_moments(row)), "")
+def read(topic: str, body: bytes) -> tuple[Struct, "AsSent"]:
+    """As `decode_clean`, with what the row is `as_sent`. Raises BadRow as both do."""
+    row = _understood(topic, body)
+    sent = as_sent(body, row)
+    # Spelt as we would spell it: so are its moments, and nobody need look.
+    fault = fault_of_moments(row, body) if sent.says_more else _fault_of_years(row)
+    if fault:
+        raise BadRow(fault)
+    return row, sent
 
 
-def _far_moments(row: Struct) -> Iterator[str]:
+def _understood(topic: str, body: bytes | msgspec.Raw) -> Struct:
+    row_type = TOPICS[topic]
+    try:
+        row = _decoder(row_type).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise BadRow(_without_values(str(problem))) from None
+    for name in _ids_of(row_type):  # a pattern would cost ten times as much
+        if ":" in getattr(row, name):
+            raise BadRow(f"Expected an id without colon - at `$.{name}`")
+    return row
+
+
+def fault_of_moments(row: Struct, body: bytes | msgspec.Raw) -> str:
+    """Which moment of the JSON `row` was read from is not spelt as it must be, or beyond
+    FIRST_YEAR … LAST_YEAR; "" for none."""
+    if (spelt := _spelt_moments(type(row))) is None:
+        return ""
+    try:
+        spelt.decode(body)
+    except msgspec.ValidationError as problem:
+        place = str(problem).rpartition(" - at ")[2]
+        return _fault_of_years(row) or f"Expected a moment as RFC 3339 spells it - at {place}"
+    return ""
+
+
+def _fault_of_years(row: Struct) -> str:
+    far = (name for name, at in _moments_in(row) if not FIRST_YEAR <= at.year <= LAST_YEAR)
+    return next((f"Expected a nearer year - at `$.{name}`" for name in far), "")
+
+
+def _moments_in(row: Struct) -> Iterator[tuple[str, datetime]]:
+    """Each with its place."""
     moments, nested = _moments_of(type(row))
     for name in moments:
         at: datetime | None = getattr(row, name)
-        if at is not None and not FIRST_YEAR <= at.year <= LAST_YEAR:
-            yield name
+        if at is not None:
+            yield name, at
     for name in nested:
         inner: list[Struct] = getattr(row, name)
         for place, one in enumerate(inner):
-            yield from (f"{name}[{place}].{far}" for far in _far_moments(one))
+            yield from ((f"{name}[{place}].{at}", found) for at, found in _moments_in(one))
+
+
+@functools.cache
+def _spelt_moments(row_type: type[Struct]) -> msgspec.json.Decoder[Any] | None:
+    """Reads of a row only how its moments are spelt; None where it has none."""
+    return msgspec.json.Decoder(_only_moments(row_type)) if any(_moments_of(row_type)) else None
+
+
+def _only_moments(row_type: type[Struct]) -> type[Struct]:
+    moments, nested = _moments_of(row_type)
+    info: Any = msgspec.inspect.type_info(row_type)
+    inner = {one.name: one.type.item_type.cls for one in info.fields if one.name in nested}
+    text: Any = Annotated[str, Meta(pattern=MOMENT)]
+    fields: list[tuple[str, Any, Any]] = [(name, text | None, None) for name in moments]
+    fields += [(name, list[_only_moments(inner[name])], []) for name in nested]  # type: ignore[misc]
+    return msgspec.defstruct(f"{row_type.__name__}Moments", fields, gc=False)
 
 
 class Owner(Struct, frozen=True):
@@ -578,6 +685,12 @@ def owner_of(body: bytes | msgspec.Raw) -> Owner:
 @functools.cache
 def _decoder(row_type: type[Struct]) -> msgspec.json.Decoder[Struct]:
     return msgspec.json.Decoder(row_type)
+
+
+@functools.cache
+def _ids_of(row_type: type[Struct]) -> tuple[str, ...]:
+    info: Any = msgspec.inspect.type_info(row_type)
+    return tuple(one.name for one in info.fields if getattr(one.type, "extra", None) == _IS_ID)
 
 
 @functools.cache

@@ -47,10 +47,10 @@ class BadPart(Exception):
 
 
 class SpoolFull(Exception):
-    """No room for another file of this source: this one must be sent again, later.
+    """No room for another file of this source.
 
-    The part is refused and logged. A handler goes on with its other rows: a file without room
-    is no reason to hold up what comes behind it.
+    `files.take` then keeps the part in the database until there is: a file without room is no
+    reason to hold up what comes behind it, and none to lose it.
     """
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tortoise import Tortoise
 
+from estation.outside.gate import shortage
 from estation.outside.gate.errors import Reason
 
 
@@ -51,6 +52,7 @@ class StreamStatus:
     stopped_reason: str = ""
     stopped_detail: str = ""
     stopped_at: datetime | None = None
+    no_room: str = ""  # where something is refused for want of it (shortage.Where), by commas
 
     def lag(self, now: datetime) -> timedelta | None:
         """How old the newest complete picture is; None before the first packet."""
@@ -72,6 +74,7 @@ class StreamStatus:
                 (
                     self.stopped_reason or self.peer_trouble or self.paused_reason,
                     self.stopped_detail,
+                    f"no_room ({self.no_room})" if self.no_room else "",
                 ),
             )
         )
@@ -82,6 +85,7 @@ class StreamStatus:
             not self.stopped_reason
             and not self.peer_trouble
             and not self.paused_reason
+            and not self.no_room
             and self.last_proof_equal is not False
         )
 
@@ -105,8 +109,10 @@ def as_dict(status: StreamStatus) -> dict[str, Any]:
 async def stream_status() -> list[StreamStatus]:
     """Every stream of this side, outgoing ones first, by name."""
     db = Tortoise.get_connection("default")
+    short = f"""(select coalesce(string_agg(distinct e.detail ->> 'where', ','), '')
+                 from {shortage.OPEN} and e.stream = s.stream) as no_room"""  # noqa: S608
     outgoing = await db.execute_query_dict(
-        """select s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
+        f"""select {short}, s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
                   s.packed_at as last_at,
                   (select created_at from gate_peer p where p.stream_out = s.stream) as begun_at,
                   s.last_seq - s.written_seq as unwritten_files,
@@ -138,10 +144,10 @@ async def stream_status() -> list[StreamStatus]:
            left join (select stream, count(*) as waiting_rows, min(created_at) as waiting_since
                       from gate_outgoing_row where packed_seq is null group by stream) w
              on w.stream = s.stream
-           order by s.stream"""
+           order by s.stream"""  # noqa: S608
     )
     incoming = await db.execute_query_dict(
-        """select s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
+        f"""select {short}, s.stream, s.last_seq as seq, s.last_digest as digest, s.watermark,
                   s.applied_at as last_at,
                   (select received_at from gate_incoming_file f
                    where f.stream = s.stream and f.state = 'applied' order by seq limit 1)
@@ -164,7 +170,7 @@ async def stream_status() -> list[StreamStatus]:
              from (select distinct on (topic, source) is_equal, buckets from gate_proof p
                    where p.stream = s.stream order by topic, source, at desc, seq desc) of_copy
            ) newest on true
-           order by s.stream"""
+           order by s.stream"""  # noqa: S608
     )
     return [
         *(StreamStatus(direction="out", **row) for row in outgoing),

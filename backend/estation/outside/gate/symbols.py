@@ -71,10 +71,12 @@ class Symbol(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Assembled:
-    """What one look brought: packets that are whole now, symbols dropped as of no use."""
+    """What one look brought: packets that are whole now, symbols dropped, and of these the ones
+    that were of use but `beyond` what is kept."""
 
     packets: list[int]
     dropped: int = 0
+    beyond: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ def cut_folder(outgoing: Path, device_folder: Path, *, repair_percent: int = REP
     if not is_installed():
         return device.move_once(outgoing, device_folder)
     device_folder.mkdir(parents=True, exist_ok=True)
-    if _count(device_folder) >= MAX_WAITING or not outgoing.is_dir():
+    if device_is_full(device_folder) or not outgoing.is_dir():
         return 0
     names = sorted(name for name in os.listdir(outgoing) if packets.parse_name(name))
     together: list[str] = []
@@ -260,9 +262,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def device_is_full(device_folder: Path) -> bool:
+    """Whether it leaves too many symbols lying for more. Blocking."""
+    return _count(device_folder) >= MAX_WAITING
+
+
+def keeps_too_many(incoming: Path) -> bool:
+    """Whether symbols that come would be dropped for want of room. Blocking."""
+    return _count(incoming) > MAX_KEPT
+
+
 def _count(folder: Path) -> int:
-    with os.scandir(folder) as entries:
-        return sum(1 for entry in entries if entry.name.endswith(".rq"))
+    try:
+        with os.scandir(folder) as entries:
+            return sum(1 for entry in entries if entry.name.endswith(".rq"))
+    except FileNotFoundError:
+        return 0
 
 
 def assemble(
@@ -282,8 +297,11 @@ def assemble(
     kept = 0
     for (seq, stream), files in sorted(of_seq.items()):
         kept += len(files)
-        if seq <= applied or seq in whole or kept > MAX_KEPT or _is_old(folder / files[0], now):
+        if seq <= applied or seq in whole or _is_old(folder / files[0], now):
             done.dropped += _drop(folder, files)
+        elif kept > MAX_KEPT:
+            gone = _drop(folder, files)
+            done.beyond, done.dropped = done.beyond + gone, done.dropped + gone
         elif len(done.packets) < MAX_ASSEMBLED and _assemble_one(folder, stream, seq, files, done):
             done.packets.append(seq)
             _drop(folder, files)

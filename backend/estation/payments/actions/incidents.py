@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
@@ -43,8 +44,8 @@ from estation.shared.typed import typed_text
 
 SYSTEM = "system"
 """Who did what no person did."""
-GATE_STOPPED = "gate_stopped"
-WENT_ON = "数据流已经继续"
+GATE_STOPPED, GATE_NO_ROOM = "gate_stopped", "gate_no_room"
+WENT_ON = {GATE_STOPPED: "数据流已经继续", GATE_NO_ROOM: "又有了空间"}
 
 RESOLVE_ASKED = "resolve_asked"
 """The first of two persons' words on an incident of rules.ENDED_BY_TWO."""
@@ -150,7 +151,9 @@ async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | 
             return RefundNotPaidOut()
     if row.kind in rules.PAID_BUT_NOT_BOOKED and await _is_missing_in_ledger(row):
         return MoneyNotInLedger()
-    if row.kind == GATE_STOPPED and not await _streams_that_went_on(db, incident.id):
+    if row.kind in (GATE_STOPPED, GATE_NO_ROOM) and not await _streams_that_went_on(
+        db, incident.id
+    ):
         return StreamStillStopped()
     return await _money_here(db, incident)
 
@@ -287,13 +290,13 @@ async def end_gate_stops(*, now: datetime, limit: int = 200) -> int:
         gone_on = await _streams_that_went_on(db, limit=limit)
         ended = await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
-               resolution = $3 where id = any($4::uuid[]) and state = 'open'
-               returning dedupe_key""",
-            [now, SYSTEM, WENT_ON, gone_on],
+               resolution = $3::jsonb ->> kind where id = any($4::uuid[]) and state = 'open'
+               returning dedupe_key, resolution""",
+            [now, SYSTEM, msgspec.json.encode(WENT_ON).decode(), gone_on],
         )
         for row in ended:
             await note_deed(
-                db, row["dedupe_key"], deed=Deed.RESOLVE, by=SYSTEM, note=WENT_ON, now=now
+                db, row["dedupe_key"], deed=Deed.RESOLVE, by=SYSTEM, note=row["resolution"], now=now
             )
     return len(ended)
 
@@ -301,15 +304,19 @@ async def end_gate_stops(*, now: datetime, limit: int = 200) -> int:
 async def _streams_that_went_on(
     db: BaseDBAsyncClient, incident_id: UUID | None = None, limit: int = 1
 ) -> list[UUID]:
-    """Open incidents of streams that do not stand still any more since that moment."""
+    """Open incidents of streams that do not stand still any more since that moment, or that have
+    room again."""
     found = await db.execute_query_dict(
         """select i.id from incident i
-           where i.kind = $1 and i.state = 'open' and ($2::uuid is null or i.id = $2)
-             and not exists (
+           where i.state = 'open' and ($2::uuid is null or i.id = $2) and (
+             i.kind = $1 and not exists (
                select from gate_incoming_stream s where s.stream = i.evidence->>'stream'
                  and s.stopped_at = (i.evidence->>'stopped_at')::timestamptz)
+             or i.kind = $4 and exists (
+               select from gate_event e where e.stream = i.evidence->>'stream'
+                 and e.kind = 'room_again' and e.distinction = i.evidence->>'shortage'))
            order by i.opened_at, i.id limit $3""",
-        [GATE_STOPPED, incident_id, limit],
+        [GATE_STOPPED, incident_id, limit, GATE_NO_ROOM],
     )
     return [row["id"] for row in found]
 

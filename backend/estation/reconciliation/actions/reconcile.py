@@ -12,6 +12,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import findings, matching
+from estation.reconciliation.actions.evidence import tell_centres
 from estation.reconciliation.actions.fees import book_fees, day_lock
 from estation.reconciliation.actions.fetch import Leg, fetch_day
 from estation.reconciliation.actions.incidents import open_incidents
@@ -32,7 +33,8 @@ async def reconcile_day(
 
     May be repeated: each call is a new run, and the same facts give the same `result_digest`.
     Nobody's money is moved here; what the channels kept as their fees, as proven bills say, is
-    booked. Raises DayNotOver for a day after today.
+    booked, and what they prove of payments is told to the centres. Raises DayNotOver for a day
+    after today.
     """
     if not rules.is_over(day, beijing_day(now)):
         raise DayNotOver(day=str(day))
@@ -52,6 +54,7 @@ async def reconcile_day(
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
         await book_fees(db, day, legs, vault=services.vault, now=now)
+        await tell_centres(db, day, now=now)
     view = await queries.run(run_id)
     log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
     return view

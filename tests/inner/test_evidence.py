@@ -1,0 +1,166 @@
+"""What channels' bills prove of payments is kept with its history, shown, and changes no bill."""
+
+from datetime import date
+from typing import Any
+
+import asyncpg
+import pytest
+
+from estation.inner import packets, personas
+from estation.inner.actions import evidence
+from estation.inner.actions.evidence import KEY
+from estation.inner.queries import bill_view
+from estation.outside.gate import replicas, rows
+from estation.outside.gate.receiving import Arrival
+from estation.outside.gate.rows import PaymentEvidenceRow, ReceiptRow
+from estation.shared.transactions import in_transaction
+from tests.inner.desk import TOTAL_FEN, Browser, Desk, query
+from tests.inner.test_receipts import arrive
+
+
+def proof(desk: Desk, receipt: ReceiptRow, **changes: Any) -> PaymentEvidenceRow:
+    values: dict[str, Any] = {
+        "source": receipt.source, "source_id": receipt.source_id, "version": 1,
+        "bill_no": receipt.bill_no, "order_no": receipt.order_no,
+        "out_trade_no": receipt.out_trade_no, "channel": receipt.channel,
+        "merchant_id": "1900000109", "channel_trade_no": receipt.channel_trade_no,
+        "paid_at": receipt.paid_at, "amount_fen": TOTAL_FEN, "bill_fen": TOTAL_FEN,
+        "channel_day": date(2026, 11, 23), "file_digest": "a" * 64, "file_line": 17,
+        "proved_at": desk.now, "notice_id": "EV-1", "notice_digest": "b" * 64,
+        "noticed_at": desk.now, "transfer_id": receipt.transfer_id,
+    }  # fmt: skip
+    return PaymentEvidenceRow(**{**values, **changes})
+
+
+async def hear(desk: Desk, *said: PaymentEvidenceRow, seq: int = 2, repairs: bool = False) -> None:
+    handler = packets.make_handlers(source=desk.settings.source, now=desk.now)["payment_evidence"]
+    async with in_transaction():
+        await handler(said, Arrival("online-jc-center", seq, desk.now, repairs=repairs))
+
+
+async def paid(desk: Desk) -> ReceiptRow:
+    receipt = desk.receipt(await desk.issue())
+    await arrive(desk, receipt)
+    return receipt
+
+
+async def kept() -> list[tuple[Any, ...]]:
+    found = await query(
+        "select version, said ->> 'file_line' as line, attention from fee_payment_evidence"
+    )
+    return [tuple(row.values()) for row in found]
+
+
+async def history() -> list[int]:
+    found = await query("select version from fee_payment_evidence_version order by version")
+    return [row["version"] for row in found]
+
+
+async def test_evidence_is_kept_beside_its_receipt_and_shown_with_the_bill(
+    desk: Desk, pages: Browser
+) -> None:
+    receipt = await paid(desk)
+    before = await query("select state, paid_at, version from fee_bill")
+
+    await hear(desk, proof(desk, receipt))
+
+    (shown,) = (await bill_view(receipt.source_id)).evidence
+    assert await kept() == [(1, "17", "")]
+    assert (shown.merchant_id, shown.file_line, shown.notice_id) == ("1900000109", 17, "EV-1")
+    assert await query("select state, paid_at, version from fee_bill") == before
+    await pages.log_in(personas.FEE_CLERK)
+    page = (await pages.get(f"/bills/{receipt.source_id}")).text
+    assert "缴款证明" in page
+    assert "2026-11-23 第 17 行" in page
+    assert "aaaaaaaaaaaaaaaa…" in page
+
+
+async def test_the_newest_version_stands_in_whatever_order_they_come_and_all_are_kept(
+    desk: Desk,
+) -> None:
+    receipt = await paid(desk)
+    first, second = proof(desk, receipt), proof(desk, receipt, version=2, file_line=18)
+
+    await hear(desk, second)
+    await hear(desk, first, second, seq=3)
+    await hear(desk, second, seq=4)
+
+    assert await kept() == [(2, "18", "")]
+    assert await history() == [1, 2]
+
+
+async def test_the_same_version_with_another_content_is_flagged_and_the_first_stands(
+    desk: Desk,
+) -> None:
+    receipt = await paid(desk)
+    await hear(desk, proof(desk, receipt))
+
+    await hear(desk, proof(desk, receipt, file_line=99), seq=3)
+
+    assert await kept() == [(1, "17", "contradicted")]
+    assert await history() == [1, 1]
+
+
+async def test_a_repair_makes_it_what_was_sent(desk: Desk) -> None:
+    receipt = await paid(desk)
+    await hear(desk, proof(desk, receipt))
+    await query("update fee_payment_evidence set said = jsonb_set(said, '{file_line}', '5')")
+
+    await hear(desk, proof(desk, receipt), seq=3, repairs=True)
+
+    assert await kept() == [(1, "17", "")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"order_no": "OTHER"}, "unknown_payment"), ({"bill_fen": TOTAL_FEN + 1}, "more_than_paid")],
+)
+async def test_evidence_that_fits_no_receipt_is_kept_and_flagged(
+    desk: Desk, changes: dict[str, Any], why: str
+) -> None:
+    receipt = await paid(desk)
+
+    await hear(desk, proof(desk, receipt, **changes))
+
+    assert await kept() == [(1, "17", why)]
+
+
+async def test_evidence_nobody_sent_waits_for_a_person_until_it_comes_after_all(
+    desk: Desk,
+) -> None:
+    receipt = await paid(desk)
+    said = proof(desk, receipt)
+    await hear(desk, said)
+    identity = rows.identity("payment_evidence", said)
+    assert identity is not None
+
+    await evidence.set_aside(desk.settings.source, [identity.key, "other"], now=desk.now)
+    aside = await kept()
+    await hear(desk, said, seq=3)
+
+    assert aside == [(1, "17", "never_sent")]
+    assert await kept() == [(1, "17", "")]
+
+
+async def test_the_table_names_it_as_the_gate_does(desk: Desk) -> None:
+    receipt = await paid(desk)
+    said = proof(desk, receipt)
+    await hear(desk, said)
+
+    (row,) = await query(f"select {KEY} as key, version, row_digest from fee_payment_evidence")
+
+    identity = rows.identity("payment_evidence", said)
+    assert identity is not None
+    assert (row["key"], row["version"]) == (identity.key, identity.version)
+    assert row["row_digest"] == rows.digest(rows.encode_row("payment_evidence", said))
+    assert replicas.REPLICAS["payment_evidence"].takes_out_of_use
+
+
+@pytest.mark.parametrize("statement", ["update %s set version = 9", "delete from %s"])
+async def test_history_is_never_changed(desk: Desk, statement: str) -> None:
+    await hear(desk, proof(desk, await paid(desk)))
+
+    with pytest.raises(asyncpg.RaiseError):
+        await query(statement % "fee_payment_evidence_version")
+
+    assert await history() == [1]

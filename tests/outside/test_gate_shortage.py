@@ -1,0 +1,246 @@
+"""What is refused for want of room is told, owned and shown until there is room, and then comes."""
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estation import worker
+from estation.outside.gate import attention, bounds, rounds, rows, symbols, upkeep
+from estation.outside.gate import files as gate_files
+from estation.outside.gate import format as packets
+from estation.outside.gate.bounds import Bounds
+from estation.outside.gate.peers import Peer, peer_named
+from estation.outside.gate.signals import NO_ROOM
+from estation.outside.gate.spool import Spool
+from estation.outside.gate.status import stream_status
+from estation.outside.gate.symbols import Cutting
+from estation.payments import api, jobs, staff_words
+from estation.payments.errors import StreamStillStopped
+from estation.shared.signals import read
+from tests.outside.gate_peers import Gate
+from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
+from tests.outside.test_gate_files import MIB, FileChunkRow, content, handler_of, put_file, receive
+
+RESERVE = Bounds(disk_reserve=1000)
+
+
+class Disk:
+    """So many bytes are free."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+        self.free = free
+        monkeypatch.setattr(bounds, "free_bytes", lambda _: self.free)
+
+
+@pytest.fixture
+def sides(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sides:
+    monkeypatch.setitem(rows.TOPICS, "file_chunk", FileChunkRow)
+    return Sides(tmp_path)
+
+
+@pytest.fixture
+async def center(sides: Sides, tmp_path: Path) -> Peer:
+    """The online side's peer, whose folder is that of `sides`."""
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(T0)
+    return await peer_named("jc-center")
+
+
+async def look_after(peer: Peer, cutting: Cutting | None = None) -> None:
+    await rounds.look_after(peer, schedule=upkeep.DEFAULT, bounds=RESERVE, now=T0, cutting=cutting)
+
+
+async def incidents() -> list[dict[str, Any]]:
+    found = await query(
+        "select id, kind, owner, state, evidence, resolved_by, resolution from incident order by id"
+    )
+    return [{**row, "evidence": json.loads(row["evidence"])} for row in found]
+
+
+async def seen_as_short(stream: str, where: str) -> None:
+    """By everybody who may look: incident, status, words, gauge."""
+    (opened,) = [one for one in await incidents() if one["state"] == "open"]
+    assert (opened["kind"], opened["owner"]) == ("gate_no_room", "operator")
+    assert (opened["evidence"]["stream"], opened["evidence"]["where"]) == (stream, where)
+    # Here both ends of a stream are in one database.
+    seen = {(s.no_room, s.healthy) for s in await stream_status() if s.stream == stream}
+    assert seen == {(where, False)}
+    words = await attention.attention(T0 + timedelta(seconds=1))
+    assert [one for one in words if "no_room" in one and one.startswith(stream)]
+    assert (await read(NO_ROOM, now=T0)).values == [((stream, where), 1.0)]
+    assert "gate_no_room" in staff_words.INCIDENT_WORDS
+    with pytest.raises(StreamStillStopped):
+        await api.resolve_incident(incident_id=opened["id"], by="丁一", resolution="看过了", now=T0)
+
+
+async def seen_as_over(stream: str) -> None:
+    await jobs.end_gate_stops(now=T0)
+    (over,) = await incidents()
+    assert (over["state"], over["resolved_by"], over["resolution"]) == (
+        "resolved", "system", "又有了空间",
+    )  # fmt: skip
+    assert {one.no_room for one in await stream_status()} <= {""}
+    assert (await read(NO_ROOM, now=T0)).values == []
+    assert not [one for one in await attention.attention(T0) if "no_room" in one]
+
+
+async def test_packets_that_gave_way_on_a_full_disk_come_again_when_there_is_room(
+    sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 20):
+        await sides.send(number)
+    sides.incoming_file(1).rename(sides.root / "late")
+    disk = Disk(monkeypatch, free=0)
+    for _ in range(3):
+        await sides.receive(alarm=worker.open_gate_incident, disk_reserve=1000)
+    kept = len(list(sides.incoming.iterdir()))
+    await look_after(center)
+    await seen_as_short(STREAM, "disk")
+
+    disk.free = 10**9
+    await look_after(center)
+    await seen_as_over(STREAM)
+    for number in range(1, 20):
+        data = await sealed(number)
+        sides.incoming_file(number).write_bytes(data)
+    await sides.receive(alarm=worker.open_gate_incident, disk_reserve=1000)
+
+    assert kept == 10
+    assert sides.seen == names(*range(1, 20))
+    assert len(await incidents()) == 1
+
+
+async def sealed(seq: int) -> bytes:
+    """As its sender writes it again."""
+    (row,) = await query(
+        "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
+        STREAM,
+        seq,
+    )
+    return bytes(row["manifest"]) + b"\n" + bytes(row["body"])
+
+
+async def test_symbols_beyond_what_is_kept_are_told_until_fewer_lie_there(
+    sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    await sides.send(1)
+    for seq in (2, 3):
+        put_symbols(sides.incoming, content(100_000), seq)
+    few = sorted(sides.incoming.glob("*-0000000003.*.rq"))
+    await sides.receive(alarm=worker.open_gate_incident)
+    gone = [path for path in few if not path.exists()]
+    await seen_as_short(STREAM, "symbols")
+
+    await look_after(center)
+    await seen_as_over(STREAM)
+
+    assert gone == few
+    assert sides.seen == names(1)
+
+
+def put_symbols(folder: Path, data: bytes, seq: int) -> None:
+    """Too few to be a packet."""
+    (block,) = symbols.cut(data, stream=STREAM, seq=seq, repair_percent=0)
+    for one in block[:8]:
+        header, _ = symbols.read_symbol(one)
+        name = packets.SymbolName(STREAM, seq, header.block, header.esi)
+        (folder / packets.symbol_name(name)).write_bytes(one)
+
+
+async def test_a_device_that_takes_no_symbols_is_told_and_packets_stay(
+    sides: Sides, center: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_WAITING", 3)
+    device = tmp_path / "device"
+    device.mkdir()
+    cutting = Cutting(center.folder, device)
+    for number in range(3):
+        (device / f"{BACK}-0000000009.000.{number:08d}.rq").write_bytes(b"x")
+    gate = Gate(tmp_path)
+
+    for _ in range(2):
+        await rounds.pack_for(
+            center, secret=gate.secret, max_rows=100, now=T0, cutting=cutting,
+            alarm=worker.open_gate_incident,
+        )  # fmt: skip
+    waiting = [path.name for path in center.outgoing.iterdir()]
+    await look_after(center, cutting)
+    await seen_as_short(BACK, "device")
+    for path in list(device.iterdir()):
+        path.unlink()
+    await look_after(center, cutting)
+    await rounds.pack_for(
+        center, secret=gate.secret, max_rows=100, now=T0, cutting=cutting,
+        alarm=worker.open_gate_incident,
+    )  # fmt: skip
+
+    await seen_as_over(BACK)
+    assert waiting == [packets.file_name(BACK, 1)]
+    assert list(center.outgoing.iterdir()) == []
+    assert list(device.iterdir()) != []
+
+
+async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is_some(
+    sides: Sides, tmp_path: Path
+) -> None:
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(MIB, seed=2), "M-2")
+    await put_file(content(10, seed=3), "M-3")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    still = await _bring_in(files, done)
+    await seen_as_short(STREAM, "files")
+    first = [path.read_bytes() for path in done]
+
+    files.forget("jc-center", "M-1")
+    left = await _bring_in(files, done)
+
+    await seen_as_over(STREAM)
+    assert await position() == (1, "")
+    assert first == [content(2 * MIB, seed=1)]
+    assert (still, left) == (4, 0)
+    assert sorted(path.read_bytes() for path in done[1:]) == sorted(
+        [content(MIB, seed=2), content(10, seed=3)]
+    )
+
+
+async def _bring_in(files: Spool, done: list[Path]) -> int:
+    """What the topic runs now and then; how many parts wait afterwards."""
+    await gate_files.look_after(
+        files, topic="file_chunk", alarm=worker.open_gate_incident, now=T0,
+        handler=handler_of(files, done),
+    )  # fmt: skip
+    (left,) = await query("select count(*)::int as n from gate_parked_row")
+    return int(left["n"])
+
+
+async def test_a_stream_waits_with_its_packets_when_nothing_more_can_be_kept_back(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_files, "MAX_KEPT_BACK_BYTES", MIB)
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(MIB, seed=2), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    stands = await position()
+    kept: Sequence[object] = await query("select 1 from gate_parked_row")
+
+    files.forget("jc-center", "M-1")
+    sides.later(60)
+    await receive(sides, files, done)
+
+    assert (stands, list(kept)) == ((0, "handler_failed"), [])
+    assert await position() == (1, "")
+    assert content(MIB, seed=2) in [path.read_bytes() for path in done if path.exists()]
