@@ -12,6 +12,7 @@ from estation.payments.api import open_incident
 from estation.reconciliation import queries
 from estation.shared import outbox
 from estation.shared.money import fen_from_yuan
+from estation.shared.transactions import in_transaction
 from tests.reconciliation import days
 from tests.reconciliation.conftest import Desk
 from tests.reconciliation.days import DAY, FAULTS, NOW, WECHAT
@@ -143,6 +144,19 @@ async def test_the_raw_bill_comes_byte_for_byte_with_its_hash(desk: Desk) -> Non
     assert desk.headers["content-disposition"].startswith("attachment")
     assert await desk.get(f"/staff/reconciliation/{DAY}/bills/{UUID(int=1)}") == 404
     assert await desk.get(f"/staff/reconciliation/2026-03-09/bills/{file_id}") == 404
+
+
+async def test_a_bill_that_somebody_changed_is_told_and_not_handed_out(desk: Desk) -> None:
+    file_id = await _reconciled(desk)
+    async with in_transaction() as db:
+        await db.execute_query("set local session_replication_role = replica")
+        await db.execute_query(
+            "update channel_bill_file set content = content || '\\x00' where id = $1", [file_id]
+        )
+
+    assert await desk.get(f"/staff/reconciliation/{DAY}/bills/{file_id}") == 409
+
+    assert "与存入时的摘要不符" in desk.body.decode()
 
 
 async def test_the_export_ties_out_to_the_fen(desk: Desk) -> None:
