@@ -228,9 +228,8 @@ def seal_payers(
     try:
         asyncio.run(_with_database("online", work))
     except KeptFileChanged as changed:
-        console.print(
-            f"账单文件 {changed.details['sha256']} 与存入时的摘要不符，未加密：有人改动过证据，请先查明。"
-        )
+        file = changed.details["sha256"]
+        console.print(f"账单文件 {file} 与存入时的摘要不符，未加密：有人改动过证据，请先查明。")
         raise typer.Exit(1) from None
 
 
