@@ -217,6 +217,7 @@ def add_source(
             secret=settings.secret,
             deed=_deed(by, reason),
             now=now,
+            settings_symbols=settings.gate.symbols_folder,
         )
 
     peer = _on("online", add)
@@ -331,7 +332,7 @@ def add_destination(
     async def add() -> None:
         await peering.add_destination(
             name, where, deed=_deed(by, reason), now=system_clock(),
-            from_now_on=not everything,
+            from_now_on=not everything, settings_symbols=_settings(side).gate.symbols_folder,
         )  # fmt: skip
 
     _on(side, add)
@@ -368,7 +369,10 @@ def set_symbols(
     cutting = (folder.absolute(), repair_percent) if folder is not None else None
 
     async def change() -> None:
-        await peering.set_symbols(name, cutting, deed=_deed(by, reason), now=system_clock())
+        await peering.set_symbols(
+            name, cutting, deed=_deed(by, reason), now=system_clock(),
+            settings_symbols=_settings(side).gate.symbols_folder,
+        )  # fmt: skip
 
     _on(side, change)
     console.print("数据包将拆成符号发出。" if cutting else "数据包将整个发出。")

@@ -4,6 +4,7 @@ Asked once before a program starts. Each trouble is one sentence that begins wit
 name, and all are told together. What a secret says is never told.
 """
 
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from estation.settings import (
     Settings,
     WechatPayMerchant,
 )
+from estation.shared.places import collide, places
 
 DEMO: Final = "local"
 """The one environment that runs with what the demo makes; all others are held to production."""
@@ -52,14 +54,19 @@ class WrongSettings(Exception):
 def online_settings(*, signs_heads: bool = False) -> Settings:
     """Read and looked at; only the worker signs the books' heads. Raises WrongSettings."""
     settings = _read(Settings.read)
-    _refuse(*online_fits(settings), *files(settings, signs_heads=signs_heads), *demo_left(settings))
+    _refuse(
+        *online_fits(settings),
+        *files(settings, signs_heads=signs_heads),
+        *folders(settings.gate),
+        *demo_left(settings),
+    )
     return settings
 
 
 def inner_settings() -> InnerSettings:
     """Read and looked at. Raises WrongSettings."""
     settings = _read(InnerSettings.read)
-    _refuse(*inner_fits(settings), *files(settings), *demo_left(settings))
+    _refuse(*inner_fits(settings), *files(settings), *folders(settings.gate), *demo_left(settings))
     return settings
 
 
@@ -243,6 +250,23 @@ def _gate(gate: Gate) -> Problems:
 
 
 # Files
+
+
+def folders(gate: Gate) -> Problems:
+    """Where symbols for the device go is there, may be written, and is none of the gate's own
+    folders; those are made by their first file."""
+    where = gate.symbols_folder
+    if where is None:
+        return
+    if not where.is_absolute():
+        yield f"gate.symbols_folder：{where} 不是绝对路径。"
+    elif not where.is_dir():
+        yield f"gate.symbols_folder：没有目录 {where}。"
+    elif not os.access(where, os.W_OK | os.X_OK):
+        yield f"gate.symbols_folder：目录 {where} 不能写入。"
+    for place in places(gate.folder):
+        if collide(where, place):
+            yield f"gate.symbols_folder：{where} 与光闸目录 {place} 重叠，会把发出的文件送错。"
 
 
 def files(settings: AnySettings, *, signs_heads: bool = False) -> Problems:

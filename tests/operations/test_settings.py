@@ -22,6 +22,9 @@ EXAMPLE = (CONFIG / "production.example.toml").read_text(encoding="utf-8")
 ALTERNATIVE = re.compile(r"^# (\w+) = ", re.MULTILINE)
 
 
+SYMBOLS_LINE = re.compile(r"^# symbols_folder = .*$", re.MULTILINE)
+
+
 class City:
     """A city's config folder with the example in use, and the keys it names."""
 
@@ -372,3 +375,55 @@ def test_right_settings_are_said_to_be_right(city: City) -> None:
         result = CliRunner().invoke(main, ["check-settings", "--side", side])
 
         assert (result.exit_code, "（production）没有问题" in result.output) == (0, True)
+
+
+# The folder of the settings' own symbols
+
+
+def _symbols_in(city: City, folder: Path | str) -> list[str]:
+    city.text, changed = SYMBOLS_LINE.subn(f'symbols_folder = "{folder}"', city.text)
+    assert changed == 1
+    city.write()
+    return city.problems()
+
+
+def test_a_folder_for_symbols_that_can_be_used_is_no_trouble(city: City, tmp_path: Path) -> None:
+    (tmp_path / "symbols").mkdir()
+
+    assert _symbols_in(city, tmp_path / "symbols") == []
+
+
+def test_a_folder_for_symbols_that_is_not_there_is_told(city: City, tmp_path: Path) -> None:
+    where = tmp_path / "symbols"
+
+    assert _symbols_in(city, where) == [f"gate.symbols_folder：没有目录 {where}。"]
+
+
+def test_a_relative_folder_for_symbols_is_told(city: City) -> None:
+    assert _symbols_in(city, "symbols") == ["gate.symbols_folder：symbols 不是绝对路径。"]
+
+
+@pytest.mark.parametrize("place", ["gate", "gate/outgoing", "gate/incoming/symbols", "link"])
+def test_a_folder_for_symbols_among_the_gates_own_is_told(
+    city: City, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "gate/incoming/symbols").mkdir(parents=True)
+    (tmp_path / "gate/outgoing").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "gate/outgoing")
+    city.change(('"/var/lib/estation/gate"', f'"{tmp_path / "gate"}"'))
+
+    problems = _symbols_in(city, tmp_path / place)
+
+    assert problems != []
+    assert all(one.startswith("gate.symbols_folder：") and "重叠" in one for one in problems)
+
+
+def test_a_folder_for_symbols_that_cannot_be_written_is_told(
+    city: City, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "symbols").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs tests may be root
+
+    assert _symbols_in(city, tmp_path / "symbols") == [
+        f"gate.symbols_folder：目录 {tmp_path / 'symbols'} 不能写入。"
+    ]

@@ -34,6 +34,7 @@ from estation.outside.gate.errors import (
 from estation.outside.gate.peering import Deed
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
+from estation.shared import places
 from estation.shared.crypto import Vault
 from estation.shared.turns import TurnsFailed
 from tests.cases.test_packets import case
@@ -764,10 +765,10 @@ def test_a_folder_mounted_twice_is_one(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "stat", stat)
 
-    assert peering._is_within(tmp_path / "there" / "spare", tmp_path / "here")
-    assert peering._is_within(tmp_path / "there" / "not yet", tmp_path / "here")
-    assert not peering._is_within(tmp_path / "here", tmp_path / "there" / "spare")
-    assert not peering._is_within(tmp_path, tmp_path / "here")
+    assert places._is_within(tmp_path / "there" / "spare", tmp_path / "here")
+    assert places._is_within(tmp_path / "there" / "not yet", tmp_path / "here")
+    assert not places._is_within(tmp_path / "here", tmp_path / "there" / "spare")
+    assert not places._is_within(tmp_path, tmp_path / "here")
 
 
 async def test_further_destinations_are_served_while_the_first_folder_fails(gate: Gate) -> None:
@@ -1112,3 +1113,39 @@ async def test_a_case_of_another_regions_unit_is_a_bad_row(gate: Gate) -> None:
 
     assert [reason for _, reason in report.quarantined] == [Reason.bad_row]
     assert await query("select 1 from case_record") == []
+
+
+# The settings' own folder for symbols
+
+
+async def test_the_settings_symbols_and_a_peers_folders_keep_out_of_each_others_way(
+    gate: Gate,
+) -> None:
+    county = await gate.add_county()
+    wish = gate.settings.model_copy(update={"symbols_folder": county.outgoing})
+    before = await query("select * from gate_peer order by name")
+
+    with pytest.raises(PeerTaken):
+        await peering.keep_first_peer(
+            wish, title="市中心", sources=["jc-center"], secret=gate.secret, now=gate.now
+        )
+    with pytest.raises(PeerTaken):
+        await peering.add_destination(
+            COUNTY, gate.root / "symbols" / "in", deed=DEED, now=gate.now,
+            settings_symbols=gate.root / "symbols",
+        )  # fmt: skip
+
+    assert await query("select * from gate_peer order by name") == before
+    assert await query("select 1 from gate_destination") == []
+
+
+async def test_a_settings_folder_for_symbols_of_its_own_is_right(gate: Gate) -> None:
+    await gate.add_county()
+    wish = gate.settings.model_copy(update={"symbols_folder": gate.root / "symbols"})
+
+    await peering.keep_first_peer(
+        wish, title="市中心（新）", sources=["jc-center"], secret=gate.secret, now=gate.now
+    )
+
+    titles = await query("select title from gate_peer where name = 'jc-center'")
+    assert titles == [{"title": "市中心（新）"}]

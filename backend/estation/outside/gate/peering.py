@@ -29,6 +29,7 @@ from estation.outside.gate.peers import OURS, THEIRS, Peer, peer_named, peers
 from estation.outside.gate.symbols import REPAIR_PERCENT
 from estation.settings import Gate
 from estation.shared import ids
+from estation.shared.places import collide, places
 from estation.shared.transactions import in_transaction
 
 OVERLAP = timedelta(days=7)
@@ -93,8 +94,12 @@ async def keep_first_peer(
     streams or regions than the table, they are newer.
 
     A key they name that the table does not know yet is added; one that was retired stays so.
+    Raises PeerTaken when their folder of symbols collides with one that a peer works with.
     """
     name, _ = ends(gate)
+    if gate.symbols_folder is not None:
+        # A folder for symbols that the table has of this peer gives way to that of the settings.
+        await _require_free(name, [gate.symbols_folder], cut_otherwise=name)
     async with in_transaction() as tx:
         await tx.execute_query(
             """insert into gate_peer (name, title, folder, stream_in, stream_out, regions,
@@ -130,7 +135,14 @@ async def keep_first_peer(
 
 
 async def add_source(
-    new: NewPeer, *, here: str, signing_key_file: str, secret: Secret, deed: Deed, now: datetime
+    new: NewPeer,
+    *,
+    here: str,
+    signing_key_file: str,
+    secret: Secret,
+    deed: Deed,
+    now: datetime,
+    settings_symbols: Path | None = None,
 ) -> Peer:
     """A further peer with its key; programs serve it within seconds. Makes its folders.
 
@@ -139,7 +151,7 @@ async def add_source(
     """
     _require_well_formed(new)
     folder = new.folder.resolve()
-    await _require_free(new.name, _places(folder))
+    await _require_free(new.name, places(folder), settings_symbols)
     try:
         async with in_transaction() as tx:
             await tx.execute_query(
@@ -169,7 +181,7 @@ async def add_source(
             await _write_down(tx, new.name, "add_source", "", deed, now)
     except IntegrityError:
         raise PeerTaken(peer=new.name) from None
-    for place in _places(folder):
+    for place in places(folder):
         place.mkdir(parents=True, exist_ok=True)
     return await peer_named(new.name)
 
@@ -273,7 +285,13 @@ async def rotate_key(
 
 
 async def add_destination(
-    name: str, folder: Path, *, deed: Deed, now: datetime, from_now_on: bool = True
+    name: str,
+    folder: Path,
+    *,
+    deed: Deed,
+    now: datetime,
+    from_now_on: bool = True,
+    settings_symbols: Path | None = None,
 ) -> None:
     """Every file for this peer goes to one more folder, the packets made so far only when asked.
 
@@ -283,7 +301,7 @@ async def add_destination(
     """
     peer = await peer_named(name)
     folder = _as_it_is(folder)
-    await _require_free(name, [folder])
+    await _require_free(name, [folder], settings_symbols)
     try:
         async with in_transaction() as tx:
             await tx.execute_query(
@@ -315,7 +333,12 @@ async def remove_destination(name: str, folder: Path, *, deed: Deed, now: dateti
 
 
 async def set_symbols(
-    name: str, cutting: tuple[Path, int] | None, *, deed: Deed, now: datetime
+    name: str,
+    cutting: tuple[Path, int] | None,
+    *,
+    deed: Deed,
+    now: datetime,
+    settings_symbols: Path | None = None,
 ) -> None:
     """Packets for the peer leave as symbols in this folder, with so many percent of them more
     than needed; None: as whole files again. Programs do so within seconds.
@@ -331,7 +354,7 @@ async def set_symbols(
             raise SymbolsNotPossible
         where = _as_it_is(where)
         if peer.cutting is None or where != peer.cutting.folder:
-            await _require_free(name, [where])
+            await _require_free(name, [where], settings_symbols)
         folder = str(where)
     async with in_transaction() as tx:
         await tx.execute_query(
@@ -360,11 +383,6 @@ def _require_well_formed(new: NewPeer) -> None:
         raise PeerNotAcceptable(field="folder" if new.late_after_seconds > 0 else "late_after")
 
 
-def _places(folder: Path) -> tuple[Path, ...]:
-    """Where the device and we work."""
-    return tuple(folder / name for name in ("incoming", "outgoing", "quarantine"))
-
-
 def _as_it_is(folder: Path) -> Path:
     """Without links and `..`. Raises PeerNotAcceptable for a relative path. Blocking."""
     if not folder.is_absolute():
@@ -372,40 +390,18 @@ def _as_it_is(folder: Path) -> Path:
     return folder.resolve()
 
 
-async def _require_free(name: str, ours: Sequence[Path]) -> None:
-    """None of these folders is, lies in, or holds one that a peer works with: each would take the
-    other's files for strays, or send them the wrong way."""
-    taken = [
-        place
-        for peer in await peers()
-        for place in (
-            *_places(peer.folder),
-            *(one.folder for one in peer.destinations),
-            *([peer.cutting.folder] if peer.cutting else []),
-        )
-    ]
-    if any(_is_within(a, b) or _is_within(b, a) for a in ours for b in taken):
+async def _require_free(
+    name: str, ours: Sequence[Path], also: Path | None = None, *, cut_otherwise: str = ""
+) -> None:
+    """None of these folders collides with one that a peer works with, or with `also`: that for
+    symbols which the settings name, and the table of peers does not know."""
+    taken = [also] if also is not None else []
+    for peer in await peers():
+        taken += [*places(peer.folder), *(one.folder for one in peer.destinations)]
+        if peer.cutting is not None and peer.name != cut_otherwise:
+            taken.append(peer.cutting.folder)
+    if any(collide(a, b) for a in ours for b in taken):
         raise PeerTaken(peer=name)
-
-
-def _is_within(inner: Path, outer: Path) -> bool:
-    """Whether it is that folder or lies in it. Links and `..` are resolved; a folder mounted at
-    two places is one. Blocking."""
-    inner, outer = inner.resolve(), outer.resolve()
-    if inner.is_relative_to(outer):
-        return True
-    try:
-        is_this = outer.stat()
-    except OSError:
-        return False  # not there yet: nothing can lie in it under another name
-    return any(_is_same(place, is_this) for place in (inner, *inner.parents))
-
-
-def _is_same(place: Path, other: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(place.stat(), other)
-    except OSError:
-        return False
 
 
 async def _put_key(

@@ -71,8 +71,8 @@ class Symbol(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Assembled:
-    """What one look brought: packets that are whole now, symbols dropped as of no use, and those
-    `beyond` what is kept, which were dropped for want of room."""
+    """What one look brought: packets that are whole now, symbols dropped, and of these the ones
+    that were of use but `beyond` what is kept."""
 
     packets: list[int]
     dropped: int = 0
@@ -300,7 +300,8 @@ def assemble(
         if seq <= applied or seq in whole or _is_old(folder / files[0], now):
             done.dropped += _drop(folder, files)
         elif kept > MAX_KEPT:
-            done.beyond += _drop(folder, files)
+            gone = _drop(folder, files)
+            done.beyond, done.dropped = done.beyond + gone, done.dropped + gone
         elif len(done.packets) < MAX_ASSEMBLED and _assemble_one(folder, stream, seq, files, done):
             done.packets.append(seq)
             _drop(folder, files)
