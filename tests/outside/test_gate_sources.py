@@ -34,6 +34,7 @@ from estation.outside.gate.errors import (
 from estation.outside.gate.peering import Deed
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.scope import Scope
+from estation.shared import places
 from estation.shared.crypto import Vault
 from estation.shared.turns import TurnsFailed
 from tests.cases.test_packets import case
@@ -764,10 +765,10 @@ def test_a_folder_mounted_twice_is_one(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "stat", stat)
 
-    assert peering._is_within(tmp_path / "there" / "spare", tmp_path / "here")
-    assert peering._is_within(tmp_path / "there" / "not yet", tmp_path / "here")
-    assert not peering._is_within(tmp_path / "here", tmp_path / "there" / "spare")
-    assert not peering._is_within(tmp_path, tmp_path / "here")
+    assert places._is_within(tmp_path / "there" / "spare", tmp_path / "here")
+    assert places._is_within(tmp_path / "there" / "not yet", tmp_path / "here")
+    assert not places._is_within(tmp_path / "here", tmp_path / "there" / "spare")
+    assert not places._is_within(tmp_path, tmp_path / "here")
 
 
 async def test_further_destinations_are_served_while_the_first_folder_fails(gate: Gate) -> None:

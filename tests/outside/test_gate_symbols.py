@@ -471,8 +471,8 @@ async def test_a_peer_added_by_command_gets_symbols_when_told_so(
     await gate.keep_first(gate.now)  # as at the next start
     for peer in await peers.peers():
         await gate.pack(peer)
-    await peering.set_symbols(COUNTY, None, deed=DEED, now=gate.now)
     gate.later(seconds=20)
+    await peering.set_symbols(COUNTY, None, deed=DEED, now=gate.now)
     county = await peers.peer_named(COUNTY)
     await gate.pack(county)
 
