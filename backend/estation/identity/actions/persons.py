@@ -27,6 +27,7 @@ _PERSON = (
 
 # Whoever registered a person goes on speaking for it; who has a wider reach takes that over.
 _UPSERT = """
+with put as (
 insert into person as p (id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed,
                          phone_index, phone_sealed, updated_at, said_by, reach)
 select id, id_type, id_no_index, id_no_sealed, id_tail_index, name_sealed, phone_index,
@@ -39,6 +40,15 @@ on conflict (id_type, id_no_index) do update set
 where p.said_by in (excluded.said_by, '') and p.updated_at <= excluded.updated_at
    or p.said_by <> excluded.said_by and p.reach > excluded.reach
 returning id, id_type, id_no_index
+)
+select id, id_type, id_no_index from put
+"""
+# Tortoise hands out no rows of a statement that begins with its insert.
+
+_IDS_OF_KNOWN = """
+select p.id, p.id_type, p.id_no_index
+from unnest($1::text[], $2::text[]) as t(id_type, id_no_index)
+join person p using (id_type, id_no_index)
 """
 
 _KEEP_WORDS = """
@@ -132,9 +142,9 @@ async def put_persons(persons: SealedPersons) -> list[UUID]:
     found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
     wanted = [(key[0], persons.indexes[key]) for key in persons.keys]
     if len(found) < len(persons.rows):  # of those we know newer news, nothing was returned
+        missing = {key for key in wanted if key not in found}
         rows = await Tortoise.get_connection("default").execute_query_dict(
-            "select id, id_type, id_no_index from person where id_no_index = any($1::text[])",
-            [[key[1] for key in wanted if key not in found]],
+            _IDS_OF_KNOWN, [[id_type for id_type, _ in missing], [index for _, index in missing]]
         )
         found |= {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
     return [found[key] for key in wanted]
