@@ -100,6 +100,27 @@ async def test_both_get_the_same_person_for_their_rows(database: str) -> None:
     assert found == known
 
 
+async def test_new_refreshed_and_older_news_in_one_packet_each_get_their_own_id(
+    database: str,
+) -> None:
+    cyra = structs.replace(BO, name="沈知远", id_type="3", id_no="E12345678")
+    before = await upsert_persons([ANNA, BO], vault=VAULT, by=CENTRE, now=NOW)
+
+    refreshed = await upsert_persons([MOVED, cyra], vault=VAULT, by=CENTRE, now=NOW)
+    mixed = await upsert_persons(
+        [BO, MOVED, cyra], vault=VAULT, by=CENTRE, now=NOW - timedelta(days=1)
+    )
+
+    stored = {
+        (row["id_type"], VAULT.open(row["id_no_sealed"])): row["id"]
+        for row in await query("select id, id_type, id_no_sealed from person")
+    }
+    assert mixed == stored
+    assert before.items() <= stored.items()
+    assert refreshed.items() <= stored.items()
+    assert await words() == []
+
+
 async def test_nobody_logs_in_as_another_by_a_countys_word(database: str) -> None:
     await say(ANNA, CENTRE)
     await say(MOVED, COUNTY, NOW + timedelta(days=1))

@@ -24,6 +24,16 @@ def test_the_same_text_seals_differently_but_is_found_by_one_index() -> None:
     assert Vault(bytes(32)).index("x") != VAULT.index("x")
 
 
+def test_many_texts_are_sealed_each_by_itself() -> None:
+    texts = ["林晓舟", "", "13800000001", "林晓舟"]
+
+    sealed = VAULT.seal_all(texts)
+
+    assert [VAULT.open(one) for one in sealed] == texts
+    assert len({one[:12] for one in sealed}) == len(texts)  # a nonce is never used twice
+    assert VAULT.seal_all([]) == []
+
+
 def test_an_index_is_hmac_sha_256_so_that_those_stored_before_are_found() -> None:
     key = hmac.digest(bytes(range(32)), b"estation/index/1", "sha256")
 

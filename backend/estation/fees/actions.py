@@ -258,13 +258,13 @@ async def mark_refunded(bills: Sequence[tuple[UUID, int]]) -> None:
 
 
 class IncomingBill(Struct, frozen=True, gc=False):
-    """A bill as it came through the gate, its payer found among the persons.
+    """A bill as it came through the gate, its payer found among the persons (an id or its text).
 
     `digest` is that of the row as it came, None when it came from nowhere.
     """
 
     row: FeeBillRow
-    payer_id: UUID
+    payer_id: UUID | str
     digest: bytes | None = None
 
 

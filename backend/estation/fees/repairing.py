@@ -73,7 +73,7 @@ async def forget_items(db: BaseDBAsyncClient, versions: Sequence[tuple[UUID, int
 
 async def confirm_paid(
     db: BaseDBAsyncClient,
-    bills: Sequence[tuple[UUID, FeeBillRow, UUID, bytes]],
+    bills: Sequence[tuple[UUID, FeeBillRow, UUID | str, bytes]],
     *,
     data_as_of: datetime,
 ) -> None:
@@ -96,7 +96,7 @@ async def withdraw_bills(source: str, source_ids: Sequence[str], now: datetime) 
     )
 
 
-def _news(bill_id: UUID, row: FeeBillRow, payer_id: UUID, digest: bytes) -> dict[str, object]:
+def _news(bill_id: UUID, row: FeeBillRow, payer_id: UUID | str, digest: bytes) -> dict[str, object]:
     return {
         "id": bill_id,
         "version": row.version,

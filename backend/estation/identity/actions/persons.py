@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from tortoise import Tortoise
@@ -19,11 +19,6 @@ from estation.shared.transactions import in_transaction
 
 PersonKey = tuple[str, str]
 """(id_type, id_no) as the row has it"""
-
-_PERSON = (
-    "id", "id_type", "id_no_index", "id_no_sealed", "id_tail_index", "name_sealed",
-    "phone_index", "phone_sealed", "updated_at", "said_by", "reach",
-)  # fmt: skip
 
 # Whoever registered a person goes on speaking for it; who has a wider reach takes that over.
 _UPSERT = """
@@ -41,11 +36,15 @@ where p.said_by in (excluded.said_by, '') and p.updated_at <= excluded.updated_a
    or p.said_by <> excluded.said_by and p.reach > excluded.reach
 returning id, id_type, id_no_index
 )
-select id, id_type, id_no_index from put
+select count(*) as put, array_agg(put.id_type) filter (where s.id is null) as id_types,
+       array_agg(put.id_no_index) filter (where s.id is null) as id_no_indexes,
+       array_agg(put.id) filter (where s.id is null) as ids
+from put left join stage_person s on s.id = put.id
 """
-# Tortoise hands out no rows of a statement that begins with its insert.
+# Of those that were new the caller made the ids itself. (And Tortoise hands out no rows of a
+# statement that begins with its insert.)
 
-_IDS_OF_KNOWN = """
+_IDS = """
 select p.id, p.id_type, p.id_no_index
 from unnest($1::text[], $2::text[]) as t(id_type, id_no_index)
 join person p using (id_type, id_no_index)
@@ -86,13 +85,29 @@ class Party(Protocol):
     def phone(self) -> str: ...
 
 
+class PersonColumns(NamedTuple):
+    """A row of `person`, sealed."""
+
+    id: str
+    id_type: str
+    id_no_index: str
+    id_no_sealed: bytes
+    id_tail_index: str
+    name_sealed: bytes
+    phone_index: str
+    phone_sealed: bytes
+    updated_at: datetime
+    said_by: str
+    reach: int
+
+
 @dataclass(frozen=True, slots=True)
 class SealedPersons:
-    """Persons ready for the table: their rows as `_PERSON` has them, and each party's key."""
+    """Persons ready for the table, and each party's key."""
 
     keys: Sequence[PersonKey]
     indexes: Mapping[PersonKey, str]
-    rows: Mapping[PersonKey, tuple[object, ...]]
+    rows: Mapping[PersonKey, PersonColumns]
 
 
 def seal_persons(
@@ -117,13 +132,14 @@ async def upsert_persons(
     the parties have them. As `seal_persons` and `put_persons`."""
     put = await put_persons(seal_persons(parties, vault=vault, by=by, now=now))
     return {
-        (party.id_type, party.id_no): person_id
+        (party.id_type, party.id_no): UUID(str(person_id))
         for party, person_id in zip(parties, put, strict=True)
     }
 
 
-async def put_persons(persons: SealedPersons) -> list[UUID]:
-    """Make or refresh them, set-based, in the caller's transaction; the id of each party's.
+async def put_persons(persons: SealedPersons) -> list[UUID | str]:
+    """Make or refresh them, set-based, in the caller's transaction; the id of each party's, as
+    text where it is new.
 
     Older news never overwrites newer. A person whom another peer registered keeps its name and
     phone, unless `by` has a wider reach: what `by` says is kept as its word, by which nobody
@@ -134,20 +150,25 @@ async def put_persons(persons: SealedPersons) -> list[UUID]:
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
-        staged(tx, "person", _PERSON, persons.rows.values()),
+        staged(tx, "person", PersonColumns._fields, persons.rows.values()),
     ):
-        _, rows = await tx.execute_query(_UPSERT)
-        if len(rows) < len(persons.rows):
+        _, ((put, *known),) = await tx.execute_query(_UPSERT)
+        if put < len(persons.rows):
             await tx.execute_query(_KEEP_WORDS)
-    found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    wanted = [(key[0], persons.indexes[key]) for key in persons.keys]
-    if len(found) < len(persons.rows):  # of those we know newer news, nothing was returned
-        missing = {key for key in wanted if key not in found}
+    keys = [(key[0], persons.indexes[key]) for key in persons.keys]
+    found: dict[PersonKey, UUID | str]
+    if put < len(persons.rows):  # of those we know newer news, nothing was returned
         rows = await Tortoise.get_connection("default").execute_query_dict(
-            _IDS_OF_KNOWN, [[id_type for id_type, _ in missing], [index for _, index in missing]]
+            _IDS, [[id_type for id_type, _ in keys], [index for _, index in keys]]
         )
-        found |= {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    return [found[key] for key in wanted]
+        found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
+    else:
+        found = {(row.id_type, row.id_no_index): row.id for row in persons.rows.values()}
+        found |= {
+            (id_type, index): person_id
+            for id_type, index, person_id in zip(*(part or () for part in known), strict=True)
+        }
+    return [found[key] for key in keys]
 
 
 def _persons(
@@ -156,21 +177,27 @@ def _persons(
     vault: Vault,
     by: Speaker,
     now: datetime,
-) -> Iterator[tuple[object, ...]]:
-    """The columns `_PERSON`."""
-    for row_id, (key, party) in zip(
-        ids.row_id_texts(now, len(unique)), unique.items(), strict=True
+) -> Iterator[PersonColumns]:
+    phones = [clean_phone(party.phone) for party in unique.values()]
+    index = vault.index
+    for row_id, key, phone, id_no_sealed, name_sealed, phone_sealed in zip(
+        ids.row_id_texts(now, len(unique)),
+        unique,
+        phones,
+        vault.seal_all([id_no for _, id_no in unique]),
+        vault.seal_all([party.name for party in unique.values()]),
+        vault.seal_all(phones),
+        strict=True,
     ):
-        phone = clean_phone(party.phone)
-        yield (
+        yield PersonColumns(
             row_id,
             key[0],
             indexes[key],
-            vault.seal(key[1]),
-            vault.index(f"tail:{key[1][-6:]}"),
-            vault.seal(party.name),
-            vault.index(f"phone:{phone}"),
-            vault.seal(phone),
+            id_no_sealed,
+            index(f"tail:{key[1][-6:]}"),
+            name_sealed,
+            index(f"phone:{phone}"),
+            phone_sealed,
             now,
             by.name,
             by.reach,
