@@ -2,10 +2,10 @@
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from rich.console import Console
@@ -74,32 +74,8 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
         console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
         _end_inner(side, needed)
         return
-    table = Table(
-        "stream", "direction", "position", "watermark", "lag", "rows/min", "unconfirmed", "parked",
-        "quarantined", "state", "reason", "last proof", "last snapshot", "next snapshot",
-        "last jump",
-    )  # fmt: skip
-    for stream in seen.streams:
-        shown = overview.as_dict(stream)
-        lag = shown["lag_seconds"]
-        table.add_row(
-            shown["stream"],
-            shown["direction"],
-            str(shown["seq"]),
-            shown["watermark"] or "—",
-            f"{lag:.0f} s" if lag is not None else "—",
-            str(shown["rows_per_minute"]),
-            _unconfirmed(shown),
-            str(shown["parked_files"]),
-            str(shown["quarantined_files"]),
-            shown["state"],
-            shown["reason"] or "—",
-            _proof(shown),
-            shown["last_snapshot_at"] or "—",
-            shown["next_snapshot_at"] or "—",
-            shown["last_jump_at"] or "—",
-        )
-    console.print(table)
+    for table in _stream_tables([overview.as_dict(stream) for stream in seen.streams]):
+        console.print(table)
     for peer in seen.peers:
         if peer.trouble or peer.state != "active":
             console.print(f"{peer.name}: {peer.state} {peer.trouble}")
@@ -118,18 +94,69 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
     _end_inner(side, needed)
 
 
+_WIDE = 180
+"""Columns of a terminal that has room for a stream in a line."""
+_WORDS, _FIGURES = 16, 42
+"""What the names and a stream's longest figure need of a narrow one."""
+
+
+def _stream_tables(streams: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """A line for each stream; on a narrow terminal a column, as many to a table as fit."""
+    if console.width >= _WIDE:
+        table = Table(*_STREAM_FIELDS)
+        for shown in streams:
+            table.add_row(*_stream_values(shown))
+        yield table
+        return
+    beside = max(1, (console.width - _WORDS) // _FIGURES)
+    for start in range(0, len(streams), beside):
+        values = [_stream_values(shown) for shown in streams[start : start + beside]]
+        table = Table(_STREAM_FIELDS[0], *(column[0] for column in values))
+        for name, *row in list(zip(_STREAM_FIELDS, *values, strict=True))[1:]:
+            table.add_row(name, *row)
+        yield table
+
+
+_STREAM_FIELDS: Final = (
+    "stream", "direction", "position", "watermark", "lag", "rows/min", "unconfirmed", "parked",
+    "quarantined", "state", "reason", "last proof", "last snapshot", "next snapshot", "last jump",
+)  # fmt: skip
+
+
+def _stream_values(shown: Mapping[str, Any]) -> tuple[str, ...]:
+    """In the order of the fields."""
+    lag = shown["lag_seconds"]
+    return (
+        shown["stream"],
+        shown["direction"],
+        str(shown["seq"]),
+        shown["watermark"] or "—",
+        f"{lag:.0f} s" if lag is not None else "—",
+        str(shown["rows_per_minute"]),
+        _unconfirmed(shown),
+        str(shown["parked_files"]),
+        str(shown["quarantined_files"]),
+        shown["state"],
+        shown["reason"] or "—",
+        _proof(shown),
+        shown["last_snapshot_at"] or "—",
+        shown["next_snapshot_at"] or "—",
+        shown["last_jump_at"] or "—",
+    )
+
+
 def _end_inner(side: str, needed: list[str]) -> None:
     if side == "inner" and needed:
         raise typer.Exit(1)
 
 
-def _unconfirmed(shown: dict[str, Any]) -> str:
+def _unconfirmed(shown: Mapping[str, Any]) -> str:
     if shown["direction"] == "in":
         return "—"
     return f"{shown['unconfirmed_packets']} ({shown['unconfirmed_bytes'] / 2**20:.1f} MiB)"
 
 
-def _proof(shown: dict[str, Any]) -> str:
+def _proof(shown: Mapping[str, Any]) -> str:
     found = {True: "一致", False: f"不一致 {shown['differing_buckets']} 桶", None: ""}[
         shown["last_proof_equal"]
     ]
