@@ -145,6 +145,21 @@ async def test_evidence_that_fits_no_receipt_is_kept_and_flagged(
     assert await kept() == [(1, "17", why)]
 
 
+async def test_evidence_that_came_before_its_receipt_is_judged_when_that_comes(desk: Desk) -> None:
+    receipt = desk.receipt(await desk.issue())
+    await hear(desk, proof(desk, receipt))
+    await hear(desk, proof(desk, receipt, out_trade_no="P2", bill_fen=TOTAL_FEN + 1))
+    await hear(desk, proof(desk, receipt, order_no="OTHER"))
+    before = await kept()
+
+    await arrive(desk, receipt)
+
+    assert before == [(1, "17", "unknown_payment")] * 3
+    assert sorted(await kept()) == [
+        (1, "17", ""), (1, "17", "more_than_paid"), (1, "17", "unknown_payment"),
+    ]  # fmt: skip
+
+
 async def test_evidence_nobody_sent_waits_for_a_person_until_it_comes_after_all(
     desk: Desk,
 ) -> None:
