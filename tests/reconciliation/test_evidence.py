@@ -13,8 +13,10 @@ import pytest
 
 from estation import worker
 from estation.outside.gate import rows as gate_rows
+from estation.outside.pay_channels.payers import seal_payers
 from estation.payments import api
 from estation.reconciliation.api import reconcile_day
+from estation.shared.crypto import Vault
 from tests.outside.gate_peers import Gate
 from tests.payments.city import MERCHANTS, TOTAL, City, later, rows
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
@@ -111,6 +113,24 @@ async def test_a_payment_learnt_by_asking_has_no_notice(database: str, city: Cit
 
     (said,) = await told()
     assert (said["notice_id"], said["notice_digest"], said["noticed_at"]) == ("", "", None)
+
+
+@pytest.mark.parametrize(("vault", "is_readable"), [(days.VAULT, True), (Vault(b"x" * 32), False)])
+async def test_a_notice_is_digested_in_the_words_the_channel_signed(
+    database: str, city: City, vault: Vault, is_readable: bool
+) -> None:
+    """Whatever stands in the place of its payer here, and however often that is sealed anew."""
+    line = await paid(city)
+    said: dict[str, Any] = {"out_trade_no": line.number, "payer": {"openid": "oUpF8uMuAJO"}}
+    clear = msgspec.json.encode(said, order="sorted")
+    seal_payers(vault, said)
+    await rows("update pay_notice set plaintext = $1::jsonb", msgspec.json.encode(said).decode())
+
+    await reconcile(line)
+
+    (sent,) = await told()
+    assert sent["notice_digest"] == (hashlib.sha256(clear).hexdigest() if is_readable else "")
+    assert sent["notice_id"].startswith(line.number)
 
 
 async def test_what_the_bill_does_not_prove_is_not_told(database: str, city: City) -> None:

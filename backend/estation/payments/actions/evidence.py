@@ -17,7 +17,9 @@ from msgspec import to_builtins
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate.rows import PaymentEvidenceRow
+from estation.outside.pay_channels.payers import MARK, open_payers
 from estation.shared import ids, outbox
+from estation.shared.crypto import Vault
 
 TOPIC = "payment_evidence"
 _AT_ONCE = 2000
@@ -75,16 +77,23 @@ order by g.transfer_id, ob.bill_no
 """
 
 
-async def put_evidence(db: BaseDBAsyncClient, lines: Iterable[ProvenLine], *, now: datetime) -> int:
-    """Keep and send what is new of it; how many rows. Joins the caller's transaction."""
+async def put_evidence(
+    db: BaseDBAsyncClient, lines: Iterable[ProvenLine], *, vault: Vault, now: datetime
+) -> int:
+    """Keep and send what is new of it; how many rows. Joins the caller's transaction.
+
+    `vault` opens what names the payer in a notice: its digest is that of the channel's own words.
+    """
     told = 0
     waiting = iter(lines)
     while some := {line.transfer_id: line for line in itertools.islice(waiting, _AT_ONCE)}:
-        told += await _put(db, some, now)
+        told += await _put(db, some, vault, now)
     return told
 
 
-async def _put(db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], now: datetime) -> int:
+async def _put(
+    db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], vault: Vault, now: datetime
+) -> int:
     some = list(lines.values())
     news = await db.execute_query_dict(
         _NEWS,
@@ -98,7 +107,7 @@ async def _put(db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], now: dateti
     )
     if not news:
         return 0
-    bodies = [to_builtins(_row(lines[one["transfer_id"]], one, now)) for one in news]
+    bodies = [to_builtins(_row(lines[one["transfer_id"]], one, vault, now)) for one in news]
     await db.execute_query(
         """insert into payment_evidence
              (id, transfer_id, bill_id, version, file_digest, file_line, said, at)
@@ -119,7 +128,7 @@ async def _put(db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], now: dateti
     return len(bodies)
 
 
-def _row(line: ProvenLine, one: dict[str, Any], now: datetime) -> PaymentEvidenceRow:
+def _row(line: ProvenLine, one: dict[str, Any], vault: Vault, now: datetime) -> PaymentEvidenceRow:
     has_notice = one["notice_id"] is not None
     return PaymentEvidenceRow(
         source=one["source"],
@@ -139,12 +148,14 @@ def _row(line: ProvenLine, one: dict[str, Any], now: datetime) -> PaymentEvidenc
         file_line=line.file_line,
         proved_at=now,
         notice_id=one["notice_id"] if has_notice else "",
-        notice_digest=_digest(one["notice"]) if has_notice else "",
+        notice_digest=_digest(one["notice"], vault) if has_notice else "",
         noticed_at=one["noticed_at"] if has_notice else None,
         transfer_id=str(line.transfer_id),
     )
 
 
-def _digest(notice: str) -> str:
-    spelt = msgspec.json.encode(msgspec.json.decode(notice), order="sorted")
-    return hashlib.sha256(spelt).hexdigest()
+def _digest(notice: str, vault: Vault) -> str:
+    """Of the words as the channel said them; "" where our key does not open them any more."""
+    said = open_payers(vault, msgspec.json.decode(notice))
+    spelt = msgspec.json.encode(said, order="sorted")
+    return "" if MARK.encode() in spelt else hashlib.sha256(spelt).hexdigest()

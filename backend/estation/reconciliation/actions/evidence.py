@@ -6,6 +6,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.payments.api import ProvenLine, put_evidence
 from estation.reconciliation.rules import MATCHED, Kind
+from estation.shared.crypto import Vault
 
 _PROVEN = """
 select o.transfer_id, o.order_id, t.account_id, t.channel, t.out_trade_no, t.channel_trade_no,
@@ -17,10 +18,10 @@ order by o.transfer_id
 """
 
 
-async def tell_centres(db: BaseDBAsyncClient, day: date, *, now: datetime) -> int:
+async def tell_centres(db: BaseDBAsyncClient, day: date, *, vault: Vault, now: datetime) -> int:
     """Of every payment that the day's lines match in number, amount and merchant; how many rows.
 
     Reads the tables `matching` left; joins the caller's transaction.
     """
     rows = await db.execute_query_dict(_PROVEN, [day, [MATCHED, Kind.DAY_BOUNDARY.value]])
-    return await put_evidence(db, (ProvenLine(**row) for row in rows), now=now)
+    return await put_evidence(db, (ProvenLine(**row) for row in rows), vault=vault, now=now)

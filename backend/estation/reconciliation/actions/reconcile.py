@@ -54,7 +54,7 @@ async def reconcile_day(
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
         await book_fees(db, day, legs, vault=services.vault, now=now)
-        await tell_centres(db, day, now=now)
+        await tell_centres(db, day, vault=services.vault, now=now)
     view = await queries.run(run_id)
     log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
     return view
