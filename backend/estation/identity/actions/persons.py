@@ -88,11 +88,13 @@ class Party(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SealedPersons:
-    """Persons ready for the table: their rows as `_PERSON` has them, and each party's key."""
+    """Persons ready for the table: their rows as `_PERSON` has them behind the id, and each
+    party's key. Ids are given when they are put: who seals in a thread draws none."""
 
     keys: Sequence[PersonKey]
     indexes: Mapping[PersonKey, str]
     rows: Mapping[PersonKey, tuple[object, ...]]
+    said_at: datetime
 
 
 def seal_persons(
@@ -107,7 +109,7 @@ def seal_persons(
     unique = dict(zip(keys, parties, strict=True))
     indexes = {key: number_index(*key, vault=vault) for key in unique}
     rows = dict(zip(unique, _persons(unique, indexes, vault, by, now), strict=True))
-    return SealedPersons(keys, indexes, rows)
+    return SealedPersons(keys, indexes, rows, now)
 
 
 async def upsert_persons(
@@ -131,10 +133,12 @@ async def put_persons(persons: SealedPersons) -> list[UUID]:
     """
     if not persons.rows:
         return []
+    row_ids = ids.row_id_texts(persons.said_at, len(persons.rows))
+    given = ((row_id, *row) for row_id, row in zip(row_ids, persons.rows.values(), strict=True))
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
-        staged(tx, "person", _PERSON, persons.rows.values()),
+        staged(tx, "person", _PERSON, given),
     ):
         _, rows = await tx.execute_query(_UPSERT)
         if len(rows) < len(persons.rows):
@@ -157,13 +161,10 @@ def _persons(
     by: Speaker,
     now: datetime,
 ) -> Iterator[tuple[object, ...]]:
-    """The columns `_PERSON`."""
-    for row_id, (key, party) in zip(
-        ids.row_id_texts(now, len(unique)), unique.items(), strict=True
-    ):
+    """The columns `_PERSON` behind the id."""
+    for key, party in unique.items():
         phone = clean_phone(party.phone)
         yield (
-            row_id,
             key[0],
             indexes[key],
             vault.seal(key[1]),
