@@ -2,14 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tortoise import Tortoise
 
 from estation import worker
-from estation.outside.gate import attention, bounds, rounds, rows, symbols, upkeep
+from estation.outside.gate import (
+    attention,
+    bounds,
+    positions,
+    rounds,
+    rows,
+    sending,
+    symbols,
+    upkeep,
+)
 from estation.outside.gate import files as gate_files
 from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import Bounds
@@ -22,8 +32,17 @@ from estation.payments import api, jobs, staff_words
 from estation.payments.errors import StreamStillStopped
 from estation.shared.signals import read
 from tests.outside.gate_peers import Gate
-from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
-from tests.outside.test_gate_files import MIB, FileChunkRow, content, handler_of, put_file, receive
+from tests.outside.gate_side import BACK, STREAM, T0, Sides, bill, names, position, query
+from tests.outside.test_gate_files import (
+    MIB,
+    SOURCE,
+    FileChunkRow,
+    content,
+    handler_of,
+    parts_of,
+    put_file,
+    receive,
+)
 
 RESERVE = Bounds(disk_reserve=1000)
 
@@ -128,20 +147,38 @@ async def sealed(seq: int) -> bytes:
 async def test_symbols_beyond_what_is_kept_are_told_until_fewer_lie_there(
     sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    monkeypatch.setattr(symbols, "MAX_KEPT", 20)
     await sides.send(1)
-    for seq in (2, 3):
+    for seq in (2, 3, 4):
         put_symbols(sides.incoming, content(100_000), seq)
-    few = sorted(sides.incoming.glob("*-0000000003.*.rq"))
+    few = sorted(sides.incoming.glob("*-0000000004.*.rq"))
     await sides.receive(alarm=worker.open_gate_incident)
     gone = [path for path in few if not path.exists()]
     await seen_as_short(STREAM, "symbols")
 
     await look_after(center)
+    await seen_as_short(STREAM, "symbols")
+    for path in sides.incoming.glob("*-0000000003.*.rq"):
+        path.unlink()
+    await look_after(center)
     await seen_as_over(STREAM)
 
     assert gone == few
     assert sides.seen == names(1)
+
+
+async def test_symbols_of_packets_that_came_already_take_no_room_from_others(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    await sides.send(1)
+    for seq in (1, 2):
+        put_symbols(sides.incoming, content(100_000), seq)
+
+    await sides.receive(alarm=worker.open_gate_incident)
+
+    assert {packets.parse_symbol_name(path.name).seq for path in sides.incoming.iterdir()} == {2}
+    assert await incidents() == []
 
 
 def put_symbols(folder: Path, data: bytes, seq: int) -> None:
@@ -184,6 +221,44 @@ async def test_a_device_that_takes_no_symbols_is_told_and_packets_stay(
     assert waiting == [packets.file_name(BACK, 1)]
     assert list(center.outgoing.iterdir()) == []
     assert list(device.iterdir()) != []
+
+
+async def test_a_device_that_takes_a_file_for_each_we_write_is_one_shortage(
+    sides: Sides, center: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_WAITING", 10)
+    cutting = Cutting(center.folder, tmp_path / "device")
+    gate = Gate(tmp_path)
+
+    for _ in range(3):
+        for _ in range(2):
+            await sending.put_rows(BACK, "fee_bill", [bill(1)], now=T0)
+            await rounds.pack_for(
+                center, secret=gate.secret, max_rows=100, now=T0, cutting=cutting,
+                alarm=worker.open_gate_incident,
+            )  # fmt: skip
+        for path in list(cutting.folder.iterdir())[9:]:
+            path.unlink()
+        await look_after(center, cutting)
+
+    await seen_as_short(BACK, "device")
+    assert len(await incidents()) == 1
+
+
+async def test_a_disk_that_is_just_not_full_any_more_is_one_shortage(
+    sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, free=0)
+    for free in (999, 1000, 999, 1100, 999):
+        disk.free = free
+        await sides.receive(alarm=worker.open_gate_incident, disk_reserve=1000)
+        await look_after(center)
+    await seen_as_short(STREAM, "disk")
+
+    disk.free = 1250
+    await look_after(center)
+
+    await seen_as_over(STREAM)
 
 
 async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is_some(
