@@ -288,10 +288,10 @@ async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is
     )
 
 
-async def _bring_in(files: Spool, done: list[Path]) -> int:
+async def _bring_in(files: Spool, done: list[Path], now: datetime = T0) -> int:
     """What the topic runs now and then; how many parts wait afterwards."""
     await gate_files.look_after(
-        files, topic="file_chunk", alarm=worker.open_gate_incident, now=T0,
+        files, topic="file_chunk", alarm=worker.open_gate_incident, now=now,
         handler=handler_of(files, done),
     )  # fmt: skip
     (left,) = await query("select count(*)::int as n from gate_parked_row")
@@ -319,3 +319,86 @@ async def test_a_stream_waits_with_its_packets_when_nothing_more_can_be_kept_bac
     assert (stands, list(kept)) == ((0, "handler_failed"), [])
     assert await position() == (1, "")
     assert content(MIB, seed=2) in [path.read_bytes() for path in done if path.exists()]
+
+
+async def test_a_file_that_has_no_room_for_long_holds_up_no_other_ones_parts(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_files, "_PER_CALL", 2)
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(2 * MIB - 10, seed=2), "M-2")
+    await put_file(content(10, seed=3), "M-3")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    files.forget(SOURCE, "M-1")
+    files.take(parts_of(content(MIB, seed=4), "M-4")[0], now=T0)
+
+    for minute in range(1, 8):
+        await _bring_in(files, done, now=T0 + timedelta(minutes=minute))
+
+    assert [path.read_bytes() for path in done[1:]] == [content(10, seed=3)]
+    await seen_as_short(STREAM, "files")
+
+
+async def test_parts_that_came_before_anybody_handled_their_topic_are_taken_later(
+    sides: Sides, tmp_path: Path
+) -> None:
+    files = Spool(tmp_path / "spool")
+    done: list[Path] = []
+    await put_file(content(MIB))
+    await sides.pack()
+    sides.carry()
+    await sides.receive()
+
+    left = await _bring_in(files, done)
+
+    assert [path.read_bytes() for path in done] == [content(MIB)]
+    assert left == 0
+
+
+async def test_rows_parked_by_a_jump_are_no_parts_that_wait_for_room(
+    sides: Sides, tmp_path: Path
+) -> None:
+    """In a run of many packets they are counted further than a packet has lines."""
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    parked = [(1, packets.MAX_ROWS + line, "later", f'{{"n":{line}}}') for line in (1, 2)]
+    await positions.park_bodies(Tortoise.get_connection("default"), STREAM, parked, now=T0)
+
+    files.forget(SOURCE, "M-1")
+    left = await _bring_in(files, done)
+
+    assert left == len(parked)
+    await seen_as_over(STREAM)
+
+
+async def test_a_part_that_waited_and_is_refused_is_told_once_and_waits_no_more(
+    sides: Sides, tmp_path: Path
+) -> None:
+    """Two files of one name: the second one's part fits the first no more when it is taken."""
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await put_file(content(10, seed=3), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    files.forget(SOURCE, "M-1")
+
+    left = [await _bring_in(files, done) for _ in range(2)]
+
+    await jobs.end_gate_stops(now=T0)
+    told = {one["kind"]: one["state"] for one in await incidents()}
+    assert len(done) == 2
+    assert left == [1, 1]
+    assert told == {"gate_no_room": "resolved", "gate_file_incomplete": "open"}
+    assert len(await incidents()) == 2
