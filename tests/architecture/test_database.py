@@ -7,7 +7,7 @@ import re
 import pytest
 from tortoise import Tortoise
 
-from estation import migrations
+from estation import migrations, worker
 
 STATEMENTS = [
     name
@@ -29,6 +29,23 @@ async def test_every_named_constraint_exists(database: str, name: str) -> None:
     )
 
     assert name in {row["name"] for row in rows}
+
+
+async def test_every_copy_of_the_other_sides_rows_notices_what_is_changed_past_the_gate(
+    database: str,
+) -> None:
+    """Else a proof would call it equal."""
+    ours = {model._meta.db_table for model in Tortoise.apps["estation"].values()}
+    copies = ours & {one.table for one in worker.fee_packets.replicas.REPLICAS.values()}
+
+    watched = await Tortoise.get_connection("default").execute_query_dict(
+        """select tgrelid::regclass::text as name from pg_trigger
+           where tgfoid = 'gate_copy_was_touched'::regproc""",
+        [],
+    )
+
+    assert {"bill", "case_record", "centre_refund_order"} <= copies
+    assert copies - {row["name"] for row in watched} == set()
 
 
 async def test_every_unique_together_exists(database: str) -> None:

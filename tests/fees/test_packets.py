@@ -17,6 +17,7 @@ from estation.identity.models import Person
 from estation.outside.gate.arriving import Arrival, TwoSteps
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.rows import FeeBillRow, FeeItemRow, as_sent, digest
+from estation.shared import ids
 from estation.shared.outbox import OutboxMessage
 from estation.shared.transactions import in_transaction
 from tests.fees.marking import mark_paid
@@ -118,6 +119,17 @@ async def test_payers_are_made_ready_only_while_packets_bring_news() -> None:
 
     assert first is not None
     assert handler.prepare([bill()], arrival) is None
+
+
+def test_what_is_made_ready_in_a_thread_draws_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a simulated day come from its seed, in the order in which its loop asks."""
+    monkeypatch.setattr(ids, "secrets", None)
+    handler = packets.make_handler(VAULT, payees=PAYEES)
+    assert isinstance(handler, TwoSteps)
+
+    ready = handler.prepare([bill()], Arrival("jc-online", 1, NOW))
+
+    assert ready is not None
 
 
 async def test_a_payer_of_whom_newer_news_is_known_still_gets_the_bill() -> None:

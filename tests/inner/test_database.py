@@ -3,11 +3,12 @@
 import importlib
 import pkgutil
 import re
+from datetime import UTC, datetime
 
 from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
-from estation.inner import migrations
+from estation.inner import migrations, packets
 from estation.inner.database import database
 from tests.inner.desk import query
 
@@ -29,6 +30,22 @@ async def test_every_named_constraint_exists(empty_inner: str) -> None:
     )
 
     assert STATEMENTS - {row["name"] for row in rows} == set()
+
+
+async def test_every_copy_of_the_other_sides_rows_notices_what_is_changed_past_the_gate(
+    empty_inner: str,
+) -> None:
+    """Else a proof would call it equal."""
+    topics = packets.make_handlers(source="jc-center", now=datetime.now(UTC))
+    copies = {packets.replicas.REPLICAS[topic].table for topic in topics}
+
+    watched = await query(
+        """select tgrelid::regclass::text as name from pg_trigger
+           where tgfoid = 'gate_copy_was_touched'::regproc"""
+    )
+
+    assert {"fee_receipt", "fee_payment_evidence"} <= copies
+    assert copies - {row["name"] for row in watched} == set()
 
 
 async def test_every_unique_together_exists(empty_inner: str) -> None:

@@ -111,6 +111,26 @@ async def test_a_repair_makes_it_what_was_sent(desk: Desk) -> None:
     assert await kept() == [(1, "17", "")]
 
 
+async def test_evidence_changed_past_the_gate_is_found_by_the_next_proof_and_mended(
+    desk: Desk,
+) -> None:
+    """Its digest is what a proof is made of."""
+    said = proof(desk, await paid(desk))
+    await hear(desk, said)
+
+    await query("update fee_payment_evidence set said = jsonb_set(said, '{bill_fen}', '1')")
+    (touched,) = await query("select row_digest from fee_payment_evidence")
+    await hear(desk, said, seq=3, repairs=True)
+
+    (mended,) = await query(
+        "select row_digest, (said ->> 'bill_fen')::int as fen from fee_payment_evidence"
+    )
+    assert touched["row_digest"] == bytes(32)
+    assert mended == {
+        "row_digest": rows.digest(rows.encode_row("payment_evidence", said)), "fen": TOTAL_FEN,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [({"order_no": "OTHER"}, "unknown_payment"), ({"bill_fen": TOTAL_FEN + 1}, "more_than_paid")],
@@ -123,6 +143,21 @@ async def test_evidence_that_fits_no_receipt_is_kept_and_flagged(
     await hear(desk, proof(desk, receipt, **changes))
 
     assert await kept() == [(1, "17", why)]
+
+
+async def test_evidence_that_came_before_its_receipt_is_judged_when_that_comes(desk: Desk) -> None:
+    receipt = desk.receipt(await desk.issue())
+    await hear(desk, proof(desk, receipt))
+    await hear(desk, proof(desk, receipt, out_trade_no="P2", bill_fen=TOTAL_FEN + 1))
+    await hear(desk, proof(desk, receipt, order_no="OTHER"))
+    before = await kept()
+
+    await arrive(desk, receipt)
+
+    assert before == [(1, "17", "unknown_payment")] * 3
+    assert sorted(await kept()) == [
+        (1, "17", ""), (1, "17", "more_than_paid"), (1, "17", "unknown_payment"),
+    ]  # fmt: skip
 
 
 async def test_evidence_nobody_sent_waits_for_a_person_until_it_comes_after_all(

@@ -2,14 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tortoise import Tortoise
 
 from estation import worker
-from estation.outside.gate import attention, bounds, rounds, rows, symbols, upkeep
+from estation.outside.gate import (
+    attention,
+    bounds,
+    positions,
+    rounds,
+    rows,
+    sending,
+    symbols,
+    upkeep,
+)
 from estation.outside.gate import files as gate_files
 from estation.outside.gate import format as packets
 from estation.outside.gate.bounds import Bounds
@@ -22,8 +32,17 @@ from estation.payments import api, jobs, staff_words
 from estation.payments.errors import StreamStillStopped
 from estation.shared.signals import read
 from tests.outside.gate_peers import Gate
-from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
-from tests.outside.test_gate_files import MIB, FileChunkRow, content, handler_of, put_file, receive
+from tests.outside.gate_side import BACK, STREAM, T0, Sides, bill, names, position, query
+from tests.outside.test_gate_files import (
+    MIB,
+    SOURCE,
+    FileChunkRow,
+    content,
+    handler_of,
+    parts_of,
+    put_file,
+    receive,
+)
 
 RESERVE = Bounds(disk_reserve=1000)
 
@@ -128,20 +147,38 @@ async def sealed(seq: int) -> bytes:
 async def test_symbols_beyond_what_is_kept_are_told_until_fewer_lie_there(
     sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    monkeypatch.setattr(symbols, "MAX_KEPT", 20)
     await sides.send(1)
-    for seq in (2, 3):
+    for seq in (2, 3, 4):
         put_symbols(sides.incoming, content(100_000), seq)
-    few = sorted(sides.incoming.glob("*-0000000003.*.rq"))
+    few = sorted(sides.incoming.glob("*-0000000004.*.rq"))
     await sides.receive(alarm=worker.open_gate_incident)
     gone = [path for path in few if not path.exists()]
     await seen_as_short(STREAM, "symbols")
 
     await look_after(center)
+    await seen_as_short(STREAM, "symbols")
+    for path in sides.incoming.glob("*-0000000003.*.rq"):
+        path.unlink()
+    await look_after(center)
     await seen_as_over(STREAM)
 
     assert gone == few
     assert sides.seen == names(1)
+
+
+async def test_symbols_of_packets_that_came_already_take_no_room_from_others(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_KEPT", 10)
+    await sides.send(1)
+    for seq in (1, 2):
+        put_symbols(sides.incoming, content(100_000), seq)
+
+    await sides.receive(alarm=worker.open_gate_incident)
+
+    assert {packets.parse_symbol_name(path.name).seq for path in sides.incoming.iterdir()} == {2}
+    assert await incidents() == []
 
 
 def put_symbols(folder: Path, data: bytes, seq: int) -> None:
@@ -186,6 +223,44 @@ async def test_a_device_that_takes_no_symbols_is_told_and_packets_stay(
     assert list(device.iterdir()) != []
 
 
+async def test_a_device_that_takes_a_file_for_each_we_write_is_one_shortage(
+    sides: Sides, center: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(symbols, "MAX_WAITING", 10)
+    cutting = Cutting(center.folder, tmp_path / "device")
+    gate = Gate(tmp_path)
+
+    for _ in range(3):
+        for _ in range(2):
+            await sending.put_rows(BACK, "fee_bill", [bill(1)], now=T0)
+            await rounds.pack_for(
+                center, secret=gate.secret, max_rows=100, now=T0, cutting=cutting,
+                alarm=worker.open_gate_incident,
+            )  # fmt: skip
+        for path in list(cutting.folder.iterdir())[9:]:
+            path.unlink()
+        await look_after(center, cutting)
+
+    await seen_as_short(BACK, "device")
+    assert len(await incidents()) == 1
+
+
+async def test_a_disk_that_is_just_not_full_any_more_is_one_shortage(
+    sides: Sides, center: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, free=0)
+    for free in (999, 1000, 999, 1100, 999):
+        disk.free = free
+        await sides.receive(alarm=worker.open_gate_incident, disk_reserve=1000)
+        await look_after(center)
+    await seen_as_short(STREAM, "disk")
+
+    disk.free = 1250
+    await look_after(center)
+
+    await seen_as_over(STREAM)
+
+
 async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is_some(
     sides: Sides, tmp_path: Path
 ) -> None:
@@ -213,10 +288,10 @@ async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is
     )
 
 
-async def _bring_in(files: Spool, done: list[Path]) -> int:
+async def _bring_in(files: Spool, done: list[Path], now: datetime = T0) -> int:
     """What the topic runs now and then; how many parts wait afterwards."""
     await gate_files.look_after(
-        files, topic="file_chunk", alarm=worker.open_gate_incident, now=T0,
+        files, topic="file_chunk", alarm=worker.open_gate_incident, now=now,
         handler=handler_of(files, done),
     )  # fmt: skip
     (left,) = await query("select count(*)::int as n from gate_parked_row")
@@ -244,3 +319,86 @@ async def test_a_stream_waits_with_its_packets_when_nothing_more_can_be_kept_bac
     assert (stands, list(kept)) == ((0, "handler_failed"), [])
     assert await position() == (1, "")
     assert content(MIB, seed=2) in [path.read_bytes() for path in done if path.exists()]
+
+
+async def test_a_file_that_has_no_room_for_long_holds_up_no_other_ones_parts(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_files, "_PER_CALL", 2)
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(2 * MIB - 10, seed=2), "M-2")
+    await put_file(content(10, seed=3), "M-3")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    files.forget(SOURCE, "M-1")
+    files.take(parts_of(content(MIB, seed=4), "M-4")[0], now=T0)
+
+    for minute in range(1, 8):
+        await _bring_in(files, done, now=T0 + timedelta(minutes=minute))
+
+    assert [path.read_bytes() for path in done[1:]] == [content(10, seed=3)]
+    await seen_as_short(STREAM, "files")
+
+
+async def test_parts_that_came_before_anybody_handled_their_topic_are_taken_later(
+    sides: Sides, tmp_path: Path
+) -> None:
+    files = Spool(tmp_path / "spool")
+    done: list[Path] = []
+    await put_file(content(MIB))
+    await sides.pack()
+    sides.carry()
+    await sides.receive()
+
+    left = await _bring_in(files, done)
+
+    assert [path.read_bytes() for path in done] == [content(MIB)]
+    assert left == 0
+
+
+async def test_rows_parked_by_a_jump_are_no_parts_that_wait_for_room(
+    sides: Sides, tmp_path: Path
+) -> None:
+    """In a run of many packets they are counted further than a packet has lines."""
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    parked = [(1, packets.MAX_ROWS + line, "later", f'{{"n":{line}}}') for line in (1, 2)]
+    await positions.park_bodies(Tortoise.get_connection("default"), STREAM, parked, now=T0)
+
+    files.forget(SOURCE, "M-1")
+    left = await _bring_in(files, done)
+
+    assert left == len(parked)
+    await seen_as_over(STREAM)
+
+
+async def test_a_part_that_waited_and_is_refused_is_told_once_and_waits_no_more(
+    sides: Sides, tmp_path: Path
+) -> None:
+    """Two files of one name: the second one's part fits the first no more when it is taken."""
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await put_file(content(10, seed=3), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done)
+    files.forget(SOURCE, "M-1")
+
+    left = [await _bring_in(files, done) for _ in range(2)]
+
+    await jobs.end_gate_stops(now=T0)
+    told = {one["kind"]: one["state"] for one in await incidents()}
+    assert len(done) == 2
+    assert left == [1, 1]
+    assert told == {"gate_no_room": "resolved", "gate_file_incomplete": "open"}
+    assert len(await incidents()) == 2

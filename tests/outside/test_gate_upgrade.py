@@ -96,25 +96,34 @@ async def test_rows_that_waited_before_the_upgrade_leave_first_and_as_they_are_d
 
     await Tortoise.init(config=config, _enable_global_fallback=True)
     try:
-        kept = await query("select stream, packed_seq from gate_outgoing_row order by id limit 1")
+        kept = await query(
+            "select stream, topic from gate_outgoing_row where packed_seq = 1 order by id"
+        )
         async with in_transaction():
             await sending.put_rows("a-b", "fee_bill", [bill(4)], now=NOW)
         key = keys.load_seal_key(PRIVATE)
         packed = await sending.pack_waiting("a-b", folder=tmp_path, key=key, now=NOW)
         sent = await query("select manifest, body from gate_outgoing_packet where stream = 'a-b'")
-        left = await query("select stream from gate_outgoing_row")
+        left = await query("select stream, topic from gate_outgoing_row order by id")
     finally:
         await Tortoise.close_connections()
     lines = [bytes(line.row) for line in read_made(sent[0]["manifest"], sent[0]["body"])]
-    assert kept == [{"stream": "no-log", "packed_seq": 1}]
+    assert kept == [
+        {"stream": "no-log", "topic": "fee_bill"},
+        {"stream": "a-b", "topic": "drawing_part"},
+    ]
     assert packed == [1]
     assert lines == [sentlog.rows.encode_row("fee_bill", bill(number)) for number in (2, 3, 4)]
-    assert left == [{"stream": "no-log"}]
+    assert left == kept
+
+
+def body_of(number: int) -> str:
+    return sentlog.rows.encode_row("fee_bill", bill(number)).decode()
 
 
 async def _rows_waiting(url: str) -> None:
-    """A packed bill of a stream whose log lacks it, one of a stream whose log is whole, and two
-    that wait, all as the version before wrote them."""
+    """A packed bill of a stream whose log lacks it, one of a stream whose log is whole, two that
+    wait, and a packed part of a file of a later topic, all as the version before wrote them."""
     connection = await asyncpg.connect(asyncpg_dsn(url))
     try:
         await connection.execute(
@@ -126,11 +135,13 @@ async def _rows_waiting(url: str) -> None:
         )
         await connection.executemany(
             """insert into gate_outgoing_row (stream, topic, body, created_at, packed_seq)
-               values ($1, 'fee_bill', $2::jsonb, $3, $4)""",
+               values ($1, $2, $3::jsonb, $4, $5)""",
             [
-                (stream, sentlog.rows.encode_row("fee_bill", bill(number)).decode(), NOW, seq)
-                for stream, number, seq in (
-                    ("no-log", 1, 1), ("a-b", 1, 1), ("a-b", 2, None), ("a-b", 3, None)
+                (stream, topic, body_of(number), NOW, seq)
+                for stream, topic, number, seq in (
+                    ("no-log", "fee_bill", 1, 1), ("a-b", "fee_bill", 1, 1),
+                    ("a-b", "fee_bill", 2, None), ("a-b", "fee_bill", 3, None),
+                    ("a-b", "drawing_part", 1, 1),
                 )
             ],
         )  # fmt: skip

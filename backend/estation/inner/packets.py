@@ -40,14 +40,16 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
     """Topic -> handler; each joins the transaction of the file it came in."""
 
     async def receipt(rows: Sequence[Struct], arrival: Arrival) -> None:
+        given = [row for row in rows if isinstance(row, ReceiptRow)]
         await receipts.keep_receipts(
-            [row for row in rows if isinstance(row, ReceiptRow)],
+            given,
             source=source,
             packet_seq=arrival.seq,
             now=now,
             digests=[sent.digest for sent in arrival.as_sent(rows)],
             repairs=arrival.repairs,
         )
+        await evidence.judge_again(given)
 
     async def refund(rows: Sequence[Struct], arrival: Arrival) -> None:
         await refunds.keep_refunds(

@@ -7,10 +7,14 @@ packet were most of what packing cost.
 from tortoise import fields, migrations
 from tortoise.migrations import operations as ops
 
-# Their packets hold them. What a snapshot must bring again stays, and so does all of a stream
-# whose log does not know everything of before its time.
+# Their packets hold them, and the log all that names a thing. What a snapshot must bring again
+# (parts of files, whatever a later topic calls them) stays, and so does all of a stream whose log
+# does not know everything of before its time.
 _PACKED_GO = """delete from gate_outgoing_row r
-    where packed_seq is not null and topic <> 'file_chunk' and not exists (
+    where packed_seq is not null and topic in (
+        'unit', 'right', 'restriction', 'certificate', 'case', 'case_event', 'fee_bill', 'receipt',
+        'refund_order', 'refund', 'payment_evidence', 'received_up_to', 'snapshot', 'proof',
+        'rows_wanted', 'repair') and not exists (
         select from gate_upkeep u where u.stream = r.stream and u.backfill_id is not null)"""
 
 

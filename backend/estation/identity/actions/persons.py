@@ -86,9 +86,8 @@ class Party(Protocol):
 
 
 class PersonColumns(NamedTuple):
-    """A row of `person`, sealed."""
+    """A row of `person` behind its id, sealed."""
 
-    id: str
     id_type: str
     id_no_index: str
     id_no_sealed: bytes
@@ -103,11 +102,13 @@ class PersonColumns(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SealedPersons:
-    """Persons ready for the table, and each party's key."""
+    """Persons ready for the table, and each party's key. Ids are given when they are put: who
+    seals in a thread draws none."""
 
     keys: Sequence[PersonKey]
     indexes: Mapping[PersonKey, str]
     rows: Mapping[PersonKey, PersonColumns]
+    said_at: datetime
 
 
 def seal_persons(
@@ -122,7 +123,7 @@ def seal_persons(
     unique = dict(zip(keys, parties, strict=True))
     indexes = {key: number_index(*key, vault=vault) for key in unique}
     rows = dict(zip(unique, _persons(unique, indexes, vault, by, now), strict=True))
-    return SealedPersons(keys, indexes, rows)
+    return SealedPersons(keys, indexes, rows, now)
 
 
 async def upsert_persons(
@@ -147,10 +148,12 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
     """
     if not persons.rows:
         return []
+    row_ids = ids.row_id_texts(persons.said_at, len(persons.rows))
+    given = ((row_id, *row) for row_id, row in zip(row_ids, persons.rows.values(), strict=True))
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
-        staged(tx, "person", PersonColumns._fields, persons.rows.values()),
+        staged(tx, "person", ("id", *PersonColumns._fields), given),
     ):
         _, ((put, *known),) = await tx.execute_query(_UPSERT)
         if put < len(persons.rows):
@@ -163,7 +166,10 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
         )
         found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
     else:
-        found = {(row.id_type, row.id_no_index): row.id for row in persons.rows.values()}
+        found = {
+            (row.id_type, row.id_no_index): row_id
+            for row_id, row in zip(row_ids, persons.rows.values(), strict=True)
+        }
         found |= {
             (id_type, index): person_id
             for id_type, index, person_id in zip(*(part or () for part in known), strict=True)
@@ -180,8 +186,7 @@ def _persons(
 ) -> Iterator[PersonColumns]:
     phones = [clean_phone(party.phone) for party in unique.values()]
     index = vault.index
-    for row_id, key, phone, id_no_sealed, name_sealed, phone_sealed in zip(
-        ids.row_id_texts(now, len(unique)),
+    for key, phone, id_no_sealed, name_sealed, phone_sealed in zip(
         unique,
         phones,
         vault.seal_all([id_no for _, id_no in unique]),
@@ -190,7 +195,6 @@ def _persons(
         strict=True,
     ):
         yield PersonColumns(
-            row_id,
             key[0],
             indexes[key],
             id_no_sealed,

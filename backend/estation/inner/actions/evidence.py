@@ -13,13 +13,17 @@ import structlog
 from tortoise import Tortoise
 
 from estation.inner.rules import EvidenceAttention
-from estation.outside.gate.rows import PaymentEvidenceRow
+from estation.outside.gate.rows import PaymentEvidenceRow, ReceiptRow
 from estation.shared import ids
 
 log = structlog.get_logger()
 
 KEY = "source_id || ':' || order_no || ':' || out_trade_no"
 """SQL: what the gate calls evidence of a source."""
+
+_JUDGED = """case when r.id is null then {unknown}
+            when (said ->> 'bill_fen')::bigint > r.amount_fen then {more} else '' end"""
+"""SQL: what to say of evidence by its receipt `r`; `unknown` and `more` are parameters."""
 
 _GIVEN = """
 given as (
@@ -54,9 +58,7 @@ insert into fee_payment_evidence as e
   (id, source, source_id, order_no, out_trade_no, bill_id, version, said, row_digest, packet_seq,
    received_at, attention)
 select g.id, g.source, g.source_id, g.order_no, g.out_trade_no, b.id, g.version, g.said,
-       g.row_digest, $9, $10,
-       case when r.id is null then $11 when (g.said ->> 'bill_fen')::bigint > r.amount_fen then $12
-            else '' end
+       g.row_digest, $9, $10, {_JUDGED.format(unknown="$11", more="$12")}
 from (select distinct on (source, source_id, order_no, out_trade_no) * from given
       order by source, source_id, order_no, out_trade_no, version desc) g
   left join fee_bill b on b.bill_no = g.source_id and g.source = $13
@@ -67,6 +69,16 @@ set bill_id = excluded.bill_id, version = excluded.version, said = excluded.said
     row_digest = excluded.row_digest, packet_seq = excluded.packet_seq,
     received_at = excluded.received_at, attention = excluded.attention
 where e.version < excluded.version or e.attention = $14 or $15
+returning e.order_no, e.attention
+"""  # noqa: S608
+
+_AGAIN = f"""
+update fee_payment_evidence e
+set attention = {_JUDGED.format(unknown="$4::text", more="$5::text")}
+from unnest($1::text[], $2::text[], $3::text[]) as k (source, source_id, order_no)
+  join fee_receipt r using (source, source_id, order_no)
+where (e.source, e.source_id, e.order_no) = (k.source, k.source_id, k.order_no)
+  and e.attention in ($4::text, $5::text)
 """  # noqa: S608
 
 
@@ -93,7 +105,7 @@ async def keep_evidence(
         )
         for row in contradicted:
             log.error("evidence_contradicted", order_no=row["order_no"])
-    await db.execute_query(
+    newest = await db.execute_query_dict(
         _NEWEST,
         [
             *values,
@@ -106,7 +118,27 @@ async def keep_evidence(
             repairs,
         ],
     )
+    for row in newest:
+        if row["attention"]:
+            log.warning(
+                "evidence_needs_attention", order_no=row["order_no"], reason=row["attention"]
+            )
     log.info("evidence_kept", rows=len(given))
+
+
+async def judge_again(receipts: Sequence[ReceiptRow]) -> None:
+    """A receipt may come behind its evidence: written again, or healed. Joins the caller's
+    transaction."""
+    await Tortoise.get_connection("default").execute_query(
+        _AGAIN,
+        [
+            [row.source for row in receipts],
+            [row.source_id for row in receipts],
+            [row.order_no for row in receipts],
+            EvidenceAttention.UNKNOWN_PAYMENT.value,
+            EvidenceAttention.MORE_THAN_PAID.value,
+        ],
+    )
 
 
 async def set_aside(source: str, keys: Sequence[str], *, now: datetime) -> None:

@@ -37,6 +37,8 @@ class Arrival:
     """Those it speaks for; empty: the one its stream is named after."""
     repairs: bool = False
     """The rows are what the sender holds now: they replace ours, also of the same version."""
+    is_kept_back: bool = False
+    """The rows came with an earlier packet and have waited in the database since (`files`)."""
 
     @property
     def own_sources(self) -> Collection[str]:

@@ -2,20 +2,22 @@
 and `look_after` runs now and then."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import format as packets
-from estation.outside.gate import positions, rows, shortage
+from estation.outside.gate import events, peers, positions, rows, shortage
 from estation.outside.gate.arriving import Arrival, Handler
-from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.errors import RowRefused, is_about_a_value
 from estation.outside.gate.events import MAX_NAMED, Alarm, Finding, raise_finding
 from estation.outside.gate.shortage import Where
 from estation.outside.gate.spool import Overdue, Part, Spool, SpoolFull
+from estation.shared import ids
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
@@ -23,9 +25,14 @@ log = structlog.get_logger()
 MAX_KEPT_BACK_BYTES = 2 * 1024 * 1024 * 1024
 """Of parts without room, of one stream and topic. Beyond it the stream waits with its packets,
 which the sender keeps: more in the database would only move the want of room there."""
-KEPT_BACK = packets.MAX_ROWS
-"""Lines beyond it are parts that were kept back: no packet has so many."""
 _PER_CALL = 1000
+_KEPT_BACK = "line < 0"
+"""SQL: of parts that were kept back. Lines of packets, and places in a run that was jumped to, are
+counted from 0 on."""
+_REFUSED = "refused:"
+_NOT_REFUSED = f"""not exists (
+  select from gate_event e where e.stream = p.stream and e.kind = 'file_incomplete'
+    and e.distinction = '{_REFUSED}' || encode(p.digest, 'hex'))"""
 
 
 class NoRoomAtAll(Exception):
@@ -38,11 +45,13 @@ async def take(
     """As `Spool.take`; a part without room is kept back (its row's JSON, `body`), told, and taken
     by `look_after` when there is some. Joins the packet's transaction.
 
-    Raises BadPart, OSError, NoRoomAtAll.
+    Raises BadPart, OSError, NoRoomAtAll; SpoolFull for a part that was kept back already.
     """
     try:
         return await asyncio.to_thread(files.take, part, now=arrival.watermark)
     except SpoolFull:
+        if arrival.is_kept_back:
+            raise
         await _keep_back(topic, body, arrival)
     detail = {"topic": topic, "source": part.source, "file": part.file_id}
     await shortage.begins(
@@ -60,7 +69,8 @@ async def look_after(
     handler: Handler | None = None,
 ) -> int:
     """Tell of files that are still not whole, give up what is too old, and give the topic's
-    `handler` what was kept back for want of room; how many were told of.
+    `handler` what was kept back for want of room, or came when nobody handled the topic yet; how
+    many files were told of.
 
     Parts that the medium lost come again by themselves: their packets are written again, and a
     snapshot brings what was jumped over. What is told here the sender must send again, because
@@ -72,65 +82,101 @@ async def look_after(
             await raise_finding(await _finding(one, topic), alarm, now=now)
     await asyncio.to_thread(files.collect, now=now)
     if handler is not None:
-        await _bring_in(topic, handler, now)
+        await _bring_in(topic, handler, alarm, now)
     return len(overdue)
 
 
 async def _keep_back(topic: str, body: bytes, arrival: Arrival) -> None:
     db = _db()
     (held,) = await db.execute_query_dict(
-        """select coalesce(sum(octet_length(body)), 0) as size, count(*) as parts
-           from gate_parked_row where stream = $1 and topic = $2 and line > $3""",
-        [arrival.stream, topic, KEPT_BACK],
+        f"""select coalesce(sum(octet_length(body)), 0) as size
+            from gate_parked_row where stream = $1 and topic = $2 and {_KEPT_BACK}""",  # noqa: S608
+        [arrival.stream, topic],
     )
     if held["size"] + len(body) > MAX_KEPT_BACK_BYTES:
         raise NoRoomAtAll(topic)
-    (last,) = await db.execute_query_dict(
-        "select coalesce(max(line), $3) as line from gate_parked_row"
-        " where stream = $1 and seq = $2 and line > $3",
-        [arrival.stream, arrival.seq, KEPT_BACK],
+    (lowest,) = await db.execute_query_dict(
+        "select least(min(line), 0) as line from gate_parked_row where stream = $1 and seq = $2",
+        [arrival.stream, arrival.seq],
     )
-    kept = (arrival.seq, last["line"] + 1, topic, body.decode())
+    kept = (arrival.seq, lowest["line"] - 1, topic, body.decode())
     await positions.park_bodies(db, arrival.stream, [kept], now=arrival.watermark)
 
 
-async def _bring_in(topic: str, handler: Handler, now: datetime) -> None:
-    """Each part once, oldest first; what still has no room is kept back again."""
-    found = await _db().execute_query_dict(
-        """select stream, seq, line from gate_parked_row where topic = $1 and line > $2
-           order by stream, seq, line limit $3""",
-        [topic, KEPT_BACK, _PER_CALL],
+async def _bring_in(topic: str, handler: Handler, alarm: Alarm | None, now: datetime) -> None:
+    """What was tried longest ago first: a file that has no room for long holds up no other."""
+    waiting = await _db().execute_query_dict(
+        f"""select id, stream from gate_parked_row p where topic = $1 and {_NOT_REFUSED}
+            order by id limit $2""",  # noqa: S608
+        [topic, _PER_CALL],
     )
-    for row in found:
+    scopes = {peer.stream_in: peer.scope for peer in await peers.peers()}
+    for row in waiting:
+        scope = scopes.get(row["stream"])
+        template = Arrival(
+            row["stream"],
+            0,
+            now,
+            regions=scope.regions if scope else (),
+            sources=scope.sources if scope else (),
+            is_kept_back=True,
+        )
         try:
-            await _bring_in_one(topic, (row["stream"], row["seq"], row["line"]), handler, now)
-        except RowRefused as refused:
-            log.error("gate_kept_part_refused", stream=row["stream"], why=str(refused))
+            await _bring_in_one(topic, row["id"], handler, template)
+        except SpoolFull:
+            await _put_behind(row["id"], now)
+        except (RowRefused, rows.BadRow) as refused:
+            await _tell_refused(row["id"], str(refused), alarm, now)
+        except Exception as failure:
+            if not is_about_a_value(failure):
+                raise
+            await _tell_refused(row["id"], type(failure).__name__, alarm, now)
     await _end_shortages(now)
 
 
-async def _bring_in_one(
-    topic: str, place: tuple[str, int, int], handler: Handler, now: datetime
-) -> None:
-    stream, seq, line = place
+async def _bring_in_one(topic: str, row_id: UUID, handler: Handler, template: Arrival) -> None:
     async with in_transaction() as tx:
-        taken = await tx.execute_query_dict(
-            """delete from gate_parked_row where stream = $1 and seq = $2 and line = $3
-               returning body""",
-            [stream, seq, line],
-        )
-        for row in taken:
+        for row in await tx.execute_query_dict(
+            "delete from gate_parked_row where id = $1 returning seq, body", [row_id]
+        ):
             read, sent = rows.read(topic, row["body"].encode())
-            await handler([read], Arrival(stream, seq, now, sent=[sent]))
+            await handler([read], replace(template, seq=row["seq"], sent=[sent]))
+
+
+async def _put_behind(row_id: UUID, now: datetime) -> None:
+    await _db().execute_query(
+        "update gate_parked_row set id = $2 where id = $1", [row_id, ids.row_id(now)]
+    )
+
+
+async def _tell_refused(row_id: UUID, why: str, alarm: Alarm | None, now: datetime) -> None:
+    """Its packet went by long ago: it stops no stream, and stays for whoever looks into it."""
+    async with in_transaction() as tx:
+        for row in await tx.execute_query_dict(
+            """select stream, seq, topic, encode(digest, 'hex') as digest
+               from gate_parked_row where id = $1""",
+            [row_id],
+        ):
+            finding = Finding(
+                "file_incomplete",
+                row["stream"],
+                row["seq"],
+                topic=row["topic"],
+                count=1,
+                detail={"why": why},
+                about=f"{_REFUSED}{row['digest']}",
+            )
+            if not await events.is_told(row["stream"], finding.kind, finding.distinction):
+                await raise_finding(finding, alarm, now=now)
 
 
 async def _end_shortages(now: datetime) -> None:
     """Of streams of which nothing is kept back any more."""
     over = await _db().execute_query_dict(
         f"""select distinct e.stream from {shortage.OPEN} and e.detail ->> 'where' = $1
-              and not exists (select from gate_parked_row p
-                              where p.stream = e.stream and p.line > $2)""",  # noqa: S608
-        [Where.files.value, KEPT_BACK],
+              and not exists (select from gate_parked_row p where p.stream = e.stream
+                                and p.{_KEPT_BACK} and {_NOT_REFUSED})""",  # noqa: S608
+        [Where.files.value],
     )
     for row in over:
         await shortage.ends(row["stream"], Where.files, now=now)

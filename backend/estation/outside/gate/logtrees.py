@@ -8,10 +8,10 @@ made and its stream locked, only the buckets are made anew in which something wa
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import msgspec
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
@@ -42,7 +42,7 @@ class LogTrees:
         All that changed in the log since waits to be packed or left with a later packet.
         """
         seq = await _last_seq(tx, stream)
-        changed = await _sent_since(tx, stream, self.seq)
+        changed = await _sent_since(tx, stream, self.seq, seq)
         if changed is None:
             self.trees = await merkle.trees_of_log(tx, stream)
         for (topic, source), buckets in (changed or {}).items():
@@ -105,17 +105,16 @@ async def _last_seq(tx: BaseDBAsyncClient, stream: str) -> int:
     return int(found[0]["last_seq"]) if found else 0
 
 
-async def _sent_since(tx: BaseDBAsyncClient, stream: str, seq: int) -> _Changed | None:
+async def _sent_since(tx: BaseDBAsyncClient, stream: str, seq: int, last: int) -> _Changed | None:
     """The buckets of rows that are in no packet up to `seq`; None when there are too many, or
-    their packets are no longer kept."""
-    changed: _Changed = {}
+    not all packets from there up to `last` are kept any more."""
     packed = await tx.execute_query_dict(
         """select seq, coalesce(waited, rows) as waited from gate_outgoing_packet
            where stream = $1 and seq > $2 order by seq limit $3""",
         [stream, seq, MAX_CHANGED + 1],
     )
     left = MAX_CHANGED - sum(packet["waited"] for packet in packed)
-    if len(packed) > MAX_CHANGED or left < 0 or (packed and packed[0]["seq"] != seq + 1):
+    if len(packed) != last - seq or left < 0:
         return None
     waiting = await tx.execute_query_dict(
         """select topic, body from gate_outgoing_row
@@ -124,29 +123,31 @@ async def _sent_since(tx: BaseDBAsyncClient, stream: str, seq: int) -> _Changed 
     )
     if len(waiting) > left:
         return None
-    for row in waiting:
-        _note(changed, row["topic"], row["body"].encode())
+    changed: _Changed = {}
+    await asyncio.to_thread(
+        _note, changed, [(row["topic"], row["body"].encode()) for row in waiting]
+    )
     for packet in packed:
         if packet["waited"]:
-            for line in await _lines_of(tx, stream, packet["seq"], packet["waited"]):
-                _note(changed, line.topic, line.row)
+            sent = await tx.execute_query_dict(
+                "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
+                [stream, packet["seq"]],
+            )
+            await asyncio.to_thread(_note_packed, changed, sent[0], packet["waited"])
     return changed
 
 
-async def _lines_of(tx: BaseDBAsyncClient, stream: str, seq: int, count: int) -> list[packets.Line]:
+def _note_packed(changed: _Changed, packet: Mapping[str, bytes], count: int) -> None:
     """The first lines of a packet: those that waited."""
-    found = await tx.execute_query_dict(
-        "select manifest, body from gate_outgoing_packet where stream = $1 and seq = $2",
-        [stream, seq],
-    )
-    lines = packets.read_made(found[0]["manifest"], found[0]["body"])
-    return list(itertools.islice(lines, count))
+    lines = itertools.islice(packets.read_made(packet["manifest"], packet["body"]), count)
+    _note(changed, ((line.topic, bytes(line.row)) for line in lines))
 
 
-def _note(changed: _Changed, topic: str, body: bytes | msgspec.Raw) -> None:
-    if topic not in rows.TOPICS:
-        return
-    name = rows.identity(topic, rows.decode_row(topic, bytes(body)))
-    if name is not None:
-        buckets = changed.setdefault((topic, name.source), set())
-        buckets.add(merkle.bucket_of(name.key))
+def _note(changed: _Changed, sent: Iterable[tuple[str, bytes]]) -> None:
+    for topic, body in sent:
+        if topic not in rows.TOPICS:
+            continue
+        name = rows.identity(topic, rows.decode_row(topic, body))
+        if name is not None:
+            buckets = changed.setdefault((topic, name.source), set())
+            buckets.add(merkle.bucket_of(name.key))

@@ -127,7 +127,8 @@ class IncomingFile(Model):
 class ParkedRow(Model):
     """A row of a topic this side does not handle yet: kept as it came, never dropped.
 
-    The same row again (`digest`, SHA-256 of the body) is not kept a second time.
+    The same row again (`digest`, SHA-256 of the body) is not kept a second time. A `line` below 0
+    is that of a part of a file for which there is no room yet (`files`).
     """
 
     id = fields.UUIDField(primary_key=True)

@@ -154,9 +154,8 @@ async def look_after(
     that there is some again where there was none (`cutting`: as of `pack_for`)."""
     free = await asyncio.to_thread(limits.free_bytes, peer.folder)
     await _note_room(peer, free)
-    await _end_shortages(peer, _cutting_of(peer, cutting), free >= bounds.disk_reserve, now)
     further = [one.folder for one in peer.destinations if await _answers(one.folder)]
-    return await upkeep.look_after(
+    written = await upkeep.look_after(
         peer.stream_out,
         folder=peer.outgoing,
         now=now,
@@ -164,6 +163,11 @@ async def look_after(
         bounds=bounds,
         further=further,
     )
+    # Last: a device's folder that cannot be read holds up nothing above.
+    # A quarter more than must be free: else it would begin and end with each packet.
+    has_room = free >= bounds.disk_reserve * 5 // 4
+    await _end_shortages(peer, _cutting_of(peer, cutting), has_room, now)
+    return written
 
 
 @dataclass(slots=True)
@@ -324,14 +328,16 @@ async def _end_shortages(
     found = await shortage.open_of(peer.stream_in)
     if Where.disk in found and has_room:
         await shortage.ends(peer.stream_in, Where.disk, now=now)
-    if Where.symbols in found and not await asyncio.to_thread(
-        symbols.keeps_too_many, peer.incoming
-    ):
+    if Where.symbols in found and await asyncio.to_thread(symbols.has_room, peer.incoming):
         await shortage.ends(peer.stream_in, Where.symbols, now=now)
     if Where.device in await shortage.open_of(peer.stream_out) and (
-        cutting is None or not await asyncio.to_thread(symbols.device_is_full, cutting.folder)
+        cutting is None or await _device_has_room(cutting.folder)
     ):
         await shortage.ends(peer.stream_out, Where.device, now=now)
+
+
+async def _device_has_room(folder: Path) -> bool:
+    return await _answers(folder) and await asyncio.to_thread(symbols.device_has_room, folder)
 
 
 def _touch(folder: Path) -> None:

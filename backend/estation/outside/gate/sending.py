@@ -246,7 +246,7 @@ class _Order:
 class _Waiting:
     """The rows of the next packet, and since when the first one left out has waited.
 
-    `loose_ids`: those of them that are in no log.
+    `loose_ids`: those of them that are in no log, or of which this program cannot tell.
     """
 
     row_ids: list[int]
@@ -428,7 +428,7 @@ def _fitting(found: Sequence[Mapping[str, Any]], max_rows: int, left: datetime |
         if len(lines) == max_rows or size > PACK_BYTES:
             return _Waiting(row_ids, loose_ids, lines, left or created_at, is_content)
         row_ids.append(row_id)
-        if topic in loose:
+        if topic in loose or topic not in rows.TOPICS:
             loose_ids.append(row_id)
         lines.append(line)
         is_content = is_content or topic not in TALK

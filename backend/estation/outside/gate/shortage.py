@@ -2,7 +2,8 @@
 
 Nothing is lost by it (what was refused comes again, or waits), but it comes late, and somebody
 must make room or find out who fills it. A shortage is two events: `no_room` when it begins, told
-to whoever owns it, and `room_again`, which ends it without anybody's help.
+to whoever owns it, and `room_again`, which ends it without anybody's help. It ends with more room
+than it began with, so that what is just full is one shortage and not one for each file.
 """
 
 from datetime import datetime

@@ -221,7 +221,7 @@ class Spool:
             if about is not None and about.source == part.source and not (begun / "done").exists()
         ]
         if len(sizes) >= self._max_files or sum(sizes) + part.size > self._max_bytes:
-            log.error(
+            log.info(
                 "gate_file_refused", source=part.source, file_id=part.file_id, number=part.number
             )
             raise SpoolFull

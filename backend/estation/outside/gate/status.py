@@ -154,8 +154,8 @@ async def stream_status() -> list[StreamStatus]:
                     as begun_at,
                   s.parked_files, s.duplicates,
                   s.stopped_reason, s.stopped_detail, s.stopped_at,
-                  (select count(*) from gate_parked_row p where p.stream = s.stream)
-                    as parked_rows,
+                  (select count(*) from gate_parked_row p
+                   where p.stream = s.stream and p.line >= 0) as parked_rows,
                   (select count(*) from gate_incoming_file f
                    where f.stream = s.stream and f.state = 'quarantined') as quarantined_files,
                   (select max(at) from gate_proof p where p.stream = s.stream) as last_proof_at,

@@ -267,9 +267,15 @@ def device_is_full(device_folder: Path) -> bool:
     return _count(device_folder) >= MAX_WAITING
 
 
-def keeps_too_many(incoming: Path) -> bool:
-    """Whether symbols that come would be dropped for want of room. Blocking."""
-    return _count(incoming) > MAX_KEPT
+def device_has_room(device_folder: Path) -> bool:
+    """Whether it is half empty again: of one that takes a file each time we write one the want of
+    room would begin and end with every file. Blocking."""
+    return _count(device_folder) <= MAX_WAITING // 2
+
+
+def has_room(incoming: Path) -> bool:
+    """As `device_has_room`, for symbols that come (MAX_KEPT). Blocking."""
+    return _count(incoming) <= MAX_KEPT // 2
 
 
 def _count(folder: Path) -> int:
@@ -296,10 +302,11 @@ def assemble(
     done = Assembled([])
     kept = 0
     for (seq, stream), files in sorted(of_seq.items()):
-        kept += len(files)
         if seq <= applied or seq in whole or _is_old(folder / files[0], now):
             done.dropped += _drop(folder, files)
-        elif kept > MAX_KEPT:
+            continue
+        kept += len(files)
+        if kept > MAX_KEPT:
             gone = _drop(folder, files)
             done.beyond, done.dropped = done.beyond + gone, done.dropped + gone
         elif len(done.packets) < MAX_ASSEMBLED and _assemble_one(folder, stream, seq, files, done):

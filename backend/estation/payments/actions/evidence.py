@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate.rows import PaymentEvidenceRow
-from estation.outside.pay_channels.payers import open_payers
+from estation.outside.pay_channels.payers import MARK, open_payers
 from estation.shared import ids, outbox
 from estation.shared.crypto import Vault
 
@@ -80,8 +80,10 @@ order by g.transfer_id, ob.bill_no
 async def put_evidence(
     db: BaseDBAsyncClient, lines: Iterable[ProvenLine], *, vault: Vault, now: datetime
 ) -> int:
-    """Keep and send what is new of it; how many rows. Joins the caller's transaction. `vault`
-    opens what a notice says of its payer: its digest is of what the channel said."""
+    """Keep and send what is new of it; how many rows. Joins the caller's transaction.
+
+    `vault` opens what names the payer in a notice: its digest is that of the channel's own words.
+    """
     told = 0
     waiting = iter(lines)
     while some := {line.transfer_id: line for line in itertools.islice(waiting, _AT_ONCE)}:
@@ -153,7 +155,7 @@ def _row(line: ProvenLine, one: dict[str, Any], vault: Vault, now: datetime) -> 
 
 
 def _digest(notice: str, vault: Vault) -> str:
-    """The same however often, and whether, its payer was sealed."""
+    """Of the words as the channel said them; "" where our key does not open them any more."""
     said = open_payers(vault, msgspec.json.decode(notice))
     spelt = msgspec.json.encode(said, order="sorted")
-    return hashlib.sha256(spelt).hexdigest()
+    return "" if MARK.encode() in spelt else hashlib.sha256(spelt).hexdigest()
