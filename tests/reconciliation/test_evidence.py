@@ -18,6 +18,7 @@ from estation.payments import api
 from estation.reconciliation.api import reconcile_day
 from estation.shared.transactions import in_transaction
 from tests.outside.gate_peers import Gate
+from tests.payments import test_asked_refunds as asked_refunds
 from tests.payments.city import MERCHANTS, TOTAL, City, later, rows
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 from tests.reconciliation import days
@@ -130,6 +131,26 @@ async def test_the_same_day_again_tells_nothing_and_another_file_tells_a_new_ver
 
 async def test_a_payment_learnt_by_asking_has_no_notice(database: str, city: City) -> None:
     await reconcile(await paid(city, noticed=False))
+
+    (said,) = await told()
+    assert (said["notice_id"], said["notice_digest"], said["noticed_at"]) == ("", "", None)
+
+
+async def test_news_of_its_refund_is_no_notice_of_a_payment_learnt_by_asking(
+    database: str, city: City
+) -> None:
+    _, order, number = await asked_refunds.paid(city)
+    await asked_refunds.approve(await asked_refunds.ask(order, 100))
+    await asked_refunds.send(city, later(hours=2))
+    (refund_no,) = city.wechat.refunds
+    refund = city.wechat.finish(refund_no, at=later(hours=2))
+    notice = city.wechat.refund_notice(refund)
+    news = api.from_notice(notice, channel=refund.channel, account_id=refund.account_id)
+    await api.settle_batch([news], now=later(hours=2))
+    assert [row["outcome"] for row in await rows("select outcome from pay_notice")] == ["applied"]
+    report = city.wechat.report(number)
+
+    await reconcile(Line(number, TOTAL, report.paid_at or NOW, str(report.channel_trade_no)))
 
     (said,) = await told()
     assert (said["notice_id"], said["notice_digest"], said["noticed_at"]) == ("", "", None)
