@@ -86,12 +86,17 @@ async def put_evidence(
     told = 0
     waiting = iter(lines)
     while some := {line.transfer_id: line for line in itertools.islice(waiting, _AT_ONCE)}:
-        told += await _put(db, some, vault, now)
+        told += await _put(db, some, vault, now, before=told)
     return told
 
 
 async def _put(
-    db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], vault: Vault, now: datetime
+    db: BaseDBAsyncClient,
+    lines: dict[UUID, ProvenLine],
+    vault: Vault,
+    now: datetime,
+    *,
+    before: int,
 ) -> int:
     some = list(lines.values())
     news = await db.execute_query_dict(
@@ -123,7 +128,7 @@ async def _put(
             [msgspec.json.encode(body).decode() for body in bodies],
         ],
     )
-    await outbox.put_many(TOPIC, bodies, now=now)
+    await outbox.put_many(TOPIC, bodies, now=now, before=before)
     return len(bodies)
 
 
