@@ -34,15 +34,19 @@ where openid is not null and id > $1 order by id limit $2 for update
 """
 
 
+async def index_binding(db: BaseDBAsyncClient, binding_id: UUID, index: str) -> None:
+    """A locked binding in clear words becomes, or gives way to, the one of the index."""
+    for statement in (_TAKE_NEWER, _DROP_DOUBLE, _INDEX):
+        await db.execute_query(statement, [binding_id, index])
+
+
 def walks_over_openids(vault: Vault) -> Mapping[str, Step]:
     """For `shared.sealing`."""
 
     async def bindings(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT_BINDINGS, [after, ROWS_AT_ONCE])
         for row in rows:
-            index = openid_index(row["openid"], vault=vault)
-            for statement in (_TAKE_NEWER, _DROP_DOUBLE, _INDEX):
-                await db.execute_query(statement, [row["id"], index])
+            await index_binding(db, row["id"], openid_index(row["openid"], vault=vault))
         return Batch(len(rows), len(rows), rows[-1]["id"] if rows else None)
 
     async def sessions(db: BaseDBAsyncClient, after: UUID) -> Batch:
