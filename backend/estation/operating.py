@@ -63,6 +63,9 @@ Maker = Annotated[str, typer.Option("--by", help="The login of the officer of fi
 Checker = Annotated[str, typer.Option(help="The login of another one, who checked it.")]
 Paper = Annotated[str, typer.Option(help="The bank's receipt, or the office's decision.")]
 Part = Annotated[str, typer.Option(help="In yuan; all that is claimed when left out.")]
+Whole = Annotated[
+    str, typer.Option("--of", help="All that is claimed now, in yuan; needed with --amount.")
+]
 
 INCIDENTS_SHOWN = 50
 
@@ -386,13 +389,14 @@ def book_recovered(
     maker_login: Maker,
     approved_by: Checker,
     amount: Part = "",
+    of: Whole = "",
 ) -> None:
     """Book that a claim, or a part of it, came back from the payer. Exit code 2: refused."""
     _end_claim(
         incident_id,
         ClaimEnd.RECOVERED,
         (maker_login, approved_by),
-        amount,
+        (amount, of),
         document_no=document_no,
         received_on=received_on.date(),
     )
@@ -406,22 +410,33 @@ def book_written_off(
     maker_login: Maker,
     approved_by: Checker,
     amount: Part = "",
+    of: Whole = "",
 ) -> None:
     """Book that an office gave a claim up, or a part of it. Exit code 2: refused."""
     _end_claim(
         incident_id,
         ClaimEnd.WRITTEN_OFF,
         (maker_login, approved_by),
-        amount,
+        (amount, of),
         document_no=document_no,
         reason=reason,
     )
 
 
 def _end_claim(
-    incident_id: UUID, kind: ClaimEnd, logins: tuple[str, str], amount: str, **papers: Any
+    incident_id: UUID,
+    kind: ClaimEnd,
+    logins: tuple[str, str],
+    part_of: tuple[str, str],
+    **papers: Any,
 ) -> None:
+    """A part is one of a sum that was looked at: a command given twice books it once."""
+    if bool(part_of[0]) != bool(part_of[1]):
+        console.print("分次登记须同时写明 --amount（这一次的金额）和 --of（现应收的全部金额）。")
+        raise typer.Exit(2)
+
     async def book() -> str:
+        amount, of = part_of
         maker, checker = await _two_for(Deed.END_CLAIM, incident_id, *logins)
         claim = await claim_of(await payment_queries.incident(incident_id))
         if claim is None:
@@ -430,7 +445,7 @@ def _end_claim(
             incident_id=incident_id,
             kind=kind,
             amount_fen=fen_from_yuan(amount) if amount else claim.claim_fen,
-            believed_fen=claim.claim_fen,
+            believed_fen=fen_from_yuan(of) if of else claim.claim_fen,
             **papers,
             **_named(maker, checker),
             now=system_clock(),

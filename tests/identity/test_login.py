@@ -18,7 +18,7 @@ from estation.identity.errors import (
     WrongPerson,
 )
 from estation.identity.models import LoginCode, Session, StaffUser, WechatBinding
-from estation.identity.queries import viewer_of
+from estation.identity.queries import openid_index, viewer_of
 from estation.outside.wechat import WechatIdentity, WechatRefused
 from tests.identity.people import ANNA, BO, CENTRE, NOW, VAULT, Sms
 from tests.scanning import tables_with
@@ -195,6 +195,30 @@ class TestWechat:
         assert binding.openid is None
         assert binding.person_id == known["1", ANNA.id_no]
         assert await tables_with(["openid-1"]) == set()
+
+    async def test_a_newer_binding_in_clear_words_counts_before_an_older_sealed_one(self) -> None:
+        """A program of the release before did not see the sealed one, and bound somebody else."""
+        known = await persons.upsert_persons([ANNA, BO], vault=VAULT, by=CENTRE, now=NOW)
+        wechat = Wechat(WechatIdentity("openid-1"))
+        for party, words, minutes in (
+            (ANNA, {"openid_index": openid_index("openid-1", vault=VAULT)}, 0),
+            (BO, {"openid": "openid-1"}, 5),
+        ):
+            await WechatBinding(
+                id=known["1", party.id_no],
+                appid=wechat.appid,
+                person_id=known["1", party.id_no],
+                bound_at=NOW + timedelta(minutes=minutes),
+                **words,
+            ).save(force_create=True)
+
+        opened = await self.come_back(wechat)
+
+        viewer = await viewer_of(opened.token, vault=VAULT, now=NOW)
+        assert viewer is not None
+        assert viewer.person_id == known["1", BO.id_no]
+        (binding,) = await WechatBinding.all()
+        assert (binding.openid, binding.person_id) == (None, known["1", BO.id_no])
 
     async def test_a_new_openid_still_has_to_prove_phone_and_person(self) -> None:
         opened = await self.come_back(Wechat(WechatIdentity("openid-2")))

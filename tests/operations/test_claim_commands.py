@@ -15,6 +15,7 @@ from estation.ledger.api import balance
 from estation.outside.pay_channels import RefundStatus
 from estation.payments import api
 from estation.payments.errors import (
+    ClaimChanged,
     ClaimEndAlreadyAsked,
     NoClaim,
     NotYourIncident,
@@ -91,7 +92,8 @@ def refund_incident(_city: None) -> UUID:
 
 
 def recovered(claim: UUID, *, by: str = "caiwu", approved_by: str = "fuhe", **changes: str) -> Any:
-    values = {"received-on": "2026-08-03", "document-no": "建行回单 7", **changes}
+    of = {"of": "50.00"} if "amount" in changes else {}
+    values = {"received-on": "2026-08-03", "document-no": "建行回单 7", **of, **changes}
     options = [word for name, value in values.items() for word in (f"--{name}", value)]
     return estation(
         "claims", "recovered", str(claim), *options, "--by", by, "--approved-by", approved_by
@@ -192,6 +194,21 @@ def test_what_came_back_is_booked_in_part_and_the_rest_written_off(claim: UUID) 
     ]
     assert [one["action"] for one in deeds(of="claim")[2:]] == ["claim_asked", "claim_written_off"]
     assert on_database(broken_invariants) == {}
+
+
+def test_a_part_is_booked_once_though_its_command_is_given_twice(claim: UUID) -> None:
+    first = recovered(claim, amount="20.00", of="50.00")
+    before = everything()
+
+    again = recovered(claim, amount="20.00", of="50.00")
+    without_the_whole = recovered(claim, amount="20.00", of="")
+    without_the_part = recovered(claim, of="30.00")
+
+    assert first[0] == 0
+    assert again == (2, ClaimChanged.message)
+    for code, said in (without_the_whole, without_the_part):
+        assert (code, "--of" in said) == (2, True)
+    assert everything() == before
 
 
 def test_one_person_or_one_of_another_post_ends_no_claim(claim: UUID) -> None:

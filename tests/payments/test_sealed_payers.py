@@ -13,18 +13,22 @@ from uuid import UUID, uuid4
 import pytest
 
 from estation.identity.actions import citizens
+from estation.identity.actions import sealing as of_openids
 from estation.identity.actions.sealing import walks_over_openids
 from estation.identity.queries import openid_index, viewer_of
+from estation.local import LocalPostgres
 from estation.outside.pay_channels import Channel, ChannelReport, RefundRequest, Scene
 from estation.outside.pay_channels.alipay import client as alipay_client
 from estation.outside.pay_channels.payers import open_payers
 from estation.outside.pay_channels.wechat_pay import client as wechat_client
 from estation.outside.wechat import WechatIdentity
 from estation.payments import api
+from estation.payments.actions import sealing as of_payers
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.actions.sealing import walks_over_payers
 from estation.payments.actions.settle import from_notice, from_refund, from_report, settle_reports
 from estation.payments.models import Incident, Notice
+from estation.reconciliation.actions import sealing as of_bills
 from estation.reconciliation.actions.sealing import walks_over_bills
 from estation.reconciliation.api import bill_file, bill_files, reconcile_day
 from estation.reconciliation.errors import KeptFileChanged
@@ -287,6 +291,31 @@ async def test_rows_that_an_older_program_wrote_behind_the_walk_are_sealed_by_an
     await walk_through(walks, now=NOW, again=True, tell=lambda _: None)
 
     assert await tables_with([OLD_OPENID, OLD_BUYER]) == set()
+
+
+WALKS = {
+    "pay_notice": of_payers._NEXT_NOTICES,
+    "incident": of_payers._NEXT_INCIDENTS,
+    "channel_bill_file": of_bills._NEXT,
+    "wechat_binding": of_openids._NEXT_BINDINGS,
+    "session": of_openids._NEXT_SESSIONS,
+}
+
+
+@pytest.mark.parametrize("table", WALKS)
+def test_each_batch_begins_behind_the_one_before_in_the_plan_of_all_batches(
+    postgres: LocalPostgres, database_url: str, table: str
+) -> None:
+    """Or each would read the table from its first row on, and a walk never end."""
+    database = database_url.partition("?")[0].rpartition("/")[2]
+    plan = postgres.psql(
+        "set enable_seqscan = off; set enable_bitmapscan = off;"
+        f" explain (generic_plan, costs off) {WALKS[table]}",
+        database=database,
+    )
+
+    assert f" on {table}" in plan
+    assert "Index Cond: (id > $1)" in plan
 
 
 async def test_older_bill_files_are_sealed_and_only_if_they_are_what_came(database: str) -> None:

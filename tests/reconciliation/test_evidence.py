@@ -15,9 +15,13 @@ from estation import worker
 from estation.outside.gate import rows as gate_rows
 from estation.outside.pay_channels.payers import seal_payers
 from estation.payments import api
+from estation.payments.actions import evidence
+from estation.payments.signals import read_signals
 from estation.reconciliation.api import reconcile_day
+from estation.shared import outbox
 from estation.shared.crypto import Vault
 from tests.outside.gate_peers import Gate
+from tests.payments import test_asked_refunds as asked_refunds
 from tests.payments.city import MERCHANTS, TOTAL, City, later, rows
 from tests.payments.fakes import NOW, CombiningChannel, FakeChannel
 from tests.reconciliation import days
@@ -131,6 +135,52 @@ async def test_a_notice_is_digested_in_the_words_the_channel_signed(
     (sent,) = await told()
     assert sent["notice_digest"] == (hashlib.sha256(clear).hexdigest() if is_readable else "")
     assert sent["notice_id"].startswith(line.number)
+
+
+async def test_news_of_its_refund_is_no_notice_of_a_payment_learnt_by_asking(
+    database: str, city: City
+) -> None:
+    _, order, number = await asked_refunds.paid(city)
+    await asked_refunds.approve(await asked_refunds.ask(order, 100))
+    await asked_refunds.send(city, later(hours=2))
+    (refund_no,) = city.wechat.refunds
+    refund = city.wechat.finish(refund_no, at=later(hours=2))
+    notice = city.wechat.refund_notice(refund)
+    news = api.from_notice(notice, channel=refund.channel, account_id=refund.account_id)
+    await api.settle_batch([news], now=later(hours=2))
+    assert [row["outcome"] for row in await rows("select outcome from pay_notice")] == ["applied"]
+    report = city.wechat.report(number)
+
+    await reconcile(Line(number, TOTAL, report.paid_at or NOW, str(report.channel_trade_no)))
+
+    (said,) = await told()
+    assert (said["notice_id"], said["notice_digest"], said["noticed_at"]) == ("", "", None)
+
+
+async def test_evidence_becomes_due_bit_by_bit_and_is_not_late_before_its_turn(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy day's evidence must neither keep receipts waiting nor alarm anybody."""
+    monkeypatch.setattr(evidence, "_AT_ONCE", 1)
+    monkeypatch.setattr(outbox, "A_SECOND", 1)
+    lines = [await paid(city) for _ in range(2)]
+
+    await reconcile(*lines)
+
+    due = await rows(
+        "select not_before, created_at from outbox_message where topic = 'payment_evidence'"
+        " order by not_before"
+    )
+    assert [(row["not_before"], row["created_at"]) for row in due] == [
+        (TOMORROW + timedelta(seconds=n),) * 2 for n in range(2)
+    ]
+    await rows(
+        "update outbox_message set sent_at = $1 where not_before < $2",
+        TOMORROW,
+        due[1]["not_before"],
+    )
+    ages = {one.signal.name: one.values for one in await read_signals(now=TOMORROW)}
+    assert ages["estation_outbox_oldest_seconds"] == [((), 0)]
 
 
 async def test_what_the_bill_does_not_prove_is_not_told(database: str, city: City) -> None:

@@ -158,20 +158,37 @@ async def test_a_day_without_its_bill_keeps_what_was_booked(database: str) -> No
     assert await booked() == [("channel_fee", 5)]
 
 
-async def test_a_kept_file_that_was_changed_books_nothing(database: str) -> None:
+CHANGES = pytest.mark.parametrize("now_is", ["content || 'x'::bytea", "'x'::bytea", "''::bytea"])
+
+
+async def changed_files() -> list[tuple[str, str, bool]]:
+    found = await rows(
+        """select account_id, owner, evidence ->> 'sha256' = any(
+               select sha256 from channel_bill_file) as is_named
+           from incident where kind = 'bill_file_changed'"""
+    )
+    return [(row["account_id"], row["owner"], row["is_named"]) for row in found]
+
+
+@CHANGES
+async def test_a_kept_file_that_was_changed_books_nothing_and_has_an_owner(
+    database: str, now_is: str
+) -> None:
     day = with_fees(5_000)
     await days.post(day)
     await run(day)
     await by_hand(
-        "update channel_bill_file set content = content || 'x'::bytea",
+        f"update channel_bill_file set content = {now_is}",
         "delete from ledger_entry where account like 'channel_fee:%'",
     )
 
-    with pytest.raises(KeptFileChanged):
-        await run(day, now=LATER)
+    for _ in range(2):
+        with pytest.raises(KeptFileChanged):
+            await run(day, now=LATER)
 
     assert await booked() == []
     assert len(await rows("select id from reconciliation_run")) == 1
+    assert await changed_files() == [(WECHAT, "operator", True)]
 
 
 async def test_a_reversed_fee_is_booked_again(database: str) -> None:
@@ -244,19 +261,22 @@ async def test_of_forgotten_days_a_run_books_so_many_and_the_next_run_the_rest(
     assert sorted(fen for _, fen in await booked()) == [5, 7]
 
 
+@CHANGES
 async def test_a_forgotten_bill_that_was_changed_since_is_left_for_a_person(
-    database: str,
+    database: str, now_is: str
 ) -> None:
     day, next_day = two_days()
     await days.post(day)
     await run(day)
     await before_fees_were_booked()
-    await by_hand("update channel_bill_file set content = content || 'x'::bytea")
+    await by_hand(f"update channel_bill_file set content = {now_is}")
 
-    view = await run(day, now=NOW + timedelta(days=1), of=next_day)
+    for hours in range(2):
+        view = await run(day, now=NOW + timedelta(days=1, hours=hours), of=next_day)
 
     assert view.state != "blocked"
     assert [fen for _, fen in await booked()] == [7]
+    assert await changed_files() == [(WECHAT, "operator", True)]
 
 
 async def test_each_day_of_an_account_has_its_own_fees(database: str) -> None:

@@ -86,3 +86,16 @@ async def test_what_was_set_aside_can_be_revived() -> None:
     assert await claim(NOW + timedelta(days=1)) == []
     assert await outbox.revive_dead(db, now=NOW) == 1
     assert len(await claim(NOW)) == 1
+
+
+async def test_what_is_put_behind_a_large_lot_does_not_wait_for_all_of_it() -> None:
+    lot = [{"n": n} for n in range(outbox.A_SECOND + 1)]
+    await outbox.put_many("a", lot, now=NOW)
+    await outbox.put_many("a", [{"n": "of the lot, too"}], now=NOW, before=len(lot))
+    await outbox.put("a", {"n": "behind"}, now=NOW)
+
+    at_once = await claim(NOW, limit=1000)
+    a_second_later = await claim(NOW + timedelta(seconds=1), limit=1000)
+
+    assert sorted(map(str, at_once)) == sorted(map(str, [*lot[:-1], {"n": "behind"}]))
+    assert sorted(map(str, a_second_later)) == sorted(map(str, [lot[-1], {"n": "of the lot, too"}]))

@@ -69,7 +69,7 @@ SIGNALS: Sequence[Signal] = (
         "Age of the oldest message that has not left; 0: none",
         (),
         f"""select {_age("created_at")} as value from outbox_message
-            where sent_at is null and dead_at is null""",  # noqa: S608
+            where sent_at is null and dead_at is null and created_at <= $1""",  # noqa: S608
     ),
     Signal(
         "estation_outbox_dead",

@@ -528,8 +528,7 @@ def _of_transfer(transfer: TransferView) -> Moment:
 
 def as_pretty(value: Any, vault: Vault, *, limit: int = 20_000) -> str:
     """Evidence as readable text, cut at `limit` characters. What names the payer at a channel is
-    opened only
-    to be masked: it helps to compare two messages, no more."""
+    opened only to be masked: it helps to compare two messages, no more."""
     text = orjson.dumps(_masked(value, vault), option=orjson.OPT_INDENT_2, default=str).decode()
     return text if len(text) <= limit else f"{text[:limit]}\n…（过长，已截断）"
 

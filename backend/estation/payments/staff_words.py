@@ -77,6 +77,11 @@ INCIDENT_WORDS: dict[str, tuple[str, str]] = {
         "经光闸来往的文件因空间不足没有收下或发不出去，没有丢失："
         "有了空间由对方重发、或从数据库补收，然后自动办结。请腾出空间，或查明是谁占满了它。",
     ),
+    "bill_file_changed": (
+        "账单存档被改动",
+        "存档的渠道账单与存入时的摘要不符，手续费没有据此入账。请查明是谁、何时改动，"
+        "从备份恢复原文件后重新对账。",
+    ),
     "message_not_delivered": ("消息未能送达", "一条消息多次发送失败，已停止重试。"),
     **{
         incident_kind(name): (f"自检：{meaning.title}", f"自检不成立：{meaning.words}")

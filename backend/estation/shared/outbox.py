@@ -17,13 +17,16 @@ from tortoise.models import Model
 from estation.shared import ids
 
 LEASE = timedelta(seconds=30)
+A_SECOND = 50
+"""Messages of a lot that become due in one second: well below what a worker delivers."""
 MAX_TRIES = 20
 CHANNEL = "outbox"
 """Name for LISTEN/NOTIFY; a wake-up only, the table is the truth."""
 
 
 class OutboxMessage(Model):
-    """One message a worker still has to deliver; `sent_at` is null until then.
+    """One message a worker still has to deliver; `sent_at` is null until then. `created_at`: since
+    when it could leave; of a lot that was put at once each has its own moment.
 
     A message that failed MAX_TRIES times has `dead_at` set and is shown to staff, never dropped.
     """
@@ -51,13 +54,28 @@ async def put(topic: str, body: dict[str, Any], *, now: datetime) -> UUID:
     return message.id
 
 
-async def put_many(topic: str, bodies: Sequence[dict[str, Any]], *, now: datetime) -> None:
-    """As `put`, for many at once."""
+async def put_many(
+    topic: str, bodies: Sequence[dict[str, Any]], *, now: datetime, before: int = 0
+) -> None:
+    """As `put`, for many at once, which become due A_SECOND by second: they are delivered in the
+    order in which they are due, and what is put meanwhile does not wait for all of them.
+
+    `before`: how many of the same lot were put by earlier calls.
+    """
     numbers = ids.row_ids(now, len(bodies))
+    turns = [
+        now + timedelta(seconds=place // A_SECOND) for place in range(before, before + len(bodies))
+    ]
     await OutboxMessage.bulk_create(
         [
-            OutboxMessage(id=number, topic=topic, body=body, created_at=now, not_before=now)
-            for number, body in zip(numbers, bodies, strict=True)
+            OutboxMessage(
+                id=number,
+                topic=topic,
+                body=body,
+                created_at=due,
+                not_before=due,
+            )
+            for number, body, due in zip(numbers, bodies, turns, strict=True)
         ],
         batch_size=1000,
     )

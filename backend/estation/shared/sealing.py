@@ -38,8 +38,12 @@ class Batch:
     last: UUID | None
 
 
-Step = Callable[[BaseDBAsyncClient, UUID | None], Awaitable[Batch]]
+Step = Callable[[BaseDBAsyncClient, UUID], Awaitable[Batch]]
 """Seals the next rows behind a number, in the transaction given."""
+
+BEFORE_ALL = UUID(int=0)
+"""Behind it all rows lie. A number and not null: `$1 is null or id > $1` is no condition of an
+index in a plan that serves every batch, and each would read the table from its first row on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ async def walk_on(walk: str, step: Step, *, now: datetime) -> Progress:
         rows = await db.execute_query_dict(
             "select upto from sealing_walk where walk = $1 for update", [walk]
         )
-        batch = await step(db, rows[0]["upto"])
+        batch = await step(db, rows[0]["upto"] or BEFORE_ALL)
         noted = await db.execute_query_dict(
             """update sealing_walk set looked = looked + $2, sealed = sealed + $3,
                    upto = coalesce($4::uuid, upto), ended_at = $5::timestamptz

@@ -9,6 +9,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.identity import rules
+from estation.identity.actions.sealing import index_binding
 from estation.identity.actions.sessions import OpenedSession, open_session
 from estation.identity.errors import (
     CodeNotSent,
@@ -312,14 +313,14 @@ async def _person(phone_index: str, id_tail: str, vault: Vault) -> Person | None
 
 
 async def _bound(db: BaseDBAsyncClient, appid: str, openid: str, vault: Vault) -> UUID | None:
-    """Whose openid this is. A binding from before the index gets it now."""
+    """Whose openid this is. A binding from before the index gets it now, also one that a program
+    of the release before has made since."""
     index = openid_index(openid, vault=vault)
-    await db.execute_query(
-        """update wechat_binding set openid_index = $3, openid = null
-           where appid = $1 and openid = $2 and not exists (
-               select from wechat_binding where appid = $1 and openid_index = $3)""",
-        [appid, openid, index],
-    )
+    for row in await db.execute_query_dict(
+        "select id from wechat_binding where appid = $1 and openid = $2 for update",
+        [appid, openid],
+    ):
+        await index_binding(db, row["id"], index)
     binding = await WechatBinding.get_or_none(appid=appid, openid_index=index)
     return binding.person_id if binding else None
 

@@ -14,7 +14,7 @@ ROWS_AT_ONCE: Final = 500
 
 _NEXT_BINDINGS: Final = """
 select id, openid from wechat_binding
-where openid is not null and ($1::uuid is null or id > $1) order by id limit $2 for update
+where openid is not null and id > $1 order by id limit $2 for update
 """
 # A program of the release before may have bound a person anew whose openid already has an index:
 # the newer word stays.
@@ -30,22 +30,26 @@ delete from wechat_binding d where d.id = $1 and exists (
 _INDEX: Final = "update wechat_binding set openid_index = $2, openid = null where id = $1"
 _NEXT_SESSIONS: Final = """
 select id, openid from session
-where openid is not null and ($1::uuid is null or id > $1) order by id limit $2 for update
+where openid is not null and id > $1 order by id limit $2 for update
 """
+
+
+async def index_binding(db: BaseDBAsyncClient, binding_id: UUID, index: str) -> None:
+    """A locked binding in clear words becomes, or gives way to, the one of the index."""
+    for statement in (_TAKE_NEWER, _DROP_DOUBLE, _INDEX):
+        await db.execute_query(statement, [binding_id, index])
 
 
 def walks_over_openids(vault: Vault) -> Mapping[str, Step]:
     """For `shared.sealing`."""
 
-    async def bindings(db: BaseDBAsyncClient, after: UUID | None) -> Batch:
+    async def bindings(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT_BINDINGS, [after, ROWS_AT_ONCE])
         for row in rows:
-            index = openid_index(row["openid"], vault=vault)
-            for statement in (_TAKE_NEWER, _DROP_DOUBLE, _INDEX):
-                await db.execute_query(statement, [row["id"], index])
+            await index_binding(db, row["id"], openid_index(row["openid"], vault=vault))
         return Batch(len(rows), len(rows), rows[-1]["id"] if rows else None)
 
-    async def sessions(db: BaseDBAsyncClient, after: UUID | None) -> Batch:
+    async def sessions(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT_SESSIONS, [after, ROWS_AT_ONCE])
         for row in rows:
             await db.execute_query(

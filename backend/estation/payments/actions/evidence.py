@@ -42,7 +42,8 @@ class ProvenLine:
     file_line: int
 
 
-# Of a part of a combined payment only the bills that owe its payee something.
+# Of a part of a combined payment only the bills that owe its payee something. WeChat Pay tells of
+# a refund alone under the payment's number: that proves no payment.
 _NEWS = """
 with given as (select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::int[])
                  as g (transfer_id, order_id, out_trade_no, file_digest, file_line))
@@ -70,7 +71,7 @@ from given g
     select n.event_key, n.plaintext, n.received_at
     from pay_attempt a join pay_notice n on n.out_trade_no = a.out_trade_no
     where a.order_id = g.order_id and a.state = 'paid' and n.account_id = a.account_id
-      and n.outcome in ('applied', 'repeated') and n.refund is null
+      and n.outcome in ('applied', 'repeated') and n.refund is null and n.kind not like 'REFUND.%'
     order by n.received_at, n.id limit 1) notice on true
 where told.version is null or (told.file_digest, told.file_line) <> (g.file_digest, g.file_line)
 order by g.transfer_id, ob.bill_no
@@ -87,12 +88,17 @@ async def put_evidence(
     told = 0
     waiting = iter(lines)
     while some := {line.transfer_id: line for line in itertools.islice(waiting, _AT_ONCE)}:
-        told += await _put(db, some, vault, now)
+        told += await _put(db, some, vault, now, before=told)
     return told
 
 
 async def _put(
-    db: BaseDBAsyncClient, lines: dict[UUID, ProvenLine], vault: Vault, now: datetime
+    db: BaseDBAsyncClient,
+    lines: dict[UUID, ProvenLine],
+    vault: Vault,
+    now: datetime,
+    *,
+    before: int,
 ) -> int:
     some = list(lines.values())
     news = await db.execute_query_dict(
@@ -124,7 +130,7 @@ async def _put(
             [msgspec.json.encode(body).decode() for body in bodies],
         ],
     )
-    await outbox.put_many(TOPIC, bodies, now=now)
+    await outbox.put_many(TOPIC, bodies, now=now, before=before)
     return len(bodies)
 
 

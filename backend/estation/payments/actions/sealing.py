@@ -16,7 +16,7 @@ ROWS_AT_ONCE: Final = 500
 
 _NEXT_NOTICES: Final = """
 select id, plaintext::text as said from pay_notice
-where $1::uuid is null or id > $1 order by id limit $2 for update
+where id > $1 order by id limit $2 for update
 """
 _SEAL_NOTICES: Final = """
 update pay_notice n set plaintext = t.said
@@ -24,7 +24,7 @@ from json_to_recordset($1::json) as t(id uuid, said jsonb) where n.id = t.id
 """
 _NEXT_INCIDENTS: Final = """
 select id, evidence::text as said from incident
-where $1::uuid is null or id > $1 order by id limit $2 for update
+where id > $1 order by id limit $2 for update
 """
 _SEAL_INCIDENTS: Final = """
 update incident i set evidence = t.said
@@ -35,18 +35,16 @@ from json_to_recordset($1::json) as t(id uuid, said jsonb) where i.id = t.id
 def walks_over_payers(vault: Vault) -> Mapping[str, Step]:
     """For `shared.sealing`: the tables that keep channels' words."""
 
-    async def notices(db: BaseDBAsyncClient, after: UUID | None) -> Batch:
+    async def notices(db: BaseDBAsyncClient, after: UUID) -> Batch:
         return await _step(db, after, vault, _NEXT_NOTICES, _SEAL_NOTICES)
 
-    async def incidents(db: BaseDBAsyncClient, after: UUID | None) -> Batch:
+    async def incidents(db: BaseDBAsyncClient, after: UUID) -> Batch:
         return await _step(db, after, vault, _NEXT_INCIDENTS, _SEAL_INCIDENTS)
 
     return {"pay_notice": notices, "incident": incidents}
 
 
-async def _step(
-    db: BaseDBAsyncClient, after: UUID | None, vault: Vault, find: str, seal: str
-) -> Batch:
+async def _step(db: BaseDBAsyncClient, after: UUID, vault: Vault, find: str, seal: str) -> Batch:
     rows = await db.execute_query_dict(find, [after, ROWS_AT_ONCE])
     changed = [changes for row in rows if (changes := _changed(row, vault)) is not None]
     if changed:

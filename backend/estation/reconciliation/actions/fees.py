@@ -17,6 +17,7 @@ from estation.ledger.api import (
     post_many,
     standing_under,
 )
+from estation.payments.api import open_incident
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import fetch
 from estation.reconciliation.errors import KeptFileChanged
@@ -59,7 +60,7 @@ async def _book_forgotten(
 ) -> None:
     """Days whose bills were proven before fees were booked, or whose mark was lost, oldest first
     and so many a run. A day that is just being reconciled books its own; a file that is not what
-    its digest says is told of at each run, and stops no other."""
+    its digest says is an incident, and stops no other."""
     for account_id, day in await queries.unbooked_days(
         account_ids, other_than=today, limit=MOST_FORGOTTEN
     ):
@@ -68,7 +69,24 @@ async def _book_forgotten(
         try:
             await _book(db, account_id, day, vault, now)
         except KeptFileChanged as changed:
-            log.error("fees_not_booked", account_id=account_id, day=str(day), **changed.details)
+            await tell_of_changed(changed, account_id, day, now=now)
+
+
+async def tell_of_changed(
+    changed: KeptFileChanged, account_id: str, day: date, *, now: datetime
+) -> None:
+    """Who keeps the evidence must find out, once for each file. Joins the caller's transaction."""
+    log.error("fees_not_booked", account_id=account_id, day=str(day), **changed.details)
+    await open_incident(
+        kind="bill_file_changed",
+        channel="",
+        account_id=account_id,
+        out_trade_no="",
+        distinction=f"{day}:{changed.details['sha256']}",
+        evidence={"day": str(day), **changed.details},
+        owner="operator",
+        now=now,
+    )
 
 
 async def _lock_day(db: BaseDBAsyncClient, day: date) -> bool:

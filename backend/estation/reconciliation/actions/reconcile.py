@@ -13,10 +13,10 @@ from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import findings, matching
 from estation.reconciliation.actions.evidence import tell_centres
-from estation.reconciliation.actions.fees import book_fees, day_lock
+from estation.reconciliation.actions.fees import book_fees, day_lock, tell_of_changed
 from estation.reconciliation.actions.fetch import Leg, fetch_day
 from estation.reconciliation.actions.incidents import open_incidents
-from estation.reconciliation.errors import DayNotOver
+from estation.reconciliation.errors import DayNotOver, KeptFileChanged
 from estation.reconciliation.queries import RunView
 from estation.services import Services
 from estation.shared import ids
@@ -34,11 +34,26 @@ async def reconcile_day(
     May be repeated: each call is a new run, and the same facts give the same `result_digest`.
     Nobody's money is moved here; what the channels kept as their fees, as proven bills say, is
     booked, and what they prove of payments is told to the centres. Raises DayNotOver for a day
-    after today.
+    after today; KeptFileChanged, with an incident, when a bill of the day is not the one that came.
     """
     if not rules.is_over(day, beijing_day(now)):
         raise DayNotOver(day=str(day))
     legs = await fetch_day(day, services=services, now=now)
+    try:
+        view = await queries.run(await _run(day, legs, services, now, started_by))
+    except KeptFileChanged as changed:
+        # All that the run wrote is gone; that somebody changed evidence must not be.
+        for leg in legs:
+            if leg.sha256 == changed.details["sha256"]:
+                await tell_of_changed(changed, leg.account_id, day, now=now)
+        raise
+    log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
+    return view
+
+
+async def _run(
+    day: date, legs: Sequence[Leg], services: Services, now: datetime, started_by: str
+) -> UUID:
     run_id = ids.row_id(now)
     async with in_transaction() as db:
         # One run of a day at a time: the second sees the incidents of the first.
@@ -55,9 +70,7 @@ async def reconcile_day(
         await open_incidents(db, run_id, day, now=now)
         await book_fees(db, day, legs, vault=services.vault, now=now)
         await tell_centres(db, day, vault=services.vault, now=now)
-    view = await queries.run(run_id)
-    log.info("day_reconciled", day=str(day), state=view.state, matched=view.matched, **view.counts)
-    return view
+    return run_id
 
 
 async def _match(db: BaseDBAsyncClient, day: date, legs: Sequence[Leg]) -> list[UUID]:

@@ -14,7 +14,7 @@ from estation.shared.sealing import Batch, Step
 # One at a time: a file may have a quarter of a gigabyte.
 _NEXT: Final = """
 select id, sha256, content, is_sealed from channel_bill_file
-where not is_sealed and ($1::uuid is null or id > $1) order by id limit 1 for update
+where not is_sealed and id > $1 order by id limit 1 for update
 """
 
 
@@ -22,7 +22,7 @@ def walks_over_bills(vault: Vault) -> Mapping[str, Step]:
     """For `shared.sealing`. A file that is not what its digest says stops the walk with
     KeptFileChanged: sealing it would hide what somebody did."""
 
-    async def files(db: BaseDBAsyncClient, after: UUID | None) -> Batch:
+    async def files(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT, [after])
         if not rows:
             return Batch(0, 0, None)
