@@ -25,9 +25,9 @@ CHANNEL = "outbox"
 
 
 class OutboxMessage(Model):
-    """One message a worker still has to deliver; `sent_at` is null until then. `created_at`: since
-    when it could leave; of a lot that was put at once each has its own moment.
+    """One message a worker still has to deliver; `sent_at` is null until then.
 
+    `created_at`: since when it could leave; of a lot that was put at once each has its own moment.
     A message that failed MAX_TRIES times has `dead_at` set and is shown to staff, never dropped.
     """
 
