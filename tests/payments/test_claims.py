@@ -493,13 +493,16 @@ async def test_the_office_sees_asks_checks_and_reads_what_became_of_a_claim(city
                      RECEIVED, LOST, "追回 ¥ 20.00，2026-08-03 到账（建行回单 7）"):  # fmt: skip
             assert word in office.text, word
         assert "填写追回" not in office.text
-    assert await open_claim_fen("wechat_pay:1900000109", await channel_no()) == 0
+    assert await open_claim_fen("wechat_pay:1900000109", *await numbers()) == 0
     assert await broken_invariants() == {}
 
 
-async def channel_no() -> str:
-    (arrival,) = await rows("select channel_no from ledger_transfer where kind = 'suspense'")
-    return str(arrival["channel_no"])
+async def numbers() -> tuple[str, str]:
+    """Ours and the channel's of the money."""
+    (arrival,) = await rows(
+        "select our_no, channel_no from ledger_transfer where kind = 'suspense'"
+    )
+    return str(arrival["our_no"]), str(arrival["channel_no"])
 
 
 async def test_a_claim_talked_away_by_hand_breaks_its_rule(city: City) -> None:
@@ -516,4 +519,4 @@ async def test_a_claim_talked_away_by_hand_breaks_its_rule(city: City) -> None:
     found = await broken_invariants()
 
     assert rule not in calm
-    assert found[rule] == [f"wechat_pay:1900000109 {await channel_no()}"]
+    assert found[rule] == [f"wechat_pay:1900000109 {(await numbers())[1]}"]

@@ -219,8 +219,10 @@ class TestMoneyGivenAwayTwice:
 
         await give_back_after_all(city, first, later(hours=4))
 
-        (arrival,) = await rows("select channel_no from ledger_transfer where kind = 'suspense'")
-        assert await open_claim_fen("wechat_pay:1900000109", arrival["channel_no"]) == 0
+        (arrival,) = await rows(
+            "select our_no, channel_no from ledger_transfer where kind = 'suspense'"
+        )
+        assert await open_claim_fen("wechat_pay:1900000109", *arrival.values()) == 0
         assert await rows("select id from incident where kind = 'refund_overpaid'") == []
         assert await broken_invariants() == {}
 

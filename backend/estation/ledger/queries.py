@@ -292,13 +292,14 @@ async def balance(account: str) -> int:
     return int(rows[0]["fen"])
 
 
-async def open_claim_fen(account_id: str, channel_no: str) -> int:
-    """What was given back of the money of one channel number beyond what was left of it."""
+async def open_claim_fen(account_id: str, our_no: str, channel_no: str) -> int:
+    """What was given back of the money of one channel number beyond what was left of it. All of
+    it stands under the number of ours by which the money came, and is found by that."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """select coalesce(sum(e.debit_fen - e.credit_fen), 0)::bigint as fen
            from ledger_entry e join ledger_transfer t on t.id = e.transfer_id
-           where e.account = $1 and t.channel_no = $2""",
-        [rules.overpaid_back(account_id), channel_no],
+           where e.account = $1 and t.our_no = $2 and t.channel_no = $3""",
+        [rules.overpaid_back(account_id), our_no, channel_no],
     )
     return int(rows[0]["fen"])
 

@@ -249,7 +249,7 @@ async def claim_of(incident: IncidentView) -> Claim | None:
     money = await arrival_by_key(arrival_key(incident.account_id, incident.channel_trade_no or ""))
     if money is None:
         return None
-    claim_fen = await open_claim_fen(money.account_id, money.channel_no)
+    claim_fen = await open_claim_fen(money.account_id, money.our_no, money.channel_no)
     if claim_fen <= 0:
         return None
     wish = await ClaimSettlement.get_or_none(arrival_id=money.id, state=OutsideState.ASKED)
@@ -277,7 +277,7 @@ async def open_claims(*, limit: int) -> tuple[list[OpenClaim], int]:
                  and 0 < (select sum(e.debit_fen - e.credit_fen)
                           from ledger_entry e join ledger_transfer t on t.id = e.transfer_id
                           where e.account = $3 || i.account_id
-                            and t.channel_no = i.channel_trade_no)
+                            and t.our_no = i.out_trade_no and t.channel_no = i.channel_trade_no)
                order by i.account_id, i.channel_trade_no, i.due_at, i.id) claims
            order by due_at, id limit $2""",
         [str(IncidentKind.REFUND_OVERPAID), limit, overpaid_back("")],

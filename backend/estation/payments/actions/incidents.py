@@ -202,7 +202,7 @@ async def _money_here(db: BaseDBAsyncClient, incident: IncidentView) -> Refused 
     if money is None:
         return None
     (standing,) = await lock_standings(db, [money], [])
-    claim = await open_claim_fen(money.account_id, money.channel_no)
+    claim = await open_claim_fen(money.account_id, money.our_no, money.channel_no)
     if claim > 0 or standing.rest_fen < 0:
         return OverpaidBack(claim_fen=max(claim, -standing.rest_fen))
     if money.kind != "suspense":

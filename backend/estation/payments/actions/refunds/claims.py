@@ -234,7 +234,7 @@ async def _lock(db: BaseDBAsyncClient, incident_id: UUID) -> _Case:
     incident = await Incident.select_for_update().get(id=incident_id)
     if incident.state is not IncidentState.OPEN:
         raise IncidentAlreadyResolved(incident_id=str(incident_id))
-    claim_fen = await open_claim_fen(money.account_id, money.channel_no)
+    claim_fen = await open_claim_fen(money.account_id, money.our_no, money.channel_no)
     if claim_fen <= 0:
         raise NoClaim
     return _Case(incident, money, claim_fen)
