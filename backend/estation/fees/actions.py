@@ -318,13 +318,7 @@ async def merge_bills(
         if key in known and (repairs or _version(bill) > known[key][1])
     ]
     states = await _lock_known(db, newer)
-    fates: dict[Change, list[IncomingBill]] = {change: [] for change in Change}
-    for key, bill in newest.items():
-        ours = known[key][1] if key in known else None
-        # Written anew as if it were newer, unless it was paid.
-        is_due = repairs and states.get(key) in (BillState.PAYABLE, BillState.WITHDRAWN)
-        fate = judge(version=_version(bill), ours=0 if is_due else ours, state=states.get(key))
-        fates[fate].append(bill)
+    fates = _fates(newest, known, states, repairs=repairs)
     if repairs:
         await _repair(db, fates, known, data_as_of)
     new = fates[Change.NEW]
@@ -336,8 +330,32 @@ async def merge_bills(
     await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of, repairs=repairs)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
     anew = {_key(bill) for bill in fates[Change.NEWER]} if repairs else set()
-    await _put_items(db, bills, known, bill_ids, data_as_of, anew=anew)
+    if not known and len(newest) == len(bills):
+        rows = [bill.row for bill in bills]
+        await copy_rows(db, "bill_item", _ITEM, _items(rows, bill_ids, data_as_of))
+    else:
+        await _put_items(db, bills, known, bill_ids, data_as_of, anew=anew)
     return {change: len(met) for change, met in fates.items()}
+
+
+def _fates(
+    newest: Mapping[BillKey, IncomingBill],
+    known: Known,
+    states: Mapping[BillKey, BillState],
+    *,
+    repairs: bool,
+) -> dict[Change, list[IncomingBill]]:
+    fates: dict[Change, list[IncomingBill]] = {change: [] for change in Change}
+    if not known:  # most packets bring nothing but new bills
+        fates[Change.NEW] = list(newest.values())
+        return fates
+    for key, bill in newest.items():
+        ours = known[key][1] if key in known else None
+        # Written anew as if it were newer, unless it was paid.
+        is_due = repairs and states.get(key) in (BillState.PAYABLE, BillState.WITHDRAWN)
+        fate = judge(version=_version(bill), ours=0 if is_due else ours, state=states.get(key))
+        fates[fate].append(bill)
+    return fates
 
 
 async def keep_as_sent(

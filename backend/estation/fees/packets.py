@@ -65,11 +65,11 @@ class _Handling:
         db = Tortoise.get_connection("default")
         known = await known_bills(db, bills)
         sent = list(zip(bills, arrival.as_sent(rows), strict=True))
-        news = [
-            (bill, as_sent)
-            for bill, as_sent in sent
-            if arrival.repairs or not is_known(bill, known)
-        ]
+        news = (
+            [(bill, as_sent) for bill, as_sent in sent if not is_known(bill, known)]
+            if known and not arrival.repairs
+            else sent
+        )
         if sealed is None or len(news) < len(bills):
             # What a bill says of its payer that we know already must not count as said again.
             sealed = self._payers([bill for bill, _ in news], arrival)
