@@ -329,6 +329,7 @@ async def test_a_file_that_has_no_room_for_long_holds_up_no_other_ones_parts(
     done: list[Path] = []
     await put_file(content(2 * MIB, seed=1), "M-1")
     await put_file(content(2 * MIB - 10, seed=2), "M-2")
+    await sides.pack()
     await put_file(content(10, seed=3), "M-3")
     await sides.pack()
     sides.carry()
