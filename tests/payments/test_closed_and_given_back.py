@@ -74,6 +74,7 @@ class TestTheCheckersYes:
         assert refused.value.details == {"refundable_fen": 0}
         assert await states() == ["asked", "succeeded"]
         assert list(city.wechat.refunds) == [first]
+        assert await broken_invariants() == {}  # nothing was given back twice: it is only asked
         await api.reject_refund(request_id=second, by="checker", note="已退", now=later(hours=6))
         assert await broken_invariants() == {}
 
@@ -88,6 +89,7 @@ class TestTheCheckersYes:
             await approve(second, now=later(hours=5))
 
         assert await states() == ["asked", "succeeded"]
+        assert await broken_invariants() == {}
 
     async def test_is_refused_even_when_there_is_enough_for_both(self, city: City) -> None:
         """The second was meant instead of the first, not beside it."""
