@@ -330,11 +330,7 @@ async def merge_bills(
     await _put_newer(db, fates[Change.NEWER], bill_ids, data_as_of, repairs=repairs)
     await _note_after_payment(db, fates[Change.AFTER_PAYMENT], data_as_of)
     anew = {_key(bill) for bill in fates[Change.NEWER]} if repairs else set()
-    if not known and len(newest) == len(bills):
-        rows = [bill.row for bill in bills]
-        await copy_rows(db, "bill_item", _ITEM, _items(rows, bill_ids, data_as_of))
-    else:
-        await _put_items(db, bills, known, bill_ids, data_as_of, anew=anew)
+    await _put_items(db, bills, known, bill_ids, data_as_of, anew=anew)
     return {change: len(met) for change, met in fates.items()}
 
 

@@ -39,7 +39,7 @@ insert into fee_payment_evidence_version
    received_at)
 select id, source, source_id, order_no, out_trade_no, version, said, row_digest, $9, $10
 from given on conflict do nothing
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 _CONTRADICTED = f"""
 with {_GIVEN}
@@ -50,7 +50,7 @@ where (e.source, e.source_id, e.order_no, e.out_trade_no, e.version)
   and e.said <> g.said
   and e.attention <> $10
 returning e.order_no
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 _NEWEST = f"""
 with {_GIVEN}
@@ -70,7 +70,7 @@ set bill_id = excluded.bill_id, version = excluded.version, said = excluded.said
     received_at = excluded.received_at, attention = excluded.attention
 where e.version < excluded.version or e.attention = $14 or $15
 returning e.order_no, e.attention
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 _AGAIN = f"""
 update fee_payment_evidence e
@@ -79,7 +79,7 @@ from unnest($1::text[], $2::text[], $3::text[]) as k (source, source_id, order_n
   join fee_receipt r using (source, source_id, order_no)
 where (e.source, e.source_id, e.order_no) = (k.source, k.source_id, k.order_no)
   and e.attention in ($4::text, $5::text)
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 
 async def keep_evidence(

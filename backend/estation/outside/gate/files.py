@@ -90,7 +90,7 @@ async def _keep_back(topic: str, body: bytes, arrival: Arrival) -> None:
     db = _db()
     (held,) = await db.execute_query_dict(
         f"""select coalesce(sum(octet_length(body)), 0) as size
-            from gate_parked_row where stream = $1 and topic = $2 and {_KEPT_BACK}""",  # noqa: S608
+            from gate_parked_row where stream = $1 and topic = $2 and {_KEPT_BACK}""",  # noqa: S608 - constants
         [arrival.stream, topic],
     )
     if held["size"] + len(body) > MAX_KEPT_BACK_BYTES:
@@ -107,7 +107,7 @@ async def _bring_in(topic: str, handler: Handler, alarm: Alarm | None, now: date
     """What was tried longest ago first: a file that has no room for long holds up no other."""
     waiting = await _db().execute_query_dict(
         f"""select id, stream from gate_parked_row p where topic = $1 and {_NOT_REFUSED}
-            order by id limit $2""",  # noqa: S608
+            order by id limit $2""",  # noqa: S608 - constants
         [topic, _PER_CALL],
     )
     scopes = {peer.stream_in: peer.scope for peer in await peers.peers()}
@@ -175,7 +175,7 @@ async def _end_shortages(now: datetime) -> None:
     over = await _db().execute_query_dict(
         f"""select distinct e.stream from {shortage.OPEN} and e.detail ->> 'where' = $1
               and not exists (select from gate_parked_row p where p.stream = e.stream
-                                and p.{_KEPT_BACK} and {_NOT_REFUSED})""",  # noqa: S608
+                                and p.{_KEPT_BACK} and {_NOT_REFUSED})""",  # noqa: S608 - constants
         [Where.files.value],
     )
     for row in over:

@@ -55,7 +55,7 @@ async def begins(
 async def ends(stream: str, where: Where, *, now: datetime) -> None:
     """There is room again; nothing when there always was."""
     found = await Tortoise.get_connection("default").execute_query_dict(
-        f"select e.distinction from {OPEN} and e.stream = $1 and e.detail ->> 'where' = $2",  # noqa: S608
+        f"select e.distinction from {OPEN} and e.stream = $1 and e.detail ->> 'where' = $2",  # noqa: S608 - a constant
         [stream, where.value],
     )
     for row in found:
@@ -66,7 +66,7 @@ async def ends(stream: str, where: Where, *, now: datetime) -> None:
 async def open_of(stream: str) -> set[str]:
     """Where this stream has no room."""
     found = await Tortoise.get_connection("default").execute_query_dict(
-        f"select e.detail ->> 'where' as place from {OPEN} and e.stream = $1",  # noqa: S608
+        f"select e.detail ->> 'where' as place from {OPEN} and e.stream = $1",  # noqa: S608 - a constant
         [stream],
     )
     return {row["place"] for row in found}
