@@ -1,10 +1,10 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from estation.fees.rules import BillState
 from estation.identity.models import StaffRole
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.rules import AttemptState, IncidentState, OrderState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 from orjson import loads
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
@@ -12,7 +12,7 @@ from uuid import uuid4
 from tortoise import fields
 from tortoise.indexes import Index
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     initial = True
 
     operations = [

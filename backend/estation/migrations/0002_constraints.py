@@ -4,8 +4,9 @@ Tortoise silently drops `Meta.constraints` of new models (DESIGN §9), so they l
 test asks the database for each of them.
 """
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     # payments
@@ -134,7 +135,7 @@ TUNING = [
 ]
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0001_initial")]
 
     operations = [ops.RunSQL(sql) for sql in [*STATEMENTS.values(), *TUNING]]

@@ -1,9 +1,9 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from estation.fees.rules import BillState
 from estation.outside.pay_channels import Channel, Scene
 from estation.payments.rules import RefundCause, RefundSource, RefundState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 from orjson import loads
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
@@ -70,7 +70,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0002_constraints')]
 
     initial = False

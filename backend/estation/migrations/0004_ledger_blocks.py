@@ -1,6 +1,6 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 from tortoise.fields.base import OnDelete
 from uuid import uuid4
 from tortoise import fields
@@ -44,7 +44,7 @@ COLUMNS = [
 ]
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0003_payments')]
 
     operations = [

@@ -1,10 +1,12 @@
 from orjson import loads
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 
+from estation.shared.migrating import SwiftMigration
 
-class Migration(migrations.Migration):
+
+class Migration(SwiftMigration):
     """When a refund was first taken to its channel: WeChat Pay wants a minute between two of one
     trade, and a number that was sent once is asked about before it is sent again. And what a
     notice that waits to be settled said about a refund."""

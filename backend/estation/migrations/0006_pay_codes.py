@@ -1,6 +1,7 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from tortoise import fields
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_split_instruction_amount": (
@@ -13,7 +14,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0005_refunds')]
 
     initial = False

@@ -1,6 +1,7 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from tortoise import fields
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ix_outbox_dead": (
@@ -21,7 +22,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0006_pay_codes')]
 
     initial = False

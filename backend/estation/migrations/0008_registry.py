@@ -1,10 +1,11 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from orjson import loads
 from tortoise.fields.data import JSON_DUMPS
 from uuid import uuid4
 from tortoise import fields
 from tortoise.indexes import Index
+
+from estation.shared.migrating import SwiftMigration
 STATEMENTS = {
     # copies of the other side: `row_digest` is SHA-256, null where the row came before it
     **{
@@ -38,7 +39,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0007_invariants')]
 
     initial = False

@@ -7,8 +7,9 @@ verifier and the invariants read every entry with its transfer anyway. Transfers
 order of time, so a block range index finds a day.
 """
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 _DROP = """
 do $$ declare found record; begin
@@ -43,7 +44,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0008_registry")]
 
     operations = [

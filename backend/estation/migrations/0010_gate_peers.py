@@ -1,8 +1,10 @@
 """The peers of the gate: several sources, their keys, further folders, and what people did."""
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 from tortoise.indexes import Index
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_gate_peer_state": (
@@ -44,7 +46,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0009_lean")]
 
     operations = [

@@ -4,8 +4,10 @@ A proof makes only those buckets anew in which something was sent since; repairs
 buckets they were asked for; forgetting confirmed packets looks at their own rows only. A peer says how much room its folder's disk has.
 """
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_gate_sent_row_bucket": (
@@ -26,7 +28,7 @@ BEFORE = [
 ]
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0011_gate")]
 
     operations = [

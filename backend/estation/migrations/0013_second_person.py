@@ -1,10 +1,10 @@
 """Two persons are told apart by their accounts; money settled outside; bills noted when paid."""
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from estation.fees.rules import BillState
 from estation.payments.rules import OutsideState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 from tortoise.fields.base import OnDelete
 from uuid import uuid4
 from tortoise import fields
@@ -71,7 +71,7 @@ _BRING_BACK = [
 ]
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0012_gate_buckets')]
 
     initial = False

@@ -4,8 +4,9 @@ Parties of a case, holders of a right or certificate, items put into a bill, and
 is withdrawn. What the gate itself writes (`replicas.write_as_sent`) is no such change.
 """
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 _NOT_AS_SENT = "current_setting('estation.writes_as_sent', true) is distinct from 'on'"
 _VOID = "row_digest = decode(repeat('00', 32), 'hex')"
@@ -57,7 +58,7 @@ _AFTER_ALL = (
 # Taken out of use before their digest went with them: should they come back, they are written anew.
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0013_second_person")]
 
     operations = [ops.RunSQL(sql) for sql in [_AFTER_ALL, *STATEMENTS.values()]]

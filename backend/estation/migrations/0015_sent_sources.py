@@ -1,10 +1,12 @@
 """What was ever sent is proved for ever, also when nothing of it is left in the log."""
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 
+from estation.shared.migrating import SwiftMigration
 
-class Migration(migrations.Migration):
+
+class Migration(SwiftMigration):
     dependencies = [("estation", "0014_parts_touched")]
 
     operations = [

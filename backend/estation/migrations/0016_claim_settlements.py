@@ -2,12 +2,13 @@
 
 from uuid import uuid4
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 
 from estation.payments.rules import ClaimEnd, OutsideState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_claim_settlement_two_persons": (
@@ -40,7 +41,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('estation', '0015_sent_sources')]
 
     initial = False

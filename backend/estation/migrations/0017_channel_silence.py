@@ -1,7 +1,9 @@
 """Which accounts' channels give no answer, for the alarms."""
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_channel_silence": (
@@ -10,7 +12,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0016_claim_settlements")]
 
     initial = False

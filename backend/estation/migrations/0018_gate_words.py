@@ -4,11 +4,12 @@ Orders that came before this are not in their copy yet: the first proof finds th
 puts them there. It starts none of them again (`payments.packets`).
 """
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 
 # Of persons of before: the peer with the widest reach that has a bill or case of theirs.
 _SPOKE_BEFORE = """
@@ -46,7 +47,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0017_channel_silence")]
 
     operations = [

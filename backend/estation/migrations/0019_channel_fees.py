@@ -4,12 +4,13 @@ Files that were proven before this keep null: their fees are booked when their d
 again. A bill's own total is read with its lines, so older files have none.
 """
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.migrations import operations as ops
 from uuid import uuid4
 
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     # One bill of an account's day has its fees in the books, whichever was corrected by which.
@@ -28,7 +29,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0018_gate_words")]
 
     operations = [

@@ -1,10 +1,12 @@
 """How far a round of proofs has come that takes more packets than one."""
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 
+from estation.shared.migrating import SwiftMigration
 
-class Migration(migrations.Migration):
+
+class Migration(SwiftMigration):
     dependencies = [("estation", "0019_channel_fees")]
 
     operations = [

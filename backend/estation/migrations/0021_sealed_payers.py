@@ -4,8 +4,10 @@ A file may change once, from clear to sealed; its digest, account and day never,
 sealed is proved to be what came.
 """
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "bill_is_only_sealed": (
@@ -42,7 +44,7 @@ TRIGGER = (
 )
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0020_proof_rounds")]
 
     initial = False

@@ -1,10 +1,12 @@
 """What channels' bills prove of payments is told to the centres, and kept as it was told."""
 
 from orjson import loads
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 from uuid import uuid4
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_payment_evidence_version": (
@@ -18,7 +20,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("estation", "0021_sealed_payers")]
 
     operations = [

@@ -4,10 +4,49 @@ from typing import Any
 
 import asyncpg
 from tortoise import Tortoise
+from tortoise.migrations import Migration
+from tortoise.migrations import operations as ops
 from tortoise.migrations.api import migrate
+from tortoise.migrations.schema_editor.base import BaseSchemaEditor
+from tortoise.migrations.schema_generator.state import State
 
 _LOCK = 0x65737461
 """Advisory lock: two programs starting together must not both migrate."""
+
+
+_ONLY_FORWARD: frozenset[type[ops.Operation]] = frozenset(
+    {ops.CreateModel, ops.AddField, ops.AddIndex, ops.AlterModelOptions, ops.RunSQL}
+)
+"""Operations that never ask what the models were before them; nobody's subclass is meant."""
+
+
+class SwiftMigration(Migration):
+    """Tortoise's, without a copy of all models before an operation that has no use for it.
+
+    Those copies were two thirds of what an empty database waits for (14 s of 135 operations).
+    """
+
+    async def apply(
+        self,
+        state: State,
+        *,
+        dry_run: bool = False,
+        schema_editor: BaseSchemaEditor | None = None,
+        collect_sql: bool = False,
+    ) -> State:
+        if dry_run or collect_sql or schema_editor is None:
+            return await super().apply(
+                state, dry_run=dry_run, schema_editor=schema_editor, collect_sql=collect_sql
+            )
+        in_transactions = schema_editor.client.capabilities.supports_transactions
+        for operation in self.operations:
+            before = state if type(operation) in _ONLY_FORWARD else state.clone()
+            operation.state_forward(self.app_label, state)
+            await self._run_database_forward(
+                operation, before, state, schema_editor, in_transactions
+            )
+        state.validate_relations_initialized()
+        return state
 
 
 async def migrate_to_newest(config: dict[str, Any], *, dsn: str) -> None:

@@ -1,7 +1,7 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from estation.inner.rules import BillState, CaseState, Role, StageState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 from orjson import loads
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
@@ -10,7 +10,7 @@ from tortoise import fields
 from tortoise.indexes import Index
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     initial = True
 
     operations = [

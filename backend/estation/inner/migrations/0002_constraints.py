@@ -4,8 +4,9 @@ Tortoise silently drops `Meta.constraints` of new models (DESIGN §9), so they l
 test asks the database for each of them.
 """
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_case_file_state": (
@@ -69,7 +70,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("inner", "0001_initial")]
 
     operations = [ops.RunSQL(sql) for sql in STATEMENTS.values()]

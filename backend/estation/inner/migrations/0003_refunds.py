@@ -1,13 +1,14 @@
 from uuid import uuid4
 
 from orjson import loads
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 
 from estation.inner.rules import BillState, RefundState
 from estation.shared.fields import FenField
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "ck_fee_bill_state": (
@@ -43,7 +44,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("inner", "0002_constraints")]
 
     initial = False

@@ -1,8 +1,9 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from tortoise.fields.base import OnDelete
 from uuid import uuid4
 from tortoise import fields
+
+from estation.shared.migrating import SwiftMigration
 STATEMENTS = {
     "ck_right_entry_mortgage": (
         "alter table right_entry add constraint ck_right_entry_mortgage check (version >= 1 and"
@@ -32,7 +33,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('inner', '0003_refunds')]
 
     initial = False

@@ -1,10 +1,11 @@
-from tortoise import migrations
 from tortoise.migrations import operations as ops
 from orjson import loads
 from tortoise.fields.data import JSON_DUMPS
 from uuid import uuid4
 from tortoise import fields
 from tortoise.indexes import Index
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     # gate: what was sent
@@ -96,7 +97,7 @@ STATEMENTS |= {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [('inner', '0005_gate_peers')]
 
     initial = False

@@ -1,10 +1,12 @@
 """Which peers get their packets as symbols."""
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
 
+from estation.shared.migrating import SwiftMigration
 
-class Migration(migrations.Migration):
+
+class Migration(SwiftMigration):
     dependencies = [("inner", "0008_sent_sources")]
 
     operations = [

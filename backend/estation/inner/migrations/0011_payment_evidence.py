@@ -1,11 +1,13 @@
 """What channels' bills prove of payments of our bills, and its history."""
 
 from orjson import loads
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 from uuid import uuid4
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "payment_evidence_is_kept": (
@@ -21,7 +23,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("inner", "0010_proof_rounds")]
 
     operations = [

@@ -4,8 +4,10 @@ Printing `jsonb`, spelling it anew and writing the whole row once more for the n
 packet were most of what packing cost.
 """
 
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 # Their packets hold them, and the log all that names a thing. What a snapshot must bring again
 # (parts of files, whatever a later topic calls them) stays, and so does all of a stream whose log
@@ -28,7 +30,7 @@ class _KnownFromNowOn(ops.AlterField):
         pass
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("inner", "0011_payment_evidence")]
 
     operations = [

@@ -3,8 +3,9 @@
 As of receipts and refunds: its digest becomes void, and the next proof finds it.
 """
 
-from tortoise import migrations
 from tortoise.migrations import operations as ops
+
+from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
     "tr_fee_payment_evidence_touched": (
@@ -17,7 +18,7 @@ STATEMENTS = {
 }
 
 
-class Migration(migrations.Migration):
+class Migration(SwiftMigration):
     dependencies = [("inner", "0012_packing")]
 
     operations = [ops.RunSQL(sql) for sql in STATEMENTS.values()]
