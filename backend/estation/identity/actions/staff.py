@@ -1,6 +1,5 @@
 """Staff of the online side: made by an operator, locked after wrong passwords."""
 
-import secrets
 from datetime import datetime
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
-_NOBODY = passwords.hash_password(secrets.token_urlsafe())
+_NOBODY = passwords.hash_of_nothing()
 """Checked when there is no such login, so that both answers take the same time."""
 
 MAX_LOGIN = 32
