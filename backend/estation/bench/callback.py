@@ -42,8 +42,8 @@ WARM_UP = 1000
 MEASURED = 5000
 A_TURN = WARM_UP + MEASURED
 CONNECTIONS = 128
-"""Notices in flight. With 64, two processors stand idle for a third of the time and what is measured
-is how fast a sleeping one wakes."""
+"""Notices in flight. With 64, two processors are idle for a third of the time, and measured is
+how fast a sleeping one wakes."""
 GOAL = 0.6
 GOAL_P99_MS = 200
 CALM = 4000

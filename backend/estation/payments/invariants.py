@@ -50,8 +50,13 @@ INVARIANTS: dict[str, str] = {
         group by t.region having sum(e.debit_fen) <> sum(e.credit_fen)""",
     "nobody_is_owed_less_than_nothing": """
         select account as breach from ledger_entry
-        where account like 'payee_payable:%' or account like 'suspense:%'
-           or account like 'refund_in_flight:%' or account like 'settled_outside:%'
+        where starts_with(account, 'suspense:') or starts_with(account, 'refund_in_flight:')
+           or starts_with(account, 'settled_outside:')
+        group by account having sum(credit_fen) < sum(debit_fen)
+        union all
+        select account from ledger_entry
+        where starts_with(account, 'payee_payable:') and account in (
+            select account from ledger_entry where transfer_id >= :since_id and debit_fen > 0)
         group by account having sum(credit_fen) < sum(debit_fen)""",
     # money that arrived
     "every_paid_attempt_has_one_arrival": """
