@@ -58,13 +58,14 @@ def _with_later(read: Callable[[], TyperGroup]) -> type[TyperGroup]:
 
 @cache
 def _of_other_modules() -> TyperGroup:
-    from estation import operating
+    from estation import key_commands, operating
     from estation.bench.main import bench
     from estation.simulation.main import simulate
 
     others = typer.Typer()
     others.add_typer(simulate, name="simulate")
     operating.add_to(others)
+    key_commands.add_to(others)
     others.command()(bench)
     return typer.main.get_group(others)
 
