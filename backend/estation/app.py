@@ -33,6 +33,7 @@ from estation.reconciliation import pages as reconciliation_pages
 from estation.services import OnlineApp, Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import Clock, system_clock
+from estation.shared.crypto import KeyNotHeld
 from estation.shared.errors import Refused
 from estation.shared.openapi import described, document
 from estation.shared.pages import H5, render, wants_page
@@ -117,6 +118,7 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.error_handler.add(SanicException, _render_http_error)
     for lost in DATABASE_LOST:
         app.error_handler.add(lost, _render_lost_database)
+    app.error_handler.add(KeyNotHeld, _render_missing_key)
     app.error_handler.add(Exception, _render_surprise)
     _open_with_worker(app, settings, clock)
     return app
@@ -190,6 +192,12 @@ async def _render_http_error(request: Request[Any, Any], error: SanicException) 
 async def _render_lost_database(request: Request[Any, Any], error: Exception) -> HTTPResponse:
     """The database is away or restarting: nothing was done, and trying again is right."""
     log.error("database_unreachable", route=_route(request), error=type(error).__name__)
+    return _words(request, 503, 503)
+
+
+async def _render_missing_key(request: Request[Any, Any], error: Exception) -> HTTPResponse:
+    """A key of personal data was taken out of its file too early: put back, all is well again."""
+    log.error("data_key_not_held", route=_route(request))
     return _words(request, 503, 503)
 
 

@@ -33,6 +33,7 @@ from estation.shared import logs, outbox, sealing
 from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
+from estation.shared.key_files import KeyFiles
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
 from estation.shared.pages import environment
@@ -57,13 +58,14 @@ def _with_later(read: Callable[[], TyperGroup]) -> type[TyperGroup]:
 
 @cache
 def _of_other_modules() -> TyperGroup:
-    from estation import operating
+    from estation import key_commands, operating
     from estation.bench.main import bench
     from estation.simulation.main import simulate
 
     others = typer.Typer()
     others.add_typer(simulate, name="simulate")
     operating.add_to(others)
+    key_commands.add_to(others)
     others.command()(bench)
     return typer.main.get_group(others)
 
@@ -334,7 +336,8 @@ def ledger_verify(
     """
     settings = Settings.read()
     files = [settings.secret(name) for name in settings.ledger_public_key_files]
-    trusted = {key.key_id: key for key in map(keys.load_peer_key, files)}
+    pems = [pem for file in files for pem in keys.each_pem(file)]
+    trusted = {key.key_id: key for key in map(keys.load_peer_key, pems)}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("核对账本", total=None)
         found = asyncio.run(
@@ -524,7 +527,7 @@ async def _with_database(side: str, work: Any) -> Any:
 
 def _vault() -> Vault:
     settings = Settings.read()
-    return Vault(settings.secret(settings.data_key_file))
+    return Vault.watching(KeyFiles.of(settings), settings.data_key_file)
 
 
 def _gate_of(side: str) -> GateSettings:

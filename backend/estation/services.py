@@ -1,6 +1,6 @@
 """Everything the program talks to, wired once and typed; hung on `app.ctx`."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -21,6 +21,8 @@ from estation.outside.wechat.web_login import WebLogin
 from estation.settings import Settings
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles
+from estation.shared.keyring import read_secrets
 from estation.shared.limiting import FloodBound, Limiter
 
 
@@ -30,13 +32,17 @@ class NoticeDesk(Protocol):
     async def submit(self, item: Any) -> Any: ...
 
 
+Keys = Callable[[], tuple[bytes, ...]]
+"""Keys that may be replaced while we run: the first one makes, each of them recognises."""
+
+
 @dataclass(slots=True)
 class Services:
     settings: Settings
     clock: Clock
     vault: Vault
-    pay_code_key: bytes  # proves the codes on bills
-    receipt_key: bytes  # proves the verification codes on receipts
+    pay_code_keys: Keys  # prove the codes on bills
+    receipt_keys: Keys  # prove the verification codes on receipts
     channels: Mapping[str, PayChannel]  # by account_id
     wechat: WechatPlatform
     sms: SmsSender
@@ -67,29 +73,36 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
     redis = Redis.from_url(settings.redis_url, socket_timeout=1, socket_connect_timeout=1)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         try:
-            vault = Vault(settings.secret(settings.data_key_file))
+            files = KeyFiles.of(settings)
+            vault = Vault.watching(files, settings.data_key_file)
             channels = channels_from_settings(session, settings, clock, vault)
             async with fresh_certificates(channels, settings):
                 yield Services(
                     settings=settings,
                     clock=clock,
                     vault=vault,
-                    pay_code_key=settings.secret(settings.pay_code_key_file),
-                    receipt_key=settings.secret(settings.receipt_key_file),
+                    pay_code_keys=_keys(files, settings.pay_code_key_file),
+                    receipt_keys=_keys(files, settings.receipt_key_file),
                     channels=channels,
-                    wechat=WebLogin.from_settings(session, settings.wechat, settings.secret),
+                    wechat=WebLogin.from_settings(session, settings.wechat, files),
                     sms=HttpSms(session, settings.sms_url),
                     redis=redis,
-                    mini_program=_mini_login(session, settings),
+                    mini_program=_mini_login(session, settings, files),
                     limiter=Limiter(redis),
                 )
         finally:
             await redis.aclose()
 
 
-def _mini_login(session: aiohttp.ClientSession, settings: Settings) -> MiniLogin | None:
+def _keys(files: KeyFiles, name: str) -> Keys:
+    return files.watch(name, parse=read_secrets).current
+
+
+def _mini_login(
+    session: aiohttp.ClientSession, settings: Settings, files: KeyFiles
+) -> MiniLogin | None:
     if settings.mini_program is None:
         return None
     return MiniLogin.from_settings(
-        session, settings.mini_program, api_url=settings.wechat.api_url, secret=settings.secret
+        session, settings.mini_program, api_url=settings.wechat.api_url, files=files
     )

@@ -289,7 +289,10 @@ class InnerSettings(_FromToml):
         return cls.model_validate({})
 
     def secret(self, name: str) -> bytes:
-        return (self.secrets_dir / name).read_bytes()
+        return self.secret_path(name).read_bytes()
+
+    def secret_path(self, name: str) -> Path:
+        return self.secrets_dir / name
 
 
 class _TomlSection(TomlConfigSettingsSource):

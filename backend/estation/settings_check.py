@@ -9,6 +9,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ from estation.settings import (
     Settings,
     WechatPayMerchant,
 )
+from estation.shared.crypto import read_data_keys
+from estation.shared.keyring import read_keys
 from estation.shared.places import collide, places
 
 DEMO: Final = "local"
@@ -37,6 +40,13 @@ TRIAL_HOSTS: Final = ("sandbox", "alipaydev")
 DEMO_IDENTIFIERS: Final = frozenset(
     {"mchid", "appid", "mini_appid", "app_id", "seller_id", "merchant_serial", "public_key_id"}
 )
+
+OWN_KEYS: Final[dict[str, Callable[[bytes], object]]] = {
+    "data_key_file": read_data_keys,
+    "pay_code_key_file": read_keys,
+    "receipt_key_file": read_keys,
+}
+"""Those that hold several keys while they are being changed, by setting."""
 
 Problems = Iterator[str]
 AnySettings = Settings | InnerSettings
@@ -285,9 +295,21 @@ def files(settings: AnySettings, *, signs_heads: bool = False) -> Problems:
             continue
         if not content.strip():
             yield f"{name}：文件 {path} 是空的。"
+        elif (read := OWN_KEYS.get(name)) is not None:
+            yield from _key_fault(name, path, content, read)
         mode = path.stat().st_mode & 0o777
         if is_secret and settings.environment != DEMO and mode & 0o007:
             yield f"{name}：文件 {path} 的权限是 {mode:o}，本机任何用户都能读写，请改为 600。"
+
+
+def _key_fault(name: str, path: Path, content: bytes, read: Callable[[bytes], object]) -> Problems:
+    try:
+        read(content)
+    except ValueError:
+        yield (
+            f"{name}：文件 {path} 不是密钥：应为 32 个随机字节，"
+            "或每行一把（1: 或 2: 加 64 位十六进制），新的在前。"
+        )
 
 
 def _named_files(settings: AnySettings, *, signs_heads: bool) -> Iterator[tuple[str, str, bool]]:

@@ -17,6 +17,7 @@ SEES_ALL = {
     "operating",
     "gate_commands",
     "gate_kit_commands",
+    "key_commands",
     "measuring",
     "demo",
     "bench",

@@ -67,7 +67,7 @@ async def phone(database: str) -> AsyncIterator[Phone]:
     async with listening() as there, calling() as session, open_doors() as doors:
         there.say(jscode2session)
         doors.services.mini_program = MiniLogin(
-            session, api_url=there.base_url, appid=MINI_APPID, secret="s"
+            session, api_url=there.base_url, appid=MINI_APPID, secret=lambda: "s"
         )
         yield Phone(doors, there)
 

@@ -8,6 +8,8 @@ import pytest
 from estation.inner import personas, worker
 from estation.inner.actions import receipts
 from estation.outside.gate.pay_codes import is_code_of
+from estation.shared import key_files
+from estation.shared.keyring import KeptKey, write_keys
 from tests.inner.desk import Browser, Desk, query
 
 
@@ -326,9 +328,34 @@ async def test_the_printed_notice_carries_a_code_the_online_side_believes(
 
     found = re.search(rf"{re.escape(desk.settings.online_url)}/c/([A-Z0-9-]+)", page.text)
     assert found is not None
-    assert is_code_of(key, found[1], source=desk.settings.source, source_id=bill_no)
+    assert is_code_of([key], found[1], source=desk.settings.source, source_id=bill_no)
     assert 'aria-label="缴费码"' in page.text
     assert f"/bills/{bill_no}/sheet" in (await at_fees.get(f"/bills/{bill_no}")).text
+
+
+async def test_a_notice_is_printed_under_the_newest_key_as_soon_as_its_file_has_it(
+    desk: Desk, at_fees: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_files, "LOOK_SECONDS", 0.0)
+    file = desk.settings.secrets_dir / desk.settings.pay_code_key_file
+    old, new = KeptKey(b"k" * 32, is_named=False), KeptKey(b"n" * 32, is_named=True)
+    bill_no = await desk.issue()
+
+    async def printed() -> str:
+        page = await at_fees.get(f"/bills/{bill_no}/sheet")
+        found = re.search(r"/c/([A-Z0-9-]+)", page.text)
+        assert found is not None
+        return found[1]
+
+    file.write_bytes(old.secret)
+    before = await printed()
+    file.write_bytes(write_keys([new, old]))
+    after = await printed()
+
+    of_bill = {"source": desk.settings.source, "source_id": bill_no}
+    assert is_code_of([new.secret], after, **of_bill)
+    for code in (before, after):
+        assert is_code_of([new.secret, old.secret], code, **of_bill)
 
 
 async def test_a_withdrawn_bill_has_no_notice_to_print(desk: Desk, at_fees: Browser) -> None:

@@ -195,6 +195,20 @@ async def test_everybody_can_read_the_heads_as_json(
     assert told["public_keys"] == [settings.secret("ledger/public.pem").decode()]
 
 
+async def test_a_public_key_that_joins_the_one_before_in_its_file_is_told_at_once(
+    online: aiohttp.ClientSession, settings: Settings, tmp_path: Path
+) -> None:
+    """So that the key is replaced without a change of the settings, which needs a restart."""
+    file = tmp_path / "secrets" / "ledger" / "public.pem"
+    former, new = file.read_bytes(), keys.make_key()[1]
+    file.write_bytes(former + new)
+
+    async with online.get("/ledger/heads") as reply:
+        told = await reply.json()
+
+    assert told["public_keys"] == [former.decode(), new.decode()]
+
+
 async def test_everybody_can_read_the_heads_as_a_page(
     online: aiohttp.ClientSession, settings: Settings
 ) -> None:

@@ -17,6 +17,7 @@ from estation import settings_check
 from estation.cli import main
 from estation.settings import CONFIG, InnerSettings, Settings
 from estation.settings_check import DEMO_MARK, WrongSettings, inner_settings, online_settings
+from estation.shared.keyring import KeptKey, new_key, write_keys
 
 EXAMPLE = (CONFIG / "production.example.toml").read_text(encoding="utf-8")
 ALTERNATIVE = re.compile(r"^# (\w+) = ", re.MULTILINE)
@@ -40,7 +41,7 @@ class City:
             for _, name, _ in settings_check._named_files(settings, signs_heads=True):
                 path = self.secrets / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"made up")
+                path.write_bytes(b"made up".ljust(32, b"."))
                 path.chmod(0o600)
 
     def write(self, environment: str = "production") -> None:
@@ -264,6 +265,24 @@ def test_keys_that_are_missing_empty_or_everybodys_are_named(
         f"receipt_key_file：文件 {city.secrets}/receipt.key 是空的。",
         f"alipay:2021001100000001.private_key_file：文件 {city.secrets}/alipay/app_key.pem 的权限是"
         " 644，本机任何用户都能读写，请改为 600。",
+    ]
+
+
+def test_a_file_of_our_own_that_is_no_key_is_named_and_several_keys_are_right(city: City) -> None:
+    several = write_keys([new_key(), KeptKey(b"k" * 32, is_named=False)])
+    (city.secrets / "data.key").write_bytes(several)
+    (city.secrets / "pay_code.key").write_bytes(several[:-1])
+    assert city.problems() == []
+
+    (city.secrets / "data.key").write_bytes(b"k" * 33)
+    (city.secrets / "pay_code.key").write_bytes(several[:-5])
+
+    assert [problem.partition("：")[0] for problem in city.problems()] == [
+        "pay_code_key_file",
+        "data_key_file",
+    ]
+    assert [problem.partition("：")[0] for problem in city.problems(inner_settings)] == [
+        "pay_code_key_file"
     ]
 
 

@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 
 from estation.outside.pay_channels import alipay
 from estation.outside.pay_channels.alipay import Alipay
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.settings import AlipayAccount
+from estation.shared.key_files import KeyFiles
 from tests.outside.counterparts import NOW, SELLER_ID, VAULT, _no_session, key, private_pem, signed
 
 CERTIFICATE_APP_ID = "2021000000000110"

@@ -26,6 +26,7 @@ from estation.sandbox.credentials import export_secrets
 from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.clock import system_clock
+from estation.shared.key_files import KeyFiles
 from tests.outside.counterparts import VAULT
 from tests.outside.listening import Heard, Listener, calling, listening
 from tests.sandbox.running import RunningSandbox, running_sandbox
@@ -109,7 +110,7 @@ async def running_city(folder: Path) -> AsyncIterator[City]:
             channels=by_channel(session, settings),
             there=there,
             settings=settings,
-            login=WebLogin.from_settings(session, settings.wechat, settings.secret),
+            login=WebLogin.from_settings(session, settings.wechat, KeyFiles.of(settings)),
             sms=HttpSms(session, settings.sms_url),
         )
         there.say(city.take)

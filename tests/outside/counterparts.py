@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from estation.outside.pay_channels import VerifiedNotice, alipay, wechat_pay
 from estation.outside.pay_channels.alipay import Alipay
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.payers import open_payers
 from estation.outside.pay_channels.wechat_pay import CombinedWechatPay, WechatPay
 from estation.settings import AlipayAccount, WechatCombineAccount, WechatPayAccount
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 VAULT = Vault(bytes(range(32)))

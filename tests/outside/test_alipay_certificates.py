@@ -24,8 +24,8 @@ from estation.outside.pay_channels import (
 )
 from estation.outside.pay_channels.alipay import Alipay
 from estation.outside.pay_channels.alipay.keys import own_with_certificate, public_keys
-from estation.outside.pay_channels.key_files import OVERLAP_SECONDS, KeyFiles
 from estation.settings import AlipayAccount
+from estation.shared.key_files import OVERLAP_SECONDS, KeyFiles
 from tests.outside.alipay_certificates import (
     CERTIFICATE_APP_ID,
     ISSUER,

@@ -16,10 +16,10 @@ from estation.outside.pay_channels import (
     Scene,
     alipay,
 )
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.sandbox.credentials import export_secrets
 from estation.settings import AlipayAccount
 from estation.shared.clock import system_clock
+from estation.shared.key_files import KeyFiles
 from tests.outside.city_channels import City, code_of, running_city
 from tests.outside.counterparts import VAULT
 from tests.outside.listening import calling

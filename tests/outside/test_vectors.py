@@ -33,7 +33,6 @@ from estation.outside.pay_channels.believing import (
     sign,
     verify,
 )
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay import bills as wechat_bills
 from estation.outside.pay_channels.wechat_pay.platform_keys import (
     PlatformKey,
@@ -42,6 +41,7 @@ from estation.outside.pay_channels.wechat_pay.platform_keys import (
 )
 from estation.outside.pay_channels.wechat_pay.resources import open_resource
 from estation.outside.pay_channels.wechat_pay.signing import check_signature
+from estation.shared.key_files import KeyFiles
 from tests.outside.counterparts import NOW, VAULT, private_pem, wechat_pay_channel
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,9 +22,9 @@ from estation.outside.pay_channels.building import (
     fresh_certificates,
     keep_renewing,
 )
-from estation.outside.pay_channels.key_files import OVERLAP_SECONDS, KeyFiles
 from estation.outside.pay_channels.wechat_pay import WechatPay
 from estation.settings import Settings, WechatPayAccount
+from estation.shared.key_files import OVERLAP_SECONDS, KeyFiles
 from tests.outside.certificates import certificate, certificate_answer, serial_of
 from tests.outside.counterparts import (
     API_V3_KEY,

@@ -23,7 +23,6 @@ from estation.outside.pay_channels import (
     Scene,
 )
 from estation.outside.pay_channels.believing import Disbelief
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay.platform_keys import certificates_in
 from estation.outside.pay_channels.wechat_pay.resources import ApiV3Cipher
 from estation.outside.pay_channels.wechat_pay.schemes import RSA_SCHEME, SM4_GCM, SM_SCHEME
@@ -36,6 +35,7 @@ from estation.outside.pay_channels.wechat_pay.sm import (
     load_sm2_signer,
     sm3,
 )
+from estation.shared.key_files import KeyFiles
 from tests.outside.counterparts import (
     NOW,
     WechatNotice,

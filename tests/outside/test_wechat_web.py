@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -12,6 +13,8 @@ from estation.outside.wechat import WechatIdentity, WechatRefused, WechatUnavail
 from estation.outside.wechat.mini_login import MiniLogin
 from estation.outside.wechat.web_login import WebLogin
 from estation.settings import MiniProgram, Wechat
+from estation.shared import key_files
+from estation.shared.key_files import KeyFiles
 from tests.outside.listening import Heard, Listener, Reply, calling, listening
 
 
@@ -35,12 +38,12 @@ async def desk() -> AsyncIterator[Desk]:
             appid="wx8888888888888888",
             secret_file="wechat/app_secret",
         )
-        login = WebLogin.from_settings(session, settings, lambda _: b"s3cret&\n")
+        login = WebLogin.from_settings(session, settings, KeyFiles(lambda _: b"s3cret&\n"))
         mini = MiniLogin.from_settings(
             session,
             MiniProgram(appid="wx9999999999999999", secret_file="wechat/mini_secret"),
             api_url=f"{there.base_url}/wechat/",
-            secret=lambda _: b"m1ni&\n",
+            files=KeyFiles(lambda _: b"m1ni&\n"),
         )
         yield Desk(login, mini, HttpSms(session, f"{there.base_url}/sms/send"), there)
 
@@ -66,6 +69,30 @@ async def test_the_address_has_wechats_order_of_parameters(desk: Desk) -> None:
 async def test_a_state_wechat_would_not_return_is_refused(desk: Desk, state: str) -> None:
     with pytest.raises(ValueError, match="state"):
         desk.login.authorize_url(redirect_uri="https://e.example.cn/", state=state)
+
+
+async def test_a_secret_that_was_reset_at_wechat_counts_as_soon_as_its_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_files, "LOOK_SECONDS", 0.0)
+    file = tmp_path / "app_secret"
+    file.write_text("first\n")
+    files = KeyFiles(lambda name: (tmp_path / name).read_bytes(), lambda name: tmp_path / name)
+    settings = Wechat(api_url="", oauth_url="https://o", appid="wx8", secret_file="app_secret")
+    async with listening() as there, calling() as session:
+        settings = settings.model_copy(update={"api_url": there.base_url})
+        login = WebLogin.from_settings(session, settings, files)
+        there.say(*[said('{"openid":"oLin"}') for _ in range(3)])
+
+        for written in ("first\n", "second\n", "two words\n"):
+            file.write_text(written)
+            await login.identity_from_code("c")
+
+    assert [heard.target.partition("secret=")[2][:6] for heard in there.heard] == [
+        "first&",
+        "second",
+        "second",
+    ]
 
 
 async def test_a_code_becomes_an_openid(desk: Desk) -> None:
@@ -125,7 +152,7 @@ async def test_no_failure_tells_the_secret() -> None:
             api_url="http://127.0.0.1:9",
             oauth_url="x",
             appid="wx8",
-            secret="s3cret",
+            secret=lambda: "s3cret",
         )
         with pytest.raises(WechatUnavailable) as raised:
             await login.identity_from_code("c")

@@ -131,8 +131,9 @@ async def open_desk(city: City) -> AsyncIterator[Desk]:
     app.config.TOUCHUP = False  # it rewrites functions once per process; tests make many apps
     app.ctx = city.services
     app.ctx.clock = lambda: clock[0]
-    app.ctx.vault, app.ctx.pay_code_key, app.ctx.wechat = VAULT, KEY, FakeWechat()
-    app.ctx.receipt_key = RECEIPT_KEY
+    app.ctx.vault, app.ctx.wechat = VAULT, FakeWechat()
+    app.ctx.pay_code_keys = lambda: (KEY,)
+    app.ctx.receipt_keys = lambda: (RECEIPT_KEY,)
     settings = app.ctx.settings = make_settings(merchants=city.merchants)
     settings.bureau_name, settings.gate = "江城市不动产登记中心", SimpleNamespace(stream_in="x")
     settings.payees = [

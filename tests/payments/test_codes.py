@@ -39,10 +39,10 @@ def test_a_code_is_readable_and_made_for_one_bill_only() -> None:
     assert code is not None
     assert re.fullmatch(r"JF202611230001-[0-9A-HJKMNP-TV-Z]{16}", code)
     assert bill_no_of(code) == "JF202611230001"
-    assert is_code_of(KEY, code, source="jc-center", source_id="JF202611230001")
-    assert not is_code_of(KEY, code, source="jc-center", source_id="JF202611230002")
-    assert not is_code_of(KEY, code, source="other", source_id="JF202611230001")
-    assert not is_code_of(b"x" * 32, code, source="jc-center", source_id="JF202611230001")
+    assert is_code_of([KEY], code, source="jc-center", source_id="JF202611230001")
+    assert not is_code_of([KEY], code, source="jc-center", source_id="JF202611230002")
+    assert not is_code_of([KEY], code, source="other", source_id="JF202611230001")
+    assert not is_code_of([b"x" * 32], code, source="jc-center", source_id="JF202611230001")
 
 
 def test_source_and_source_id_cannot_be_shifted_into_each_other() -> None:

@@ -20,6 +20,7 @@ from estation.settings import Settings
 from estation.shared import logs
 from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles
 
 KINDS = ("bare", "verify", "full")
 
@@ -35,7 +36,7 @@ def create_floor(kind: str, settings: Settings) -> Sanic[Any, Any]:
             app.ctx.session,
             settings,
             system_clock,
-            Vault(settings.secret(settings.data_key_file)),
+            Vault.watching(KeyFiles.of(settings), settings.data_key_file),
         )
         # As in the online program, so that the comparison is fair.
         gc.collect()

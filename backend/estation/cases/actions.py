@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -15,10 +15,17 @@ from estation.outside.gate.rows import AsSent, CaseEventRow, CaseRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
 from estation.shared.crypto import Vault
+from estation.shared.resealing import SealedTable
 
 log = structlog.get_logger()
 
 K = TypeVar("K")
+
+SEALED: Final = (
+    SealedTable("case_version", ("body_sealed",)),
+    SealedTable("case_event", ("body_sealed",)),
+)
+"""For `shared.resealing`."""
 
 _HEAD = ("id", "source", "source_id", "version", "region", "data_as_of", "row_digest")
 _CASE = (

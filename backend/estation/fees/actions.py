@@ -20,9 +20,13 @@ from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
 from estation.shared.columns import array_text
 from estation.shared.crypto import Vault
+from estation.shared.resealing import SealedTable
 from estation.shared.together import Part
 
 log = structlog.get_logger()
+
+SEALED: Final = (SealedTable("bill_as_sent", ("body_sealed",)),)
+"""For `shared.resealing`."""
 
 HOLDING: Final = """
 held as (

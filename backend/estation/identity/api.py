@@ -37,6 +37,8 @@ from estation.identity.queries import (
     Viewer,
     masked_parties,
     number_index,
+    number_indexes,
+    number_text,
     staff_by_login,
 )
 from estation.identity.rules import Tier, address_key, safe_next
@@ -70,6 +72,8 @@ __all__ = [
     "logout",
     "masked_parties",
     "number_index",
+    "number_indexes",
+    "number_text",
     "public",
     "put_persons",
     "safe_next",

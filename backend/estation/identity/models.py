@@ -61,13 +61,14 @@ class PersonWord(Model):
 class WechatBinding(Model):
     """An openid of one appid belongs to one person.
 
-    It is only ever looked for, never read: its blind index is enough.
+    It is only ever looked for; sealed it is kept so that another key can index it anew.
     """
 
     id = fields.UUIDField(primary_key=True)
     appid = fields.CharField(max_length=32)
     openid = fields.CharField(max_length=128, null=True)  # in rows older than the index
     openid_index = fields.CharField(max_length=64, null=True)
+    openid_sealed = fields.BinaryField(null=True)  # null until its owner comes by
     person: fields.ForeignKeyRelation[Person] = fields.ForeignKeyField(
         "estation.Person", related_name=False, on_delete=fields.RESTRICT
     )
@@ -113,6 +114,7 @@ class Session(Model):
     person_id: UUID | None
     staff_id = fields.UUIDField(null=True)
     phone_index = fields.CharField(max_length=64, null=True)
+    phone_sealed = fields.BinaryField(null=True)  # with it, so that another key finds the person
     openid = fields.CharField(max_length=128, null=True)  # in rows older than the sealed one
     openid_sealed = fields.BinaryField(null=True)
     appid = fields.CharField(max_length=32, null=True)  # whose openid it is; null: official account

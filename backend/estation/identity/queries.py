@@ -69,7 +69,18 @@ async def staff_by_login(login: str) -> StaffMember:
 
 def number_index(id_type: str, id_no: str, *, vault: Vault) -> str:
     """The blind index under which a paper's number, cleaned, is kept wherever it is kept."""
-    return vault.index(f"{id_type}:{id_no}")
+    return vault.index(number_text(id_type, id_no))
+
+
+def number_indexes(id_type: str, id_no: str, *, vault: Vault) -> tuple[str, ...]:
+    """`number_index` first, and those under which the number may still stand while the key of
+    personal data is being changed."""
+    return vault.indexes(number_text(id_type, id_no))
+
+
+def number_text(id_type: str, id_no: str) -> str:
+    """What the index of a paper's number is made of."""
+    return f"{id_type}:{id_no}"
 
 
 async def viewer_of(token: str, *, vault: Vault, now: datetime) -> Viewer | None:
@@ -111,6 +122,11 @@ def openid_in(clear: str | None, sealed: bytes | None, *, vault: Vault) -> str |
 def openid_index(openid: str, *, vault: Vault) -> str:
     """The blind index under which a binding keeps an openid."""
     return vault.index(f"openid:{openid}")
+
+
+def openid_indexes(openid: str, *, vault: Vault) -> tuple[str, ...]:
+    """`openid_index` first, and those of other keys while the key is being changed."""
+    return vault.indexes(f"openid:{openid}")
 
 
 async def masked_parties(

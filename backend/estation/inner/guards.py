@@ -14,6 +14,8 @@ from estation.inner.errors import ForeignForm, LoginRequired, NotYourRole
 from estation.inner.rules import Role
 from estation.inner.views import Clerk
 from estation.settings import InnerSettings
+from estation.shared.key_files import KeyFiles
+from estation.shared.keyring import read_secrets
 from estation.shared.pages import wants_page
 
 COOKIE = "inner_session"
@@ -75,6 +77,18 @@ def clerk_of(request: DeskRequest) -> Clerk:
     if clerk is None:
         raise LoginRequired()
     return clerk
+
+
+def pay_code_key_of(request: DeskRequest) -> bytes:
+    """The newest; its file may be replaced while we run. Raises OSError while there is none yet,
+    ValueError for what is no key."""
+    ctx = request.app.ctx
+    if not hasattr(ctx, "pay_code_keys"):
+        files = KeyFiles.of(settings_of(request))
+        watched = files.watch(settings_of(request).pay_code_key_file, parse=read_secrets)
+        ctx.pay_code_keys = watched.current
+    newest: bytes = ctx.pay_code_keys()[0]
+    return newest
 
 
 def settings_of(request: DeskRequest) -> InnerSettings:

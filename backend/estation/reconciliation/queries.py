@@ -18,7 +18,7 @@ from estation.payments.api import LateFees, fee_key, fees_instructed_until, late
 from estation.reconciliation.errors import BillFileNotFound, KeptFileChanged, RunNotFound
 from estation.reconciliation.rules import Kind
 from estation.shared.clock import beijing_day
-from estation.shared.crypto import Vault
+from estation.shared.crypto import KeyNotHeld, Vault
 
 log = structlog.get_logger()
 
@@ -206,11 +206,13 @@ async def bill_file(day: date, file_id: UUID, *, vault: Vault) -> tuple[BillFile
 
 def as_received(row: Mapping[str, Any], vault: Vault) -> bytes:
     """The bytes of a kept file, proved by its digest: `content`, `is_sealed` and `sha256` of its
-    row. A large file takes a second, so call it in a thread. Raises KeptFileChanged."""
+    row. A large file takes a second, so call it in a thread. Raises KeptFileChanged, KeyNotHeld."""
     digest: str = row["sha256"]
     content = bytes(row["content"])
     try:
         content = vault.open_file(content) if row["is_sealed"] else content
+    except KeyNotHeld:  # Nobody changed it: it waits for its key.
+        raise
     except (InvalidTag, ValueError, ZlibError):  # ValueError: too short to have been sealed
         content = b""
     if hashlib.sha256(content).hexdigest() != digest:

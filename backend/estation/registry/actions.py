@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 import orjson
 import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.identity.api import number_index
+from estation.identity.api import number_index, number_text
 from estation.outside.gate import replicas
 from estation.outside.gate.rows import (
     AsSent,
@@ -24,8 +24,25 @@ from estation.registry.rules import certificate_key, clean_number
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
 from estation.shared.crypto import Vault
+from estation.shared.resealing import Indexed, SealedTable
 
 log = structlog.get_logger()
+
+SEALED: Final = (
+    SealedTable(
+        "registry_holder",
+        ("name_sealed", "id_no_sealed"),
+        indexed=(
+            Indexed("name_index", "name_sealed", lambda _, name: f"name:{name}"),
+            Indexed("id_no_index", "id_no_sealed", lambda row, no: number_text(row["id_type"], no)),
+        ),
+        needed=("id_type",),
+        # What the holders are stays as their source sent it.
+        first="select set_config('estation.writes_as_sent', 'on', true)",
+    ),
+    SealedTable("registry_version", ("body_sealed",)),
+)
+"""For `shared.resealing`."""
 
 
 class Row(Protocol):

@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 from tortoise import Tortoise
 
-from estation.identity.api import number_index
+from estation.identity.api import number_indexes
 from estation.outside.gate.replicas import in_use
 from estation.registry.errors import CertificateNotFound, UnitNotFound
 from estation.registry.rules import certificate_key, clean_number, clean_unit_code
@@ -170,8 +170,9 @@ async def rights_of_unit(unit_code: str, *, vault: Vault) -> list[RightView]:
 async def rights_of_holder(id_type: str, id_no: str, *, vault: Vault) -> list[RightView]:
     """What is registered for this paper, by its blind index, in the order of `rights_of_unit`."""
     return await _rights(
-        "id in (select owner_id from registry_holder where id_no_index = $1 and id_type = $2)",
-        number_index(id_type, clean_number(id_no), vault=vault),
+        """id in (select owner_id from registry_holder
+                  where id_no_index = any($1::text[]) and id_type = $2)""",
+        list(number_indexes(id_type, clean_number(id_no), vault=vault)),
         id_type,
         vault=vault,
     )

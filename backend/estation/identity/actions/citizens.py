@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from estation.identity.errors import (
     WrongPerson,
 )
 from estation.identity.models import LoginCode, Person, Session, WechatBinding
-from estation.identity.queries import openid_in, openid_index
+from estation.identity.queries import openid_in, openid_index, openid_indexes
 from estation.outside.sms import SmsFailed, SmsSender
 from estation.outside.wechat import (
     MiniProgramPlatform,
@@ -36,6 +37,11 @@ from estation.shared.crypto import Vault
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
+
+_ELSEWHERE = """
+select id from wechat_binding
+where appid = $1 and (openid = $2 or openid_index = any($3::text[])) for update
+"""
 
 
 async def send_login_code(
@@ -50,18 +56,17 @@ async def send_login_code(
     phone = rules.clean_phone(phone)
     if not rules.is_phone(phone):
         raise InvalidPhone(field="phone")
-    phone_index = vault.index(f"phone:{phone}")
-    address_index = vault.index(f"address:{rules.address_key(address)}")
+    says_phone, says_address = f"phone:{phone}", f"address:{rules.address_key(address)}"
     code = f"{secrets.randbelow(1_000_000):06d}"
     async with in_transaction() as db:
         # Two taps at once must not both pass the count.
-        await _lock(db, phone_index, address_index)
-        await _require_allowance(db, phone_index, address_index, now)
+        await _lock(db, vault.steady_index(says_phone), vault.steady_index(says_address))
+        await _require_allowance(db, vault.indexes(says_phone), vault.indexes(says_address), now)
         row = LoginCode(
             id=ids.row_id(now),
-            phone_index=phone_index,
-            address_index=address_index,
-            code_digest=_code_digest(vault, phone, code),
+            phone_index=vault.index(says_phone),
+            address_index=vault.index(says_address),
+            code_digest=vault.index(_says_code(phone, code)),
             created_at=now,
             expires_at=now + rules.CODE_LIFE,
         )
@@ -94,20 +99,22 @@ async def login_with_code(
     continues.
     """
     phone = rules.clean_phone(phone)
-    phone_index = vault.index(f"phone:{phone}")
+    says_phone = f"phone:{phone}"
+    ways = vault.indexes(says_phone)
     async with in_transaction() as db:
-        await _lock(db, phone_index)
-        row = await LoginCode.filter(phone_index=phone_index).order_by("-created_at", "-id").first()
+        await _lock(db, vault.steady_index(says_phone))
+        row = await LoginCode.filter(phone_index__in=ways).order_by("-created_at", "-id").first()
         opened = None
         if row is not None and _is_open(row, now):
             row.tries += 1
-            if hmac.compare_digest(row.code_digest, _code_digest(vault, phone, code)):
+            if _is_code(row.code_digest, vault.indexes(_says_code(phone, code))):
                 row.used_at = now
                 opened = await open_session(
                     now=now,
                     life=rules.LOGIN_LIFE,
                     replaces=session_id,
-                    phone_index=phone_index,
+                    phone_index=ways[0],
+                    phone_sealed=vault.seal(phone),
                     openid_sealed=vault.seal(openid) if openid is not None else None,
                     appid=appid,
                 )
@@ -129,11 +136,12 @@ async def choose_person(
     day; LoginRequired when no phone was proven.
     """
     async with in_transaction() as db:
-        session = await _lock_login(db, session_id)
+        session = await _lock_login(db, session_id, vault)
         if session is None or session.phone_index is None or session.person_id is not None:
             raise LoginRequired
-        refusal: LoginDead | WrongPerson | None = await _used_up(db, session.phone_index, now)
-        person = None if refusal else await _person(session.phone_index, id_tail, vault)
+        phones = _phones(session, vault)
+        refusal: LoginDead | WrongPerson | None = await _used_up(db, phones, now)
+        person = None if refusal else await _person(phones, id_tail, vault)
         if person is not None:
             openid = openid_in(session.openid, session.openid_sealed, vault=vault)
             if openid is not None:
@@ -147,7 +155,7 @@ async def choose_person(
                 appid=session.appid,
             )
         if refusal is None:
-            refusal = await _count_wrong_person(db, session)
+            refusal = await _count_wrong_person(db, session, phones)
         if isinstance(refusal, LoginDead):
             await session.delete()
     # Refused only now: the try must stay counted.
@@ -242,53 +250,69 @@ async def _lock(db: BaseDBAsyncClient, *indexes: str) -> None:
         await db.execute_query("select pg_advisory_xact_lock(hashtextextended($1, 0))", [index])
 
 
-async def _lock_login(db: BaseDBAsyncClient, session_id: UUID) -> Session | None:
+async def _lock_login(db: BaseDBAsyncClient, session_id: UUID, vault: Vault) -> Session | None:
     """The session, its phone locked first: the same order as `login_with_code`, which ends it."""
     seen = await Session.get_or_none(id=session_id)
     if seen is not None and seen.phone_index is not None:
-        await _lock(db, seen.phone_index)
+        phone = _phone_of(seen, vault)
+        await _lock(db, vault.steady_index(phone) if phone else seen.phone_index)
     return await Session.select_for_update().get_or_none(id=session_id)
+
+
+def _phone_of(session: Session, vault: Vault) -> str | None:
+    """What the phone's indexes are made of; None for a login begun before it was kept."""
+    return f"phone:{vault.open(session.phone_sealed)}" if session.phone_sealed else None
+
+
+def _phones(session: Session, vault: Vault) -> tuple[str, ...]:
+    """The indexes under which a login's phone may stand in other tables."""
+    phone = _phone_of(session, vault)
+    return vault.indexes(phone) if phone else (session.phone_index or "",)
 
 
 def _is_open(code: LoginCode, now: datetime) -> bool:
     return code.used_at is None and now < code.expires_at and code.tries < rules.CODE_TRIES
 
 
-async def _used_up(db: BaseDBAsyncClient, phone_index: str, now: datetime) -> LoginDead | None:
+async def _used_up(db: BaseDBAsyncClient, phones: Sequence[str], now: datetime) -> LoginDead | None:
     rows = await db.execute_query_dict(
         "select sum(wrong_persons) as wrong from login_code"
-        " where phone_index = $1 and created_at > $2",
-        [phone_index, now - timedelta(days=1)],
+        " where phone_index = any($1::text[]) and created_at > $2",
+        [list(phones), now - timedelta(days=1)],
     )
     return PersonTriesUsedUp() if (rows[0]["wrong"] or 0) >= rules.WRONG_PERSONS_PER_DAY else None
 
 
-async def _count_wrong_person(db: BaseDBAsyncClient, session: Session) -> WrongPerson | LoginDead:
+async def _count_wrong_person(
+    db: BaseDBAsyncClient, session: Session, phones: Sequence[str]
+) -> WrongPerson | LoginDead:
     """Count it for the login and for the phone; the refusal that follows."""
     session.bind_tries += 1
     await session.save(update_fields=["bind_tries"])
     await db.execute_query(
         """update login_code set wrong_persons = wrong_persons + 1
-           where id = (select id from login_code where phone_index = $1
+           where id = (select id from login_code where phone_index = any($1::text[])
                        order by created_at desc, id desc limit 1)""",
-        [session.phone_index],
+        [list(phones)],
     )
     return LoginDead() if session.bind_tries >= rules.BIND_TRIES else WrongPerson()
 
 
 async def _require_allowance(
-    db: BaseDBAsyncClient, phone_index: str, address_index: str, now: datetime
+    db: BaseDBAsyncClient, phones: Sequence[str], addresses: Sequence[str], now: datetime
 ) -> None:
     rows = await db.execute_query_dict(
-        """select count(*) filter (where phone_index = $1 and created_at > $3) as minute,
-                  count(*) filter (where phone_index = $1 and created_at > $4) as day,
-                  count(*) filter (where address_index = $2 and created_at > $5) as address
-           from login_code
-           where (phone_index = $1 or address_index = $2) and created_at > $4
-             and used_at is null""",
+        """select count(*) filter (where is_phone and created_at > $3) as minute,
+                  count(*) filter (where is_phone and created_at > $4) as day,
+                  count(*) filter (where is_address and created_at > $5) as address
+           from (select created_at, phone_index = any($1::text[]) as is_phone,
+                        address_index = any($2::text[]) as is_address
+                 from login_code
+                 where (phone_index = any($1::text[]) or address_index = any($2::text[]))
+                   and created_at > $4 and used_at is null) c""",
         [
-            phone_index,
-            address_index,
+            list(phones),
+            list(addresses),
             now - rules.CODE_PAUSE,
             now - timedelta(days=1),
             now - timedelta(hours=1),
@@ -301,12 +325,12 @@ async def _require_allowance(
         raise CodeTooSoon(retry_after_seconds=3600)
 
 
-async def _person(phone_index: str, id_tail: str, vault: Vault) -> Person | None:
+async def _person(phones: Sequence[str], id_tail: str, vault: Vault) -> Person | None:
     tail = rules.id_tail(id_tail)
     if tail is None:
         return None
     found = await Person.filter(
-        phone_index=phone_index, id_tail_index=vault.index(f"tail:{tail}")
+        phone_index__in=phones, id_tail_index__in=vault.indexes(f"tail:{tail}")
     ).limit(2)
     # Two people with one phone and one tail: too close to call, the counter decides.
     return found[0] if len(found) == 1 else None
@@ -314,14 +338,13 @@ async def _person(phone_index: str, id_tail: str, vault: Vault) -> Person | None
 
 async def _bound(db: BaseDBAsyncClient, appid: str, openid: str, vault: Vault) -> UUID | None:
     """Whose openid this is. A binding from before the index gets it now, also one that a program
-    of the release before has made since."""
-    index = openid_index(openid, vault=vault)
-    for row in await db.execute_query_dict(
-        "select id from wechat_binding where appid = $1 and openid = $2 for update",
-        [appid, openid],
-    ):
-        await index_binding(db, row["id"], index)
+    of the release before has made since; so does one under the index of another key."""
+    index, *others = openid_indexes(openid, vault=vault)
+    for row in await db.execute_query_dict(_ELSEWHERE, [appid, openid, others]):
+        await index_binding(db, row["id"], index, vault.seal(openid))
     binding = await WechatBinding.get_or_none(appid=appid, openid_index=index)
+    if binding is not None and binding.openid_sealed is None:
+        await WechatBinding.filter(id=binding.id).update(openid_sealed=vault.seal(openid))
     return binding.person_id if binding else None
 
 
@@ -332,14 +355,25 @@ async def _bind(
     if await _bound(db, appid, openid, vault) == person_id:
         return
     await db.execute_query(
-        """insert into wechat_binding (id, appid, openid_index, person_id, bound_at)
-           values ($1, $2, $3, $4, $5)
+        """insert into wechat_binding (id, appid, openid_index, openid_sealed, person_id, bound_at)
+           values ($1, $2, $3, $4, $5, $6)
            on conflict (appid, openid_index)
            do update set person_id = excluded.person_id, bound_at = excluded.bound_at
            where wechat_binding.person_id <> excluded.person_id""",
-        [ids.row_id(now), appid, openid_index(openid, vault=vault), person_id, now],
+        [
+            ids.row_id(now),
+            appid,
+            openid_index(openid, vault=vault),
+            vault.seal(openid),
+            person_id,
+            now,
+        ],
     )
 
 
-def _code_digest(vault: Vault, phone: str, code: str) -> str:
-    return vault.index(f"code:{phone}:{code}")
+def _says_code(phone: str, code: str) -> str:
+    return f"code:{phone}:{code}"
+
+
+def _is_code(digest: str, right: Sequence[str]) -> bool:
+    return any(hmac.compare_digest(digest, one) for one in right)

@@ -9,12 +9,12 @@ from uuid import UUID
 from tortoise import Tortoise
 
 from estation.identity.errors import BadPerson
-from estation.identity.queries import number_index
+from estation.identity.queries import number_text
 from estation.identity.rules import clean_id_no, clean_phone, person_fault
 from estation.shared import ids
 from estation.shared.bulk import staged
 from estation.shared.clock import beijing_day
-from estation.shared.crypto import Vault
+from estation.shared.crypto import DataKey, Vault
 from estation.shared.transactions import in_transaction
 
 PersonKey = tuple[str, str]
@@ -43,6 +43,23 @@ from put left join stage_person s on s.id = put.id
 """
 # Of those that were new the caller made the ids itself. (And Tortoise hands out no rows of a
 # statement that begins with its insert.)
+
+# A person whom we know under another key's index is the same person: found by that, it stands
+# under this one from now on. In one order, so that two peers never wait for each other.
+_TAKE_OVER = """
+with known as (
+    select p.id, s.id_no_index, s.id_no_sealed, s.id_tail_index
+    from unnest($1::text[], $2::text[], $3::text[]) as f(id_type, id_no_index, former)
+    join person p on p.id_type = f.id_type and p.id_no_index = f.former
+    join stage_person s on s.id_type = f.id_type and s.id_no_index = f.id_no_index
+    where not exists (
+        select from person q where q.id_type = f.id_type and q.id_no_index = f.id_no_index)
+    order by p.id_type, p.id_no_index for update of p
+)
+update person p set id_no_index = known.id_no_index, id_no_sealed = known.id_no_sealed,
+                    id_tail_index = known.id_tail_index
+from known where p.id = known.id
+"""
 
 _IDS = """
 select p.id, p.id_type, p.id_no_index
@@ -106,7 +123,7 @@ class SealedPersons:
     seals in a thread draws none."""
 
     keys: Sequence[PersonKey]
-    indexes: Mapping[PersonKey, str]
+    indexes: Mapping[PersonKey, tuple[str, ...]]  # the one they get first, then other keys'
     rows: Mapping[PersonKey, PersonColumns]
     said_at: datetime
 
@@ -121,8 +138,12 @@ def seal_persons(
     keys = [(party.id_type, clean_id_no(party.id_no)) for party in parties]
     _require_persons(parties, keys, now)
     unique = dict(zip(keys, parties, strict=True))
-    indexes = {key: number_index(*key, vault=vault) for key in unique}
-    rows = dict(zip(unique, _persons(unique, indexes, vault, by, now), strict=True))
+    in_turn = vault.keys.in_turn  # the same for all of them, whatever becomes of the file
+    indexes = {
+        key: tuple(one.index(text) for one in in_turn)
+        for key, text in ((key, number_text(*key)) for key in unique)
+    }
+    rows = dict(zip(unique, _persons(unique, indexes, in_turn[0], by, now), strict=True))
     return SealedPersons(keys, indexes, rows, now)
 
 
@@ -155,10 +176,12 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
         in_transaction() as tx,
         staged(tx, "person", ("id", *PersonColumns._fields), given),
     ):
+        for former in _formers(persons):
+            await tx.execute_query(_TAKE_OVER, former)
         _, ((put, *known),) = await tx.execute_query(_UPSERT)
         if put < len(persons.rows):
             await tx.execute_query(_KEEP_WORDS)
-    keys = [(key[0], persons.indexes[key]) for key in persons.keys]
+    keys = [(key[0], persons.indexes[key][0]) for key in persons.keys]
     found: dict[PersonKey, UUID | str]
     if put < len(persons.rows):  # of those we know newer news, nothing was returned
         rows = await Tortoise.get_connection("default").execute_query_dict(
@@ -177,26 +200,35 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
     return [found[key] for key in keys]
 
 
+def _formers(persons: SealedPersons) -> Iterator[list[list[str]]]:
+    """For each other key: types, indexes, and what they are under that key. None but while the
+    key of personal data is being changed."""
+    id_types = [id_type for id_type, _ in persons.indexes]
+    making, *others = zip(*persons.indexes.values(), strict=True)
+    for former in others:
+        yield [id_types, list(making), list(former)]
+
+
 def _persons(
     unique: Mapping[PersonKey, Party],
-    indexes: Mapping[PersonKey, str],
-    vault: Vault,
+    indexes: Mapping[PersonKey, tuple[str, ...]],
+    making: DataKey,
     by: Speaker,
     now: datetime,
 ) -> Iterator[PersonColumns]:
     phones = [clean_phone(party.phone) for party in unique.values()]
-    index = vault.index
+    index, seal_all = making.index, making.seal_all
     for key, phone, id_no_sealed, name_sealed, phone_sealed in zip(
         unique,
         phones,
-        vault.seal_all([id_no for _, id_no in unique]),
-        vault.seal_all([party.name for party in unique.values()]),
-        vault.seal_all(phones),
+        seal_all([id_no.encode() for _, id_no in unique]),
+        seal_all([party.name.encode() for party in unique.values()]),
+        seal_all([phone.encode() for phone in phones]),
         strict=True,
     ):
         yield PersonColumns(
             key[0],
-            indexes[key],
+            indexes[key][0],
             id_no_sealed,
             index(f"tail:{key[1][-6:]}"),
             name_sealed,

@@ -13,6 +13,7 @@ from estation.inner.guards import (
     clerk_of,
     form_of,
     now_of,
+    pay_code_key_of,
     settings_of,
     staff_only,
 )
@@ -82,7 +83,7 @@ async def show_sheet(request: DeskRequest, bill_no: str) -> HTTPResponse:
     bill = await queries.bill_view(bill_no)
     settings = settings_of(request)
     code = pay_code(
-        settings.secret(settings.pay_code_key_file),
+        pay_code_key_of(request),
         bill_no=bill_no,
         source=settings.source,
         source_id=bill_no,

@@ -5,6 +5,7 @@ Which of them says the key: a stream may change from one to the other with its k
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,6 +18,8 @@ from estation.outside.gate.sm_seals import Sm2Peer, Sm2Seal
 from estation.shared import sm2
 
 Algorithm = Literal["ed25519", "sm2-sm3"]
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----\r?\n.+?-----END \1-----\r?\n?", re.DOTALL)
 
 
 class SealKey(Protocol):
@@ -117,6 +120,12 @@ def load_peer_key(pem: bytes) -> PeerKey:
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("a gate peer key must be Ed25519 or SM2")
     return Ed25519Peer(key)
+
+
+def each_pem(file: bytes) -> list[bytes]:
+    """The keys of a file, which holds several while one takes the other's place; a file without
+    any is given back as it is, for whoever reads it to refuse."""
+    return [found[0] for found in _PEM.finditer(file)] or [file]
 
 
 def make_key(algorithm: Algorithm = "ed25519") -> tuple[bytes, bytes]:

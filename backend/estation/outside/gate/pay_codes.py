@@ -8,6 +8,7 @@ stays the same for all versions of the bill, so that a printed sheet keeps its w
 import hmac
 import json
 import re
+from collections.abc import Sequence
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _CHECK_LETTERS = 16  # of 5 bits each
@@ -28,11 +29,15 @@ def bill_no_of(code: str) -> str | None:
     return found[1] if found else None
 
 
-def is_code_of(key: bytes, code: str, *, source: str, source_id: str) -> bool:
-    """Whether we made this code for this bill; compared in constant time."""
+def is_code_of(keys: Sequence[bytes], code: str, *, source: str, source_id: str) -> bool:
+    """Whether this code was made for this bill under one of the keys; compared in constant time.
+
+    Several while the key is being changed: what is printed keeps its worth.
+    """
     found = _CODE.fullmatch(code)
     check = found[2] if found else ""
-    return hmac.compare_digest(check.encode(), _check(key, source, source_id).encode())
+    right = [_check(key, source, source_id) for key in keys]
+    return any(hmac.compare_digest(check.encode(), one.encode()) for one in right)
 
 
 def _check(key: bytes, source: str, source_id: str) -> str:

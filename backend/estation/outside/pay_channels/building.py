@@ -8,10 +8,10 @@ from typing import Final, Protocol
 import aiohttp
 
 from estation.outside.pay_channels import PayChannel, alipay, wechat_pay
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.settings import Settings
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles
 
 RENEW_SECONDS: Final = 6 * 3600.0
 """WeChat Pay serves a new certificate a day before it signs with it, and asks for twelve hours."""

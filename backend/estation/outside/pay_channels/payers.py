@@ -12,10 +12,13 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 
-from estation.shared.crypto import Vault
+from estation.shared.crypto import DataKey, Vault
 
 MARK: Final = "sealed:1:"
-"""What a sealed text begins with; 1 is the key's number, base64 of `Vault.seal` follows."""
+"""What a sealed text begins with; base64 of `Vault.seal` follows, which names its key."""
+
+_SHORTEST: Final = 37
+"""Letters of base64, without its padding, of a nonce and a tag."""
 
 NAMING: Final = frozenset(
     {
@@ -75,6 +78,28 @@ def open_payers(vault: Vault, said: Any) -> Any:
     return said
 
 
+def reseal_payers(vault: Vault, newest: DataKey, said: Any) -> Any:
+    """A copy with the tokens of other keys made anew with this one. Raises InvalidTag, or its
+    subclass KeyNotHeld, for a token that no key of ours opens."""
+    if isinstance(said, dict):
+        return {name: reseal_payers(vault, newest, value) for name, value in said.items()}
+    if isinstance(said, list):
+        return [reseal_payers(vault, newest, value) for value in said]
+    if not is_sealed(said):
+        return said
+    try:
+        sealed = a2b_base64(said[len(MARK) :], strict_mode=True)
+    except (NotBase64, ValueError):
+        return said
+    return said if sealed.startswith(newest.mark) else _token(newest.seal(vault.keys.open(sealed)))
+
+
+def tokens_of_others(newest: DataKey) -> str:
+    """PostgreSQL's regular expression for a token of another key in a JSON document's text."""
+    mark = b2a_base64(newest.mark, newline=False).decode("ascii").replace("+", r"\+")
+    return rf"{MARK}(?!{mark})[A-Za-z0-9+/]{{{_SHORTEST},}}"
+
+
 def _seal_within(vault: Vault, values: list[Any]) -> None:
     for one in values:
         if one.__class__ is dict:
@@ -93,4 +118,8 @@ def _sealed(vault: Vault, value: Any) -> Any:
     text = value if value.__class__ is str else str(value)
     if text.startswith(MARK):
         return text
-    return MARK + b2a_base64(vault.seal(text), newline=False).decode("ascii")
+    return _token(vault.seal(text))
+
+
+def _token(sealed: bytes) -> str:
+    return MARK + b2a_base64(sealed, newline=False).decode("ascii")

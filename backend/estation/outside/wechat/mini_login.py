@@ -11,13 +11,14 @@ import aiohttp
 from estation.outside.wechat import WechatIdentity
 from estation.outside.wechat.calling import get_object, identity_in
 from estation.settings import MiniProgram
+from estation.shared.key_files import KeyFiles, read_word
 
 
 class MiniLogin:
     """Implements MiniProgramPlatform."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, api_url: str, appid: str, secret: str
+        self, session: aiohttp.ClientSession, *, api_url: str, appid: str, secret: Callable[[], str]
     ) -> None:
         self._session = session
         self._api_url = api_url.rstrip("/")
@@ -31,13 +32,13 @@ class MiniLogin:
         mini_program: MiniProgram,
         *,
         api_url: str,
-        secret: Callable[[str], bytes],
+        files: KeyFiles,
     ) -> "MiniLogin":
         return cls(
             session,
             api_url=api_url,
             appid=mini_program.appid,
-            secret=secret(mini_program.secret_file).decode().strip(),
+            secret=files.watch(mini_program.secret_file, parse=read_word).current,
         )
 
     @property
@@ -52,7 +53,7 @@ class MiniLogin:
         """
         query = {
             "appid": self._appid,
-            "secret": self._secret,
+            "secret": self._secret(),
             "js_code": js_code,
             "grant_type": "authorization_code",
         }

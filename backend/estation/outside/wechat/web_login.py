@@ -12,6 +12,7 @@ import aiohttp
 from estation.outside.wechat import WechatIdentity
 from estation.outside.wechat.calling import get_object, identity_in
 from estation.settings import Wechat
+from estation.shared.key_files import KeyFiles, read_word
 
 _STATE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -26,7 +27,7 @@ class WebLogin:
         api_url: str,
         oauth_url: str,
         appid: str,
-        secret: str,
+        secret: Callable[[], str],
     ) -> None:
         self._session = session
         self._api_url = api_url.rstrip("/")
@@ -36,14 +37,14 @@ class WebLogin:
 
     @classmethod
     def from_settings(
-        cls, session: aiohttp.ClientSession, wechat: Wechat, secret: Callable[[str], bytes]
+        cls, session: aiohttp.ClientSession, wechat: Wechat, files: KeyFiles
     ) -> "WebLogin":
         return cls(
             session,
             api_url=wechat.api_url,
             oauth_url=wechat.oauth_url,
             appid=wechat.appid,
-            secret=secret(wechat.secret_file).decode().strip(),
+            secret=files.watch(wechat.secret_file, parse=read_word).current,
         )
 
     @property
@@ -70,7 +71,7 @@ class WebLogin:
         """
         query = {
             "appid": self._appid,
-            "secret": self._secret,
+            "secret": self._secret(),
             "code": code,
             "grant_type": "authorization_code",
         }

@@ -1,15 +1,18 @@
-"""Seals who paid in what was kept of channels' words before they were sealed at the door."""
+"""Who paid, in what was kept of channels' words: sealed where it is older than the sealing at the
+door, and sealed anew with another key."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from cryptography.exceptions import InvalidTag
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.pay_channels.payers import seal_payers
-from estation.shared.crypto import Vault
+from estation.outside.pay_channels.payers import reseal_payers, seal_payers, tokens_of_others
+from estation.shared.crypto import DataKey, KeyNotHeld, Vault
 from estation.shared.jsonb import jsonb_text
+from estation.shared.resealing import NotOpened, Resealing
 from estation.shared.sealing import Batch, Step
 
 ROWS_AT_ONCE: Final = 500
@@ -42,6 +45,36 @@ def walks_over_payers(vault: Vault) -> Mapping[str, Step]:
         return await _step(db, after, vault, _NEXT_INCIDENTS, _SEAL_INCIDENTS)
 
     return {"pay_notice": notices, "incident": incidents}
+
+
+def resealings_of_payers(vault: Vault) -> list[Resealing]:
+    """For `shared.resealing`: the same tables, under the newest key."""
+    newest = vault.keys.newest
+
+    def of(table: str, column: str, find: str, seal: str) -> Resealing:
+        async def step(db: BaseDBAsyncClient, after: UUID) -> Batch:
+            rows = await db.execute_query_dict(find, [after, ROWS_AT_ONCE])
+            anew = [new for row in rows if (new := _anew(table, row, vault, newest)) is not None]
+            if anew:
+                await db.execute_query_dict(seal, [jsonb_text(anew)])
+            return Batch(len(rows), len(anew), rows[-1]["id"] if rows else None)
+
+        return Resealing(table, step, f"{column}::text ~ $2", [tokens_of_others(newest)])
+
+    return [
+        of("pay_notice", "plaintext", _NEXT_NOTICES, _SEAL_NOTICES),
+        of("incident", "evidence", _NEXT_INCIDENTS, _SEAL_INCIDENTS),
+    ]
+
+
+def _anew(table: str, row: dict[str, Any], vault: Vault, newest: DataKey) -> dict[str, Any] | None:
+    said = orjson.loads(row["said"])
+    try:
+        anew = reseal_payers(vault, newest, said)
+    except InvalidTag as failure:
+        missing = isinstance(failure, KeyNotHeld)
+        raise NotOpened(table, row["id"], is_key_missing=missing) from None
+    return None if anew == said else {"id": row["id"], "said": anew}
 
 
 async def _step(db: BaseDBAsyncClient, after: UUID, vault: Vault, find: str, seal: str) -> Batch:

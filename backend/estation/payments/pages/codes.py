@@ -96,10 +96,10 @@ class Holder:
 
 async def opened_by(request: OnlineRequest, code: str) -> Holder:
     """The bill this code was made for. Raises CodeNotFound for any other text."""
-    key = request.app.ctx.pay_code_key
+    keys = request.app.ctx.pay_code_keys()
     bill_no = bill_no_of(code)
     for bill in await bills_numbered(bill_no) if bill_no else ():
-        if is_code_of(key, code, source=bill.source, source_id=bill.source_id):
+        if is_code_of(keys, code, source=bill.source, source_id=bill.source_id):
             return await _holder(request, code, bill)
     REFUSED_CODES.inc()
     raise CodeNotFound
@@ -191,7 +191,7 @@ async def own_code(request: OnlineRequest, bill_id: UUID) -> HTTPResponse:
     bill = await bill_of(viewer.person_id, bill_id)
     numbered = await numbered_bill(bill_id)
     code = numbered and pay_code(
-        services.pay_code_key,
+        services.pay_code_keys()[0],
         bill_no=bill.bill_no,
         source=numbered.source,
         source_id=numbered.source_id,

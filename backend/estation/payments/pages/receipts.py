@@ -103,7 +103,7 @@ def _paper(
     titles = {payee.code: payee.receipt_title for payee in settings.payees}
     attempt, paid_at = order.paid_attempt, order.paid_at or order.created_at
     code = receipt_code(
-        request.app.ctx.receipt_key,
+        request.app.ctx.receipt_keys()[0],
         receipt_no=split.receipt_no,
         payee_code=split.payee_code,
         amount_fen=split.amount_fen,

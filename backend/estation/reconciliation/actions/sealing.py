@@ -1,4 +1,5 @@
-"""Seals the bill files that were kept before files were sealed."""
+"""Bill files: sealed where they were kept before files were sealed, and sealed anew with another
+key."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from uuid import UUID
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.reconciliation.queries import as_received
-from estation.shared.crypto import Vault
+from estation.shared.crypto import KeyNotHeld, Vault, seal_file
+from estation.shared.resealing import NotOpened, Resealing
 from estation.shared.sealing import Batch, Step
 
 # One at a time: a file may have a quarter of a gigabyte.
@@ -16,6 +18,38 @@ _NEXT: Final = """
 select id, sha256, content, is_sealed from channel_bill_file
 where not is_sealed and id > $1 order by id limit 1 for update
 """
+
+
+_NEXT_SEALED: Final = """
+select id, sha256, content, is_sealed from channel_bill_file
+where is_sealed and id > $1 order by id limit 1 for update
+"""
+
+
+def resealing_of_bills(vault: Vault) -> Resealing:
+    """For `shared.resealing`. Each file is proved by its digest on the way, as by
+    `walks_over_bills`."""
+    newest = vault.keys.newest
+
+    async def files(db: BaseDBAsyncClient, after: UUID) -> Batch:
+        rows = await db.execute_query_dict(_NEXT_SEALED, [after])
+        if not rows:
+            return Batch(0, 0, None)
+        row = rows[0]
+        if bytes(row["content"][: len(newest.mark)]) == newest.mark:
+            return Batch(1, 0, row["id"])
+        try:
+            content = await asyncio.to_thread(as_received, row, vault)
+        except KeyNotHeld:
+            raise NotOpened("channel_bill_file", row["id"], is_key_missing=True) from None
+        sealed = await asyncio.to_thread(seal_file, newest, content)
+        await db.execute_query(
+            "update channel_bill_file set content = $2 where id = $1", [row["id"], sealed]
+        )
+        return Batch(1, 1, row["id"])
+
+    needs = "is_sealed and substring(content from 1 for 6) <> $2"
+    return Resealing("channel_bill_file", files, needs, [newest.mark])
 
 
 def walks_over_bills(vault: Vault) -> Mapping[str, Step]:

@@ -16,6 +16,7 @@ from estation.services import Services
 from estation.settings import Settings
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
+from estation.shared.key_files import KeyFiles
 from estation.simulation.bills import settings_of
 from estation.simulation.channels import Paid, SimChannel
 from estation.simulation.city import DAWN
@@ -117,9 +118,9 @@ class Payers:
         return Services(
             settings=settings,
             clock=lambda: self._now,
-            vault=Vault(settings.secret(settings.data_key_file)),
-            pay_code_key=b"",
-            receipt_key=b"",
+            vault=Vault.watching(KeyFiles.of(settings), settings.data_key_file),
+            pay_code_keys=tuple,
+            receipt_keys=tuple,
             channels=cast("dict[str, Any]", self._channels),
             wechat=nobody,
             sms=nobody,

@@ -15,10 +15,10 @@ from estation.outside.pay_channels.alipay.keys import (
     public_keys,
 )
 from estation.outside.pay_channels.alipay.signing import Application
-from estation.outside.pay_channels.key_files import KeyFiles, WatchedKey
 from estation.settings import AlipayAccount
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles, WatchedKey
 
 __all__ = ["Alipay", "from_settings"]
 

@@ -28,7 +28,7 @@ from estation.outside.pay_channels.believing import (
     load_public_key,
     rsa_key,
 )
-from estation.outside.pay_channels.key_files import WatchedKey
+from estation.shared.key_files import WatchedKey
 
 DOWNLOAD_SECONDS: Final = 60
 _SERIAL: Final = re.compile(r"[0-9a-f]{32}")

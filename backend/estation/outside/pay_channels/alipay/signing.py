@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from estation.outside.pay_channels.alipay.keys import AlipayKeys, Own
 from estation.outside.pay_channels.believing import Disbelief, verify
-from estation.outside.pay_channels.key_files import WatchedKey
 from estation.shared.crypto import Vault
+from estation.shared.key_files import WatchedKey
 
 SIGN_TYPE = "RSA2"
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\],"]', re.DOTALL)

@@ -6,7 +6,6 @@ from functools import partial
 import aiohttp
 
 from estation.outside.pay_channels.believing import load_public_key
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay.client import WechatPay
 from estation.outside.pay_channels.wechat_pay.combined import CombinedWechatPay
 from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys, PublicKey
@@ -22,6 +21,7 @@ from estation.outside.pay_channels.wechat_pay.transport import Transport
 from estation.settings import WechatCombineAccount, WechatPayAccount, WechatPayMerchant
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
+from estation.shared.key_files import KeyFiles
 
 __all__ = ["CombinedWechatPay", "WechatPay", "combined_from_settings", "from_settings"]
 

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estation.outside.pay_channels.believing import Disbelief
-from estation.outside.pay_channels.key_files import WatchedKey
 from estation.outside.pay_channels.wechat_pay.resources import Cipher, open_resource
 from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM
 from estation.outside.pay_channels.wechat_pay.sm import Sm2PublicKey, sm2_public_key_in
+from estation.shared.key_files import WatchedKey
 
 REFRESH_SECONDS = 60
 _CERTIFICATE_SERIAL = re.compile(r"[0-9A-Fa-f]{8,40}")

@@ -8,9 +8,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from estation.outside.pay_channels.believing import Disbelief
-from estation.outside.pay_channels.key_files import KeyFiles
 from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM, SM4_GCM
 from estation.outside.pay_channels.wechat_pay.sm import Sm4Gcm
+from estation.shared.key_files import KeyFiles
 
 NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32

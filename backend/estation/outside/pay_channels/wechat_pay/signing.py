@@ -13,7 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from estation.outside.pay_channels.believing import Disbelief, load_private_key, sign, verify
-from estation.outside.pay_channels.key_files import WatchedKey
 from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys
 from estation.outside.pay_channels.wechat_pay.resources import ApiV3Cipher
 from estation.outside.pay_channels.wechat_pay.schemes import RSA_SCHEME, SM_SCHEME
@@ -23,6 +22,7 @@ from estation.outside.pay_channels.wechat_pay.sm import (
     load_sm2_signer,
 )
 from estation.shared.crypto import Vault
+from estation.shared.key_files import WatchedKey
 
 SCHEME: Final = RSA_SCHEME
 MAX_AGE_SECONDS = 300

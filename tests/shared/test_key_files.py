@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from estation.outside.pay_channels.key_files import OVERLAP_SECONDS, KeyFiles, WatchedKey
 from estation.settings import Settings
+from estation.shared.key_files import OVERLAP_SECONDS, KeyFiles, WatchedKey
 
 
 def number(*parts: bytes) -> list[int]:

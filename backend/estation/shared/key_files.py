@@ -1,6 +1,6 @@
-"""Keys and secrets of channel accounts that may be replaced while the program runs.
+"""Keys and secrets that may be replaced while the program runs.
 
-A channel's client asks for a key at each use; now and then that use looks whether its file has
+Whoever needs a key asks for it at each use; now and then that use looks whether its file has
 changed. A new file is taken when it has held still for a second and can be read whole; anything
 else keeps the key we have and says so in the log, once.
 """
@@ -9,11 +9,9 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
-
-from estation.settings import Settings
 
 T = TypeVar("T")
 
@@ -25,6 +23,13 @@ log = structlog.get_logger()
 
 Stamp = tuple[tuple[int, int, int, int] | None, ...]
 """Inode, size, last write and last change of each file in nanoseconds; None: no such file."""
+
+
+class Secrets(Protocol):
+    """The settings of either side."""
+
+    def secret(self, name: str) -> bytes: ...
+    def secret_path(self, name: str) -> Path | None: ...
 
 
 class WatchedKey(Generic[T]):
@@ -83,8 +88,14 @@ class WatchedKey(Generic[T]):
         log.info("secret_reloaded", names=self._names)
 
 
+def read_word(data: bytes) -> str:
+    """A secret that is one word of text. Raises ValueError for none or several."""
+    (word,) = data.decode().split()
+    return word
+
+
 class KeyFiles:
-    """Where the channel clients get their secrets.
+    """Where a program gets its secrets.
 
     `read` gives a secret's bytes, `locate` its file, or None for one that cannot change while
     we run (an environment variable).
@@ -104,7 +115,7 @@ class KeyFiles:
         self._wall_seconds = wall_seconds
 
     @classmethod
-    def of(cls, settings: Settings) -> "KeyFiles":
+    def of(cls, settings: Secrets) -> "KeyFiles":
         return cls(settings.secret, settings.secret_path)
 
     def watch(self, *names: str, parse: Callable[..., T]) -> WatchedKey[T]:
@@ -123,10 +134,15 @@ class KeyFiles:
 
     def is_quiet(self, stamp: Stamp) -> bool:
         """Nobody has written for a second: two files of a pair are then both the new ones."""
-        if None in stamp:
-            return False
+        return None not in stamp and self._age_seconds(stamp) > LOOK_SECONDS
+
+    def age_seconds(self, *names: str) -> float:
+        """Since the last change of these files; without end where none can change."""
+        return self._age_seconds(self.stamp(names))
+
+    def _age_seconds(self, stamp: Stamp) -> float:
         newest = max((max(one[2], one[3]) for one in stamp if one is not None), default=0)
-        return self._wall_seconds() - newest / 1e9 > LOOK_SECONDS
+        return self._wall_seconds() - newest / 1e9
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int] | None:
