@@ -33,7 +33,7 @@ STATEMENTS = {
 
 
 class Migration(SwiftMigration):
-    dependencies = [("estation", "0023_packing")]
+    dependencies = [("estation", "0024_entries_apart")]
 
     initial = False
 
