@@ -27,13 +27,22 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_after_the_faults_all_sides_are_equal_and_a_fork_stops_its_stream_only() -> None:
-    ending = day.play_here(SEED, HOURS, told=lambda share: None)
+    seen: list[day.Seen] = []
+
+    ending = day.play_here(SEED, HOURS, told=seen.append)
 
     assert ending.broken == "", ending.story
     assert ending.rows["fee_bill"] > 0
     assert ending.rows["receipt"] > 0
+    assert ending.rows["payment_evidence"] > 0
     assert all(is_equal for _, _, is_equal in ending.roots.values())
-    assert {topic for _, topic, _ in ending.roots} >= {"fee_bill", "case", "right", "receipt"}
+    assert {topic for _, topic, _ in ending.roots} >= {
+        "fee_bill", "case", "right", "receipt", "payment_evidence",
+    }  # fmt: skip
+    assert seen[0].doing == "jc-center opens"
+    assert 0 < seen[-1].applied <= ending.did["packets applied"]
+    assert seen[-1].lost > 0
+    assert [one.share for one in seen] == sorted(one.share for one in seen)
     assert ending.met["file lost"] > 0
     assert ending.met["file cut short"] > 0
     assert ending.healed["packets written again"] > 0
@@ -46,7 +55,7 @@ def test_a_side_that_never_takes_in_certain_rows_is_not_called_equal() -> None:
     ending = day.play_here(
         SEED,
         0.1,
-        told=lambda share: None,
+        told=lambda seen: None,
         program=deaf_to_some_bills,
         longest_peace=timedelta(minutes=5),
     )

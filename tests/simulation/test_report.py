@@ -1,10 +1,12 @@
 """What `estation simulate` prints."""
 
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
 from estation.simulation import main
+from estation.simulation.gate.day import Seen
 from estation.simulation.hazards import EXPECTED
 from estation.simulation.running import Result
 
@@ -46,3 +48,33 @@ def test_a_log_hears_how_far_the_worlds_are(capsys: pytest.CaptureFixture[str]) 
 
     said = capsys.readouterr().err.splitlines()
     assert said == [f"worlds {worlds} of 1000" for worlds in range(50, 1001, 50)]
+
+
+def test_a_log_hears_every_few_seconds_how_far_a_day_at_the_gate_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moments = iter([0.0, 1.0, 4.9, 5.1, 6.0, 6.5])
+
+    with main._day_progress(7, 24, seconds=lambda: next(moments)) as told:
+        for minutes in (0, 15, 30, 45):
+            told(seen("the faults go on", minutes))
+        told(seen("the faults are over", 60))
+        told(seen("the faults are over", 75))
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split(":")[1] for line in said.err.splitlines()] == [
+        " three databases are made",
+        " hour 0.00 of 24, the faults go on",
+        " hour 0.75 of 24, the faults go on",
+        " hour 1.00 of 24, the faults are over",
+    ]
+    assert said.err.splitlines()[2].endswith(
+        "9 packets sealed, 8 applied, 7 files lost or damaged, 6 written again, 5 programs killed"
+    )
+
+
+def seen(doing: str, minutes: int) -> Seen:
+    return Seen(
+        doing, timedelta(minutes=minutes), 0.5, sealed=9, applied=8, lost=7, healed=6, kills=5
+    )

@@ -1,6 +1,7 @@
 """`estation simulate`: plays worlds, prints what was met, exits 1 with a story when money broke."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from rich.table import Table
 
 from estation.simulation.city import STEPS
 from estation.simulation.gate import day as gate_running
-from estation.simulation.gate.day import Ending
+from estation.simulation.gate.day import Ending, Seen
 from estation.simulation.hazards import EXPECTED
 from estation.simulation.kills import Blow
 from estation.simulation.orderings import WrongMoney
 from estation.simulation.running import Result, cohort_of, cohorts, explore_here, run_all
+
+TELL_EVERY_SECONDS = 5.0
 
 console = Console()
 simulate = typer.Typer(
@@ -82,14 +85,46 @@ def gate_days(
 
 
 def _play_day(seed: int, hours: float) -> Ending:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(f"{hours:g} hours, seed {seed}", total=1.0)
-        ending = gate_running.play_here(
-            seed, hours, told=lambda share: progress.update(bar, completed=share)
-        )
+    with _day_progress(seed, hours) as told:
+        ending = gate_running.play_here(seed, hours, told=told)
     _report_day(ending)
     return ending
+
+
+@contextmanager
+def _day_progress(
+    seed: int, hours: float, *, seconds: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Seen], None]]:
+    """A bar for a person; for a log a line every few seconds, and when something else begins."""
+    listener = Console(stderr=True)
+    if listener.is_terminal:
+        columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=listener) as progress:
+            bar = progress.add_task(f"seed {seed}", total=1.0)
+            yield lambda seen: progress.update(
+                bar, completed=seen.share, description=_words(seen, hours)
+            )
+        return
+    listener.print(f"seed {seed}: three databases are made", highlight=False)
+    said = ("", -TELL_EVERY_SECONDS)
+
+    def told(seen: Seen) -> None:
+        nonlocal said
+        now = seconds()
+        if seen.doing != said[0] or now - said[1] >= TELL_EVERY_SECONDS:
+            said = (seen.doing, now)
+            listener.print(f"seed {seed}: {_words(seen, hours)}", highlight=False, soft_wrap=True)
+
+    yield told
+
+
+def _words(seen: Seen, hours: float) -> str:
+    clock = f"{seen.clock.total_seconds() / 3600:.2f}"
+    return (
+        f"hour {clock} of {hours:g}, {seen.doing}: {seen.sealed} packets sealed, "
+        f"{seen.applied} applied, {seen.lost} files lost or damaged, "
+        f"{seen.healed} written again, {seen.kills} programs killed"
+    )
 
 
 def _report_day(ending: Ending) -> None:

@@ -21,6 +21,7 @@ from estation.inner import database as inner_database
 from estation.local import LocalPostgres
 from estation.outside.gate import keys
 from estation.outside.gate.errors import Reason
+from estation.shared.clock import BEIJING
 from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
 from estation.simulation.gate import records
 from estation.simulation.gate.faults import KILLED
@@ -33,6 +34,13 @@ INNER: Final = (CENTRE, COUNTY)
 SIDES: Final = (ONLINE, *INNER)
 MORNING: Final = datetime(2026, 8, 3, 0, 0, tzinfo=UTC)  # 8:00 in Beijing
 STEPS: Final = (5, 10, 20, 20, 30, 30, 60, 60, 120)
+USUAL_STEP: Final = timedelta(seconds=40)
+"""What a step of the day takes on the average; faults come by the hour, however long one is."""
+NIGHT_STEPS: Final = (60, 120, 120, 180, 300)
+OFFICE_HOURS: Final = range(8, 20)
+WORK, NIGHT_WORK, NIGHT_DESKS = 0.35, 0.15, 0.0
+"""How often somebody works in a step. By night the desks are closed and few citizens pay; the
+programs, their media and their faults know no night."""
 PEACE_STEP: Final = timedelta(seconds=20)
 LONGEST_PEACE: Final = timedelta(hours=6)
 PATIENCE_SECONDS: Final = 120
@@ -41,6 +49,10 @@ KILLS: Final = 0.02
 MOST_POINTS: Final = 30
 DISKS: Final = 0.002
 CLOCKS: Final = 0.002
+SERVER: Final = {**FAST, "autovacuum": "on"}
+"""A day is long enough for tables that change all the time to be mostly dead rows."""
+PRELOADED: Final = ("estation.cli", "estation.simulation.gate.program")
+"""What a side's process finds ready: it is started again after every death."""
 LONGEST_TROUBLE: Final = timedelta(hours=1)
 FARTHEST_CLOCK: Final = timedelta(hours=2)
 
@@ -74,6 +86,25 @@ class Ending:
     story: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far a day is. `share`: of what is to be played, the peace behind it not counted; `lost`:
+    files that did not come, or came damaged; `healed`: packets written again for them."""
+
+    doing: str
+    clock: timedelta
+    share: float
+    sealed: int
+    applied: int
+    lost: int
+    healed: int
+    kills: int
+
+
+Told = Callable[[Seen], None]
+LOST: Final = ("file lost", "file lost in the dark", "file cut short", "bit turned over")
+
+
 @dataclass(slots=True)
 class _Trouble:
     """What a side lives with until a moment."""
@@ -92,6 +123,7 @@ class _Side:
         self._seed = seed
         self._environment = environment
         self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
         self._lives = 0
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -159,6 +191,7 @@ class Day:
         self._now = MORNING
         self._until = MORNING + timedelta(hours=hours)
         self._longest_peace = longest_peace
+        self._told: Told = lambda seen: None
         self.ending = Ending(seed, hours)
         self._sides = {
             name: _Side(name, str(seed), _environment(name, places, postgres), program)
@@ -169,14 +202,15 @@ class Day:
             for name, ends in _ways(places).items()
         ]
 
-    def play(self, told: Callable[[float], None]) -> Ending:
-        """`told` hears the share of the day that has passed. A day that does not end with equal
+    def play(self, told: Told) -> Ending:
+        """`told` hears after every step how far the day is. A day that does not end with equal
         sides says so in `broken`; nothing of the program is allowed to fail."""
+        self._told = told
         try:
             self._open()
             while self._now < self._until:
                 self._step()
-                told(min(1.0, (self._now - MORNING) / (self._until - MORNING)))
+                self._tell("the faults go on")
             self._make_peace()
             self._break_trust()
         except NotEqual as difference:
@@ -194,41 +228,46 @@ class Day:
 
     def _open(self) -> None:
         for name in INNER:
+            self._tell(f"{name} opens")
             self._sides[name].tell("open", self._now)
         self._sides[ONLINE].tell("add_county", self._now)
 
     def _step(self) -> None:
-        passed = timedelta(seconds=self._chance.choice(STEPS))
+        is_night = self._now.astimezone(BEIJING).hour not in OFFICE_HOURS
+        passed = timedelta(seconds=self._chance.choice(NIGHT_STEPS if is_night else STEPS))
+        share = passed / USUAL_STEP
         self._now += passed
         for name in self._chance.sample(SIDES, len(SIDES)):
             side = self._sides[name]
-            self._visit_trouble(side)
-            if self._chance.random() < 0.35:
+            self._visit_trouble(side, share)
+            work = (NIGHT_WORK if name == ONLINE else NIGHT_DESKS) if is_night else WORK
+            if self._chance.random() < work:
                 did = side.tell("work", self._now, count=self._chance.randint(1, 4))
                 self.ending.did += did.events
-            self._give_turn(side)
+            self._give_turn(side, share)
         for medium in self._media:
             self._say(medium.carry(self._now, passed))
 
-    def _give_turn(self, side: _Side) -> None:
-        kill_in = self._chance.randint(1, MOST_POINTS) if self._chance.random() < KILLS else 0
+    def _give_turn(self, side: _Side, share: float) -> None:
+        is_struck = self._chance.random() < KILLS * share
+        kill_in = self._chance.randint(1, MOST_POINTS) if is_struck else 0
         answer = side.tell("turn", self._now, kill_in=kill_in)
         self._note(answer)
         if answer.killed_at:
             self.ending.met[f"killed, {answer.killed_at}".replace("_", " ")] += 1
             self._say(f"{side.name}: killed, {answer.killed_at}")
 
-    def _visit_trouble(self, side: _Side) -> None:
+    def _visit_trouble(self, side: _Side, share: float) -> None:
         """A full disk or a clock that jumps, for a while; then all is well again."""
         trouble = side.trouble
         if self._now >= trouble.until and (trouble.disk != "roomy" or trouble.clock):
             self._say(f"{side.name}: disk and clock are well again")
             side.trouble = _Trouble()
-        elif self._now >= trouble.until and self._chance.random() < DISKS:
+        elif self._now >= trouble.until and self._chance.random() < DISKS * share:
             side.trouble = _Trouble(self._end(), disk=self._chance.choice(["full", "low"]))
             self.ending.met[f"disk {side.trouble.disk}"] += 1
             self._say(f"{side.name}: the disk is {side.trouble.disk}")
-        elif self._now >= trouble.until and self._chance.random() < CLOCKS:
+        elif self._now >= trouble.until and self._chance.random() < CLOCKS * share:
             jump = FARTHEST_CLOCK * (2 * self._chance.random() - 1)
             side.trouble = _Trouble(self._end(), clock=jump)
             self.ending.met[f"clock jumped {'ahead' if jump > timedelta() else 'back'}"] += 1
@@ -260,6 +299,23 @@ class Day:
             self._note(side.tell("turn", self._now))
         for medium in self._media:
             medium.carry(self._now, PEACE_STEP)
+        self._tell("the faults are over, the sides become equal")
+
+    def _tell(self, doing: str) -> None:
+        media = sum((medium.summary() for medium in self._media), Counter[str]())
+        did, met = self.ending.did, self.ending.met
+        self._told(
+            Seen(
+                doing,
+                self._now - MORNING,
+                min(1.0, (self._now - MORNING) / (self._until - MORNING)),
+                sealed=did["packets sealed"],
+                applied=did["packets applied"],
+                lost=sum(media[fate] for fate in LOST),
+                healed=did["packets written again"],
+                kills=sum(times for fault, times in met.items() if fault.startswith("killed")),
+            )
+        )
 
     def _what_differs(self) -> list[str]:
         faults = []
@@ -341,16 +397,14 @@ class Day:
         return str(self._now - MORNING)
 
 
-def play_here(seed: int, hours: float, *, told: Callable[[float], None], **options: Any) -> Ending:
+def play_here(seed: int, hours: float, *, told: Told, **options: Any) -> Ending:
     """One day with a PostgreSQL and folders of its own, which are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="estation-gate-") as folder:
         Path(folder).chmod(0o711)  # PostgreSQL's unprivileged user walks through it
         return play(seed, hours, folder=Path(folder), told=told, **options)
 
 
-def play(
-    seed: int, hours: float, *, folder: Path, told: Callable[[float], None], **options: Any
-) -> Ending:
+def play(seed: int, hours: float, *, folder: Path, told: Told, **options: Any) -> Ending:
     """The same below `folder`, for whoever wants to look at what is left."""
     places = Places(folder, 1, 2, 3, has_county=True)
     _make(places)
@@ -360,11 +414,13 @@ def play(
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[LocalPostgres]:
-    server = LocalPostgres(folder, settings=FAST).start()
+    server = LocalPostgres(folder, settings=SERVER).start()
     try:
-        for side, database in DATABASES.items():
-            server.create_database(database)
-            asyncio.run(_migrate(side, server.url(database)))
+        for side in (ONLINE, CENTRE):
+            server.create_database(DATABASES[side])
+            asyncio.run(_migrate(side, server.url(DATABASES[side])))
+        # The same program as the centre's: its empty tables are copied in a moment.
+        server.create_database(DATABASES[COUNTY], template=DATABASES[CENTRE])
         # Whoever opens a database next in this process gets the tables that all sides have.
         inner_database.release_shared_models()
         yield server

@@ -11,18 +11,37 @@ from tortoise import Tortoise
 from estation import worker
 from estation.outside.pay_channels import Channel, Scene, VerifiedNotice
 from estation.payments import api, jobs
-from estation.payments.api import BillChoice, SettleItem, from_notice, settle_batch
+from estation.payments.api import (
+    BillChoice,
+    ProvenLine,
+    SettleItem,
+    from_notice,
+    put_evidence,
+    settle_batch,
+)
 from estation.services import Services
 from estation.settings import Settings
+from estation.shared.clock import beijing_day
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.key_files import KeyFiles
+from estation.shared.transactions import in_transaction
 from estation.simulation.bills import settings_of
 from estation.simulation.channels import Paid, SimChannel
 from estation.simulation.city import DAWN
 from estation.simulation.hazards import Weather
 
 IP, OPENID = "127.0.0.1", "openid-of-a-payer"
+RECKONINGS, SECOND_FILES = 0.2, 0.1
+"""How often a turn of work reads a channel's bill, and how often it proves a payment once more."""
+
+_PROVABLE = """
+select t.id as transfer_id, t.order_id, a.account_id, a.channel, a.out_trade_no,
+       t.channel_no as channel_trade_no, a.amount_fen, t.occurred_at as at,
+       exists (select from payment_evidence e where e.transfer_id = t.id) as is_proved
+from ledger_transfer t join pay_attempt a on a.out_trade_no = t.our_no
+where t.kind = 'payment' and t.order_id is not null order by a.out_trade_no
+"""
 
 
 class Payers:
@@ -52,6 +71,8 @@ class Payers:
                     done.append("pay")
             except Refused:
                 continue
+        if self._chance.random() < RECKONINGS:
+            done += ["prove"] * await self._prove()
         return done
 
     async def look_after_money(self, now: datetime) -> None:
@@ -96,6 +117,21 @@ class Payers:
             attempt.out_trade_no, amount_fen=bill["total_fen"], at=self._now
         )
         return True
+
+    async def _prove(self) -> int:
+        """A bill of the channels proves what no bill proved before, and a little of it again, as
+        a second file of the same day does; so many rows for the centres."""
+        rows: Sequence[dict[str, Any]] = await Tortoise.get_connection(
+            "default"
+        ).execute_query_dict(_PROVABLE)
+        file_digest = self._chance.randbytes(32).hex()
+        lines = [
+            ProvenLine(**paid, day=beijing_day(paid["at"]), file_digest=file_digest, file_line=at)
+            for at, paid in enumerate(rows, 1)
+            if not paid.pop("is_proved") or self._chance.random() < SECOND_FILES
+        ]
+        async with in_transaction() as tx:
+            return await put_evidence(tx, lines, vault=self.services.vault, now=self._now)
 
     async def _a_payable_bill(self) -> dict[str, Any] | None:
         rows: Sequence[dict[str, Any]] = await Tortoise.get_connection(

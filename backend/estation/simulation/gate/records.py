@@ -34,6 +34,9 @@ _OF_CENTRE: Final[Mapping[str, str]] = {
                     amount_fen::text as said from fee_receipt""",
     "refund": """select refund_no as key, version, state || ' ' || amount_fen as said
                  from fee_refund_news where refund_no <> ''""",
+    "payment_evidence": """select source_id || ':' || order_no || ':' || out_trade_no as key,
+                             version, (said ->> 'file_digest') || ' ' || attention as said
+                           from fee_payment_evidence""",
 }
 """Topic -> what the internal platform knows, its own and what came back."""
 
@@ -56,6 +59,11 @@ _OF_ONLINE: Final[Mapping[str, str]] = {
                     version, (body ->> 'state') || ' ' || (body ->> 'amount_fen') as said
                  from gate_sent_row where topic = 'refund' and body ->> 'refund_no' <> ''
                  order by source, key, version desc""",
+    "payment_evidence": """select distinct on (source, key) said ->> 'source' as source,
+                             (said ->> 'source_id') || ':' || (said ->> 'order_no') || ':'
+                               || (said ->> 'out_trade_no') as key,
+                             version, file_digest || ' ' as said
+                           from payment_evidence order by source, key, version desc""",
 }
 """The same of the online side. How a refund stands was said to the centre once per move; what
 was said last is kept with the stream."""
