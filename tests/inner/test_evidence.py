@@ -10,6 +10,7 @@ from estation.inner import packets, personas
 from estation.inner.actions import evidence
 from estation.inner.actions.evidence import KEY
 from estation.inner.queries import bill_view
+from estation.inner.views import PAGE_SIZE
 from estation.outside.gate import replicas, rows
 from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import PaymentEvidenceRow, ReceiptRow
@@ -199,3 +200,48 @@ async def test_history_is_never_changed(desk: Desk, statement: str) -> None:
         await query(statement % "fee_payment_evidence_version")
 
     assert await history() == [1]
+
+
+async def test_evidence_of_bills_that_are_none_of_ours_is_listed_for_the_desk_page_by_page(
+    desk: Desk, pages: Browser
+) -> None:
+    receipt = await paid(desk)
+    await hear(desk, proof(desk, receipt))
+    strangers = [
+        proof(desk, receipt, source_id=f"JF-none-{n}", order_no=f"O{n}", out_trade_no=f"T{n}")
+        for n in range(PAGE_SIZE + 1)
+    ]
+    await hear(desk, *strangers, seq=3)
+    await hear(desk, proof(desk, receipt, order_no="O-more", out_trade_no="T-more"), seq=4)
+    await pages.log_in(personas.FEE_CLERK)
+
+    receipts_page = (await pages.get("/receipts")).text
+    first = (await pages.get("/receipts/evidence")).text
+    second = (await pages.get("/receipts/evidence?page=2")).text
+
+    assert f'待核对的证明 <b class="count">{PAGE_SIZE + 2}</b>' in receipts_page
+    assert first.count("本中心没有这张缴费单") + second.count("本中心没有这张缴费单") == (
+        PAGE_SIZE + 1
+    )
+    assert f"第 1 / 2 页，共 {PAGE_SIZE + 2} 条" in first
+    assert "找不到对应的缴款回执" in first
+    both = first + second
+    assert "JF-none-0<" in both
+    assert f"JF-none-{PAGE_SIZE}<" in both
+    assert "O-more" in both
+    assert f'href="/bills/{receipt.source_id}"' in both
+    assert receipt.order_no not in both
+
+
+async def test_a_receipt_that_comes_behind_takes_the_evidence_off_the_list(
+    desk: Desk, pages: Browser
+) -> None:
+    receipt = desk.receipt(await desk.issue())
+    await hear(desk, proof(desk, receipt))
+    await pages.log_in(personas.FEE_CLERK)
+    waiting = (await pages.get("/receipts/evidence")).text
+
+    await arrive(desk, receipt)
+
+    assert receipt.order_no in waiting
+    assert "没有待核对的缴款证明" in (await pages.get("/receipts/evidence")).text

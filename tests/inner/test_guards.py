@@ -62,6 +62,7 @@ ADDRESSES = [
     ("GET", "/bills/JF202611230001"),
     ("GET", "/bills/JF202611230001/revise"),
     ("GET", "/receipts"),
+    ("GET", "/receipts/evidence"),
     ("POST", "/cases"),
     ("POST", "/cases/202611230001/stages"),
     ("POST", "/cases/202611230001/bills/new"),

@@ -25,6 +25,7 @@ from estation.inner.views import (
     RefundNewsView,
     RefundOrderView,
     StageView,
+    StrayEvidenceView,
     VersionView,
 )
 from estation.outside.gate import attention, peers, status
@@ -32,6 +33,7 @@ from estation.outside.gate.rows import PaymentEvidenceRow
 from estation.outside.gate.status import StreamStatus
 
 MAX_PAGE = 400
+_EVIDENCE_WAITS = "(e.bill_id is null or e.attention <> '')"
 
 
 async def case_list(*, search: str, state: CaseState | None, page: int) -> Page:
@@ -173,12 +175,15 @@ async def _evidence(bill_id: UUID) -> list[EvidenceView]:
            order by order_no, out_trade_no limit 100""",
         bill_id,
     )
-    found = [(msgspec.json.decode(r["said"], type=PaymentEvidenceRow), r) for r in rows]
-    names = [one.name for one in dataclasses.fields(EvidenceView) if one.name != "attention"]
     return [
-        EvidenceView(**{name: getattr(row, name) for name in names}, attention=r["attention"])
-        for row, r in found
+        _proof(msgspec.json.decode(row["said"], type=PaymentEvidenceRow), row["attention"])
+        for row in rows
     ]
+
+
+def _proof(said: PaymentEvidenceRow, attention: str) -> EvidenceView:
+    names = [one.name for one in dataclasses.fields(EvidenceView) if one.name != "attention"]
+    return EvidenceView(**{name: getattr(said, name) for name in names}, attention=attention)
 
 
 async def receipt_list(*, only_attention: bool, page: int) -> Page:
@@ -197,6 +202,39 @@ async def receipt_list(*, only_attention: bool, page: int) -> Page:
         (number - 1) * PAGE_SIZE,
     )
     return Page([_receipt(row) for row in rows], number, total[0]["n"])
+
+
+async def evidence_list(*, page: int) -> Page:
+    """Evidence somebody must look at, newest first: of bills that are none of ours, and what does
+    not fit. The other stands with its bill."""
+    number = min(max(page, 1), MAX_PAGE)
+    rows = await _query(
+        f"""select e.said::text as said, e.attention, b.bill_no from fee_payment_evidence e
+              left join fee_bill b on b.id = e.bill_id
+            where {_EVIDENCE_WAITS} order by e.received_at desc, e.id desc limit $1 offset $2""",  # noqa: S608 - constant text
+        PAGE_SIZE,
+        (number - 1) * PAGE_SIZE,
+    )
+    found = [_stray_evidence(row) for row in rows]
+    return Page(found, number, await evidence_waiting())
+
+
+async def evidence_waiting() -> int:
+    """How much of it there is."""
+    found = await _query(
+        f"select count(*) as n from fee_payment_evidence e where {_EVIDENCE_WAITS}"  # noqa: S608 - constant text
+    )
+    return int(found[0]["n"])
+
+
+def _stray_evidence(row: Any) -> StrayEvidenceView:
+    said = msgspec.json.decode(row["said"], type=PaymentEvidenceRow)
+    return StrayEvidenceView(
+        source=said.source,
+        source_id=said.source_id,
+        bill_no=row["bill_no"] or "",
+        proof=_proof(said, row["attention"]),
+    )
 
 
 async def items_of(bill_id: UUID, version: int) -> list[Item]:

@@ -206,6 +206,17 @@ class EvidenceView:
 
 
 @dataclass(frozen=True, slots=True)
+class StrayEvidenceView:
+    """Evidence that stands with no bill, or does not fit. `source_id`: which bill the online side
+    means, `bill_no`: ours, "" where we know none of it."""
+
+    source: str
+    source_id: str
+    bill_no: str
+    proof: EvidenceView
+
+
+@dataclass(frozen=True, slots=True)
 class BillView:
     """A bill with all its versions, newest first, and what came back for it."""
 

@@ -28,6 +28,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/refunds", refunds.show_refunds),
     ("POST", "/refunds/<refund_no:str>/decision", refunds.decide_refund),
     ("GET", "/receipts", receipts.show_receipts),
+    ("GET", "/receipts/evidence", receipts.show_evidence),
     ("POST", "/receipts/<receipt_id:uuid>/handled", receipts.mark_handled),
 )
 

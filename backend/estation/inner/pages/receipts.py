@@ -34,6 +34,13 @@ async def mark_handled(request: DeskRequest, receipt_id: UUID) -> HTTPResponse:
     return redirect("/receipts", status=303)
 
 
+@staff_only()
+async def show_evidence(request: DeskRequest) -> HTTPResponse:
+    """What the channels' bills prove of payments that no bill of ours, or none as it is, fits."""
+    page = await queries.evidence_list(page=number_of(request.args.get("page")))
+    return await show(request, "inner/evidence.html", page=page, evidence_waiting=page.total)
+
+
 async def _receipts_page(
     request: DeskRequest, *, status: int = 200, error: tuple[UUID | None, str] = (None, "")
 ) -> HTTPResponse:
@@ -47,5 +54,6 @@ async def _receipts_page(
         status=status,
         page=page,
         only_attention=only_attention,
+        evidence_waiting=await queries.evidence_waiting(),
         error=error,
     )
