@@ -271,11 +271,14 @@ def seal_payers(
     ] = False,
 ) -> None:
     """Seal who paid in rows written before payers were sealed: notices, incidents, bill files,
-    WeChat bindings and sessions. May be broken off at any time and goes on where it stood."""
+    WeChat bindings and sessions. May be broken off at any time and goes on where it stood.
+
+    Exit code 1: some bill files are not what their digests say; they were left as they are, named
+    at the end, and looked at again with `--again` once they are restored.
+    """
     from estation.identity import api as identity
     from estation.payments import api as payments
     from estation.reconciliation import api as reconciliation
-    from estation.reconciliation.errors import KeptFileChanged
 
     vault = _vault()
     walks = {
@@ -288,13 +291,20 @@ def seal_payers(
         end = "，完成" if progress.is_ended else ""
         console.print(f"{progress.walk}：已查 {progress.looked}，已加密 {progress.sealed}{end}")
 
-    work = sealing.walk_through(walks, now=system_clock(), again=again, tell=tell)
-    try:
-        asyncio.run(_with_database("online", work))
-    except KeptFileChanged as changed:
-        file = changed.details["sha256"]
-        console.print(f"账单文件 {file} 与存入时的摘要不符，未加密：有人改动过证据，请先查明。")
-        raise typer.Exit(1) from None
+    async def work() -> tuple[int, list[str]]:
+        await sealing.walk_through(walks, now=system_clock(), again=again, tell=tell)
+        return await reconciliation.unsealed_bills()
+
+    changed, named = asyncio.run(_with_database("online", work()))
+    if not changed:
+        return
+    console.print(
+        f"{changed} 个账单文件与存入时的摘要不符，未加密：有人改动过证据，请先查明，"
+        "恢复原文件后用 --again 重来："
+    )
+    for file in named:
+        console.print(f"  {file}", soft_wrap=True)
+    raise typer.Exit(1)
 
 
 @main.command()

@@ -1,5 +1,6 @@
 """What an operator reads at a terminal is whole, however narrow; programs read JSON."""
 
+import hashlib
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -403,19 +404,49 @@ def test_who_paid_is_sealed_in_older_rows_by_one_command_that_may_be_repeated() 
 
 
 @pytest.mark.usefixtures("_data_key")
-def test_a_bill_file_that_was_changed_is_not_sealed_and_its_digest_is_named() -> None:
-    async def plant_a_changed_one() -> None:
+def test_bill_files_that_were_changed_are_passed_over_and_named_at_the_end() -> None:
+    whole = hashlib.sha256(b"whole").hexdigest()
+
+    async def plant() -> None:
+        for number, digest in enumerate(("a-digest", whole, "b-digest", "")):
+            await rows(
+                """insert into channel_bill_file (id, channel, account_id, day, sha256, content,
+                       byte_count, fetched_at, seen_at)
+                   values ($1, 'alipay', $2, '2026-08-01', $3, $4, 5, $5, $5)""",
+                UUID(int=number + 1),
+                f"a{number}",
+                digest or hashlib.sha256(b"last").hexdigest(),
+                b"whole" if digest == whole else b"last" if not digest else b"other",
+                NOW,
+            )
+
+    async def unsealed() -> list[str]:
+        found = await rows("select sha256 from channel_bill_file where not is_sealed order by id")
+        return [row["sha256"] for row in found]
+
+    async def restore() -> None:
+        """As from a backup: no program of ours may do that."""
+        await rows("alter table channel_bill_file disable trigger user")
         await rows(
-            """insert into channel_bill_file (id, channel, account_id, day, sha256, content,
-                   byte_count, fetched_at, seen_at)
-               values ($1, 'alipay', 'a', '2026-08-01', 'a-digest', 'x', 1, $2, $2)""",
-            uuid4(),
-            NOW,
+            """update channel_bill_file set sha256 = $1, content = $2
+               where sha256 in ('a-digest', 'b-digest')""",
+            whole,
+            b"whole",
         )
+        await rows("alter table channel_bill_file enable trigger user")
 
-    operating._on_database(plant_a_changed_one)
+    operating._on_database(plant)
 
-    result = CliRunner().invoke(main, ["seal-payers"])
+    first = CliRunner().invoke(main, ["seal-payers"])
+    left = operating._on_database(unsealed)
+    repeated = CliRunner().invoke(main, ["seal-payers"])
+    operating._on_database(restore)
+    again = CliRunner().invoke(main, ["seal-payers", "--again"])
 
-    assert result.exit_code == 1
-    assert "a-digest" in result.output
+    assert (first.exit_code, repeated.exit_code, again.exit_code) == (1, 1, 0)
+    assert left == ["a-digest", "b-digest"]
+    for told in (first.output, repeated.output):
+        assert "2 个账单文件" in told
+        assert told.index("a-digest") < told.index("b-digest")
+    assert "channel_bill_file：已查 4，已加密 2，完成" in first.output
+    assert operating._on_database(unsealed) == []

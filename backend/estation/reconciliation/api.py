@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from estation.reconciliation.actions.reconcile import reconcile_day
-from estation.reconciliation.actions.sealing import walks_over_bills
+from estation.reconciliation.actions.sealing import unsealed_bills, walks_over_bills
 from estation.reconciliation.errors import BillFileNotFound, DayNotOver, RunNotFound
 from estation.reconciliation.queries import (
     MAX_DIFFERENCES,
@@ -53,6 +53,7 @@ __all__ = [
     "latest_run",
     "reconcile_day",
     "split_fees",
+    "unsealed_bills",
     "waiting_fees",
     "walks_over_bills",
 ]

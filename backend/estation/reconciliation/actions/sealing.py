@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
+import structlog
+from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.reconciliation.errors import KeptFileChanged
 from estation.reconciliation.queries import as_received
 from estation.shared.crypto import KeyNotHeld, Vault, seal_file
 from estation.shared.resealing import NotOpened, Resealing
 from estation.shared.sealing import Batch, Step
+
+log = structlog.get_logger()
 
 # One at a time: a file may have a quarter of a gigabyte.
 _NEXT: Final = """
@@ -53,14 +58,18 @@ def resealing_of_bills(vault: Vault) -> Resealing:
 
 
 def walks_over_bills(vault: Vault) -> Mapping[str, Step]:
-    """For `shared.sealing`. A file that is not what its digest says stops the walk with
-    KeptFileChanged: sealing it would hide what somebody did."""
+    """For `shared.sealing`. A file that is not what its digest says is left as it is (`unsealed`):
+    sealing it would hide what somebody did. The walk goes on behind it."""
 
     async def files(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT, [after])
         if not rows:
             return Batch(0, 0, None)
-        content = await asyncio.to_thread(as_received, rows[0], vault)
+        try:
+            content = await asyncio.to_thread(as_received, rows[0], vault)
+        except KeptFileChanged:
+            log.error("bill_file_changed", sha256=rows[0]["sha256"])
+            return Batch(1, 0, rows[0]["id"])
         sealed = await asyncio.to_thread(vault.seal_file, content)
         await db.execute_query(
             "update channel_bill_file set content = $2, is_sealed = true where id = $1",
@@ -69,3 +78,16 @@ def walks_over_bills(vault: Vault) -> Mapping[str, Step]:
         return Batch(1, 1, rows[0]["id"])
 
     return {"channel_bill_file": files}
+
+
+async def unsealed_bills(*, limit: int = 100) -> tuple[int, list[str]]:
+    """How many files are not sealed, and the first of their digests. Behind a whole walk these are
+    the changed ones: what comes new is sealed at the door."""
+    db = Tortoise.get_connection("default")
+    (counted,) = await db.execute_query_dict(
+        "select count(*) as n from channel_bill_file where not is_sealed"
+    )
+    rows = await db.execute_query_dict(
+        "select sha256 from channel_bill_file where not is_sealed order by id limit $1", [limit]
+    )
+    return counted["n"], [row["sha256"] for row in rows]
