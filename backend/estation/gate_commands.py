@@ -160,6 +160,8 @@ def _proof(shown: Mapping[str, Any]) -> str:
     found = {True: "一致", False: f"不一致 {shown['differing_buckets']} 桶", None: ""}[
         shown["last_proof_equal"]
     ]
+    if shown["last_proof_equal"] and shown["known_differences"]:
+        found = f"除隔离的 {shown['refused_rows']} 行外一致"
     return f"{shown['last_proof_at']} {found}".strip() if shown["last_proof_at"] else "—"
 
 

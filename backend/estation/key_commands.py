@@ -22,6 +22,7 @@ from estation import settings as settings_module
 from estation.cases import actions as cases
 from estation.fees import actions as fees
 from estation.identity.actions import sealing as identity
+from estation.outside.gate import refused
 from estation.payments.actions import sealing as payments
 from estation.reconciliation.actions import sealing as reconciliation
 from estation.reconciliation.errors import KeptFileChanged
@@ -212,7 +213,13 @@ async def _count(resealings: Sequence[Resealing]) -> dict[str, int]:
 
 def _resealings(vault: Vault) -> list[Resealing]:
     """All that is sealed, wherever it lies."""
-    tables = (*identity.SEALED, *registry.SEALED, *cases.SEALED, *fees.SEALED)
+    tables = (
+        *identity.SEALED,
+        *registry.SEALED,
+        *cases.SEALED,
+        *fees.SEALED,
+        *refused.SEALED,
+    )
     return [
         *(resealing(table, vault) for table in tables),
         *payments.resealings_of_payers(vault),

@@ -265,6 +265,7 @@ class GateSide:
             handlers=self._handlers,
             now=now,
             alarm=open_gate_incident,
+            seal=self._services.vault.seal,
             bounds=self._bounds,
         )
 

@@ -551,7 +551,8 @@ def bill_page(items: list[Values], **more: Any) -> State:
 
 def as_of(*, stale: bool = False) -> dict[str, Any]:
     late = (LateSource("临江县不动产登记中心", NOW - timedelta(hours=3)),) if stale else ()
-    return {"copy": CopyAge(NOW - timedelta(hours=3) if stale else NOW, late)}
+    lacking = ("江城市不动产登记中心",) if stale else ()
+    return {"copy": CopyAge(NOW - timedelta(hours=3) if stale else NOW, late, lacking)}
 
 
 def stages(*states: str) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ from tests.operations.runbooks import RUNBOOKS, Operator, blocks_of, breaches_no
 from tests.outside import counterparts
 from tests.payments.city import rows
 from tests.payments.plants import PLANTS, LivedIn, by_hand, lived_in
+from tests.registry import rows as register
 
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
@@ -426,6 +427,17 @@ async def _a_bill_here_is_none_of_the_inside(world: World) -> None:
     await _our_worker_turns()
 
 
+async def _a_right_breaks_its_rules(world: World) -> None:
+    """The corrected version of it is on its way."""
+    bad = register.right(source="jc-center", holding="shares")
+    await sending.put_rows(GATE_STREAM, "right", [bad], now=system_clock())
+    await _packet_arrives(world)
+    await _our_worker_turns()
+    corrected = register.right(source="jc-center", version=2)
+    await sending.put_rows(GATE_STREAM, "right", [corrected], now=system_clock())
+    await _packet_arrives(world)
+
+
 async def _nothing_was_proved_for_hours(world: World) -> None:
     await _inside_holds()
     await _a_proof_arrives(world)
@@ -625,6 +637,7 @@ FAULTS: dict[str, Fault] = {
     "rows_are_unknown_to_their_source": Fault(_a_bill_here_is_none_of_the_inside),
     "a_snapshot_replaced_lost_packets": _finding("jumped"),
     "a_stream_is_stopped": Fault(_another_history_arrives),
+    "a_row_is_refused": Fault(_a_right_breaks_its_rules),
     "a_file_is_incomplete": _finding("file_incomplete"),
     "there_is_no_room": Fault(_the_disk_had_no_room),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),

@@ -23,6 +23,7 @@ from estation.outside.gate import (
     merkle,
     proving,
     receiving,
+    refused,
     reporting,
     resending,
     rows,
@@ -69,7 +70,7 @@ def test_the_document_speaks_of_nothing_that_is_not_there() -> None:
 def test_every_topic_is_listed_with_its_row_and_key() -> None:
     listed = {
         topic.strip("`"): (row, key)
-        for topic, _, row, key in gate_document.cells(DOCUMENT, "### 5.1 Topics")
+        for topic, _, row, key, _ in gate_document.cells(DOCUMENT, "### 5.1 Topics")
     }
 
     assert {topic: row for topic, (row, _) in listed.items()} == {
@@ -165,12 +166,27 @@ def test_writing_again_is_as_written() -> None:
     assert "for an hour" in text
 
 
+def test_what_becomes_of_a_bad_row_is_written_of_every_topic() -> None:
+    written = {
+        topic.strip("`"): rule.removesuffix("s")
+        for topic, _, _, _, rule in gate_document.cells(DOCUMENT, "### 5.1 Topics")
+    }
+
+    assert set(rows.ON_BAD_ROW) == set(rows.TOPICS)
+    assert written == {topic: rule.value for topic, rule in rows.ON_BAD_ROW.items()}
+    text = section("### 5.1 Topics")
+    assert f"At most {refused.MAX_OF_PACKET} rows of a packet" in text
+    assert f"at most {refused.MAX_OPEN} of a stream" in text
+
+
 def test_the_control_rows_come_when_it_is_written() -> None:
     text = section("## 6. Control rows")
     listed = [cells[0].strip("`") for cells in gate_document.cells(DOCUMENT, "## 6. Control rows")]
 
     keys_of_topics = gate_document.cells(DOCUMENT, "### 5.1 Topics")
-    assert set(listed) == {topic.strip("`") for topic, _, _, key in keys_of_topics if key == "none"}
+    assert set(listed) == {
+        topic.strip("`") for topic, _, _, key, _ in keys_of_topics if key == "none"
+    }
     assert upkeep.DEFAULT.snapshot_every == timedelta(days=1)
     assert upkeep.DEFAULT.prove_every == timedelta(hours=1)
     assert upkeep.DEFAULT.first_proof == timedelta(minutes=1)

@@ -85,6 +85,37 @@ async def test_staff_see_what_was_proved_and_healed_and_what_is_not_confirmed(
     assert (view[BACK]["paused_reason"], view[BACK]["state"]) == ("unconfirmed", "waiting")
 
 
+async def test_staff_see_the_rows_that_were_set_aside_and_that_a_proof_knows_them(
+    desk: Desk, gate: Gate
+) -> None:
+    await query(
+        """insert into gate_refused_row (id, stream, seq, topic, source, key, version, digest,
+             reason, times, at, seen_at, healed_at, healed_by)
+           select gen_random_uuid(), $1, 5, 'right', 'jc-center', key, 3, $2, 'share', 2, $3, $3,
+                  healed_at, case when healed_at is null then '' else 'taken_in' end
+           from (values ('R77', null), ('R78', $3::timestamptz)) as t(key, healed_at)
+           returning id""",
+        STREAM, bytes(32), NOW,
+    )  # fmt: skip
+    await query(
+        """insert into gate_proof (id, stream, seq, topic, source, rows, root, our_rows, our_root,
+                                   is_equal, buckets, at, refused_rows, is_known)
+           values (gen_random_uuid(), $1, 1, 'right', 'jc-center', 812, $2, 811, $3, false,
+                   '[3]', $4, 1, true) returning id""",
+        STREAM, "0" * 64, "1" * 64, NOW,
+    )  # fmt: skip
+    await desk.login("clerk")
+
+    assert await desk.get("/staff/gate") == 200
+
+    for words in ("隔离的行（1）", "R77", "隔离 1 行", "除隔离的行外一致", "已知：隔离的 1 行"):
+        assert words in desk.text
+    assert "R78" not in desk.text
+    told = (await measuring.exposition(now=NOW)).decode()
+    assert f'estation_gate_refused_rows{{stream="{STREAM}"}} 1.0' in told
+    assert f'estation_gate_proof_equal{{stream="{STREAM}"}} 1.0' in told
+
+
 async def test_a_stranger_sees_nothing_of_the_gate(desk: Desk) -> None:
     assert await desk.get("/staff/gate") == 303
     assert await desk.post(f"/staff/gate/{COUNTY}/release", seq="1", reason="x") == 303

@@ -30,11 +30,12 @@ def make_handler(vault: Vault) -> Handler:
 
     async def apply_cases(rows: Sequence[Struct], arrival: Arrival) -> None:
         cases = [cast("CaseRow", row) for row in rows]
-        for case in cases:
-            fault = arrival.fault_of(case) or fault_of(case) or _foreign_unit(case, arrival)
+        for position, case in enumerate(cases):
+            foreign = arrival.fault_of(case) or _foreign_unit(case, arrival)
+            fault = foreign or fault_of(case)
             if fault:
-                raise RowRefused(f"{_name(case)}: {fault}")
-        parties = [(case, party) for case in cases for party in case.parties]
+                raise RowRefused(f"{_name(case)}: {fault}", position=None if foreign else position)
+        parties = [(at, party) for at, case in enumerate(cases) for party in case.parties]
         try:
             persons = await upsert_persons(
                 [party for _, party in parties],
@@ -43,7 +44,8 @@ def make_handler(vault: Vault) -> Handler:
                 now=arrival.watermark,
             )
         except BadPerson as bad:
-            raise RowRefused(f"{_name(parties[bad.position][0])}: party {bad.reason}") from None
+            at = parties[bad.position][0]
+            raise RowRefused(f"{_name(cases[at])}: party {bad.reason}", position=at) from None
         incoming = [
             IncomingCase(case, sent, [(persons[p.id_type, p.id_no], p.role) for p in case.parties])
             for case, sent in zip(cases, arrival.as_sent(rows), strict=True)
@@ -65,10 +67,14 @@ def make_event_handler(vault: Vault) -> Handler:
 
     async def apply_events(rows: Sequence[Struct], arrival: Arrival) -> None:
         events = [cast("CaseEventRow", row) for row in rows]
-        for event in events:
-            fault = arrival.fault_of(event) or fault_of_event(event)
+        for position, event in enumerate(events):
+            foreign = arrival.fault_of(event)
+            fault = foreign or fault_of_event(event)
             if fault:
-                raise RowRefused(f"case_event {event.source_id}: {fault}")
+                raise RowRefused(
+                    f"case_event {event.source_id}: {fault}",
+                    position=None if foreign else position,
+                )
         new = await merge_events(
             Tortoise.get_connection("default"),
             list(map(IncomingEvent, events, arrival.as_sent(rows))),

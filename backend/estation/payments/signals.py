@@ -102,7 +102,8 @@ SIGNALS: Sequence[Signal] = (
         ("kind",),
         """select k.kind, count(i.id) as value, $1::timestamptz
            from (values ('gate_repaired'), ('gate_unhealed'), ('gate_phantom'), ('gate_jumped'),
-                        ('gate_file_incomplete'), ('gate_stopped'), ('gate_no_room')) k(kind)
+                        ('gate_file_incomplete'), ('gate_stopped'), ('gate_no_room'),
+                        ('gate_row_refused')) k(kind)
            left join incident i on i.kind = k.kind and i.state = 'open' group by k.kind""",
     ),
     gate_signals.WAITING,

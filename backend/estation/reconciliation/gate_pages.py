@@ -52,6 +52,8 @@ EVENTS = {
     "file_incomplete": "文件不完整",
     "jump_refused": "快照不完整，未用",
     "disk_low": "磁盘将满，让出空间",
+    "row_refused": "一行没有收下，已隔离",
+    "row_taken_in": "隔离的行已有可以接收的版本",
     "no_room": "没有空间",
     "room_again": "又有空间",
 }

@@ -44,15 +44,15 @@ def _make_handler(kind: Kind, vault: Vault) -> Handler:
     async def apply_rows(rows: Sequence[Struct], arrival: Arrival) -> None:
         given: Sequence[Any] = rows
         today = beijing_day(arrival.watermark)
-        for row in given:
-            fault = (
-                arrival.fault_of(row)
-                or _FAULTS[kind.topic](row, today)
-                or _foreign_unit(row, arrival)
-            )
+        for position, row in enumerate(given):
+            foreign = arrival.fault_of(row) or _foreign_unit(row, arrival)
+            fault = foreign or _FAULTS[kind.topic](row, today)
             if fault:
                 # No personal data: which row it is, for the staff who have to mend it.
-                raise RowRefused(f"{kind.topic} {row.source_id} v{row.version}: {fault}")
+                raise RowRefused(
+                    f"{kind.topic} {row.source_id} v{row.version}: {fault}",
+                    position=None if foreign else position,
+                )
         changed = await merge_rows(
             Tortoise.get_connection("default"),
             kind,

@@ -18,10 +18,12 @@ class LateSource:
 
 @dataclass(frozen=True, slots=True)
 class CopyAge:
-    """The oldest watermark of the sources shown; None while nothing ever came from them."""
+    """The oldest watermark of the sources shown; None while nothing ever came from them.
+    `lacking`: titles of those of which single rows are set aside (`refused`)."""
 
     as_of: datetime | None
     late: tuple[LateSource, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 class ShownAge(TypedDict):
@@ -37,7 +39,9 @@ async def copy_age(sources: Iterable[str], *, now: datetime, of_all: bool = Fals
     The senders pack a heartbeat every few seconds, so silence is not normal.
     """
     found = await Tortoise.get_connection("default").execute_query_dict(
-        """select distinct p.title, p.late_after_seconds, i.watermark
+        """select distinct p.title, p.late_after_seconds, i.watermark,
+                  exists (select from gate_refused_row r
+                          where r.stream = p.stream_in and r.healed_at is null) as lacks_rows
            from gate_peer p join gate_incoming_stream i on i.stream = p.stream_in
            where i.watermark is not null
              and (p.name in (select peer from gate_peer_source where source = any($1::text[]))
@@ -50,4 +54,6 @@ async def copy_age(sources: Iterable[str], *, now: datetime, of_all: bool = Fals
         for row in found
         if now - row["watermark"] > timedelta(seconds=row["late_after_seconds"])
     )
-    return {"copy": CopyAge(found[0]["watermark"] if found else None, tuple(late))}
+    as_of = found[0]["watermark"] if found else None
+    lacking = tuple(row["title"] for row in found if row["lacks_rows"])
+    return {"copy": CopyAge(as_of, tuple(late), lacking)}

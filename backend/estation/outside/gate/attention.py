@@ -67,6 +67,11 @@ def _of_stream(stream: StreamStatus, now: datetime) -> Iterator[str]:
         yield f"{name}：{stream.waiting_rows} 行等待打包超过五分钟"
     if stream.last_proof_equal is False:
         yield f"{name}：与对方不一致，{stream.differing_buckets} 桶不同（differs）"
+    if stream.refused_rows:
+        yield (
+            f"{name}：{stream.refused_rows} 行不可接受，已单独隔离，其余照常"
+            "（row_refused），等待来源更正"
+        )
     if stream.phantoms:
         yield f"{name}：{stream.phantoms} 行是对方没有的，请与对方核对（phantom）"
 

@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from estation.outside.gate import folders, merkle, repairs, rows
+from estation.outside.gate import folders, merkle, refused, repairs, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.judging import Judgement, RowFaults, judge
 from estation.outside.gate.keys import PeerKey
+from estation.outside.gate.refused import RefusedRow
 from estation.outside.gate.rows import ProofRow, RepairRow, SnapshotRow
 
 MAX_FINDINGS = 1000
@@ -160,7 +161,7 @@ class _Stream:
             report.found((judged.broken or "bad_row"), detail, seq=seq, file=name)
         for note in judged.notes:
             report.noted(f"seq {seq}: {note}")
-        if judged.head is None or not judged.passed:
+        if judged.head is None or judged.stops:
             self._lose_track()
             return
         self._check_place(seq, name, judged.head)
@@ -206,15 +207,22 @@ class _Stream:
         for number, line in enumerate(judged.lines, 1):
             if line.topic not in rows.TOPICS:
                 continue
-            row = rows.decode_clean(line.topic, line.row)
-            identity = rows.identity(line.topic, row)
-            if identity is None:
+            body = bytes(line.row)
+            try:
+                row: Struct | None = rows.decode_clean(line.topic, line.row)
+                identity = rows.identity(line.topic, row) if row is not None else None
+            except rows.BadRow:  # what is set aside still counts as what it says it is
+                aside = refused.set_aside(line.topic, body, "")
+                row, identity = None, aside.name if aside is not None else None
+            if row is not None and identity is None:
                 if isinstance(row, SnapshotRow) and row.phase == "begin":
                     self._begin(row)
                 controls.append(_Control(row, self._snapshot, self._runs))
                 if isinstance(row, SnapshotRow) and row.phase == "end":
                     self._snapshot = None
-            elif self._known.put(line.topic, identity, rows.digest(bytes(line.row)), self._runs):
+            elif identity is not None and self._known.put(
+                line.topic, identity, rows.digest(body), self._runs
+            ):
                 detail = f"line {number}, topic {line.topic}: version {identity.version}"
                 self.report.found("version_reused", detail, seq=seq, file=name)
         for control in controls:
@@ -287,9 +295,12 @@ class _Stream:
             self.report.noted(f"{about}: a repair of a topic not known here")
             return ""
         try:
-            repairs.read(row)
-        except RowRefused as refused:
-            return f"{about}: {refused}"
+            found = repairs.read(row)
+        except RowRefused as refusal:
+            return f"{about}: {refusal}"
+        for one in found.values():
+            if isinstance(one, RefusedRow):
+                return f"{about}: {one.why}"
         if self._is_whole and row.complete:
             held = self._known.keys(row.topic, row.source, row.bucket)
             if [key for key in held if repairs.covers(row, key)] != row.keys:

@@ -51,7 +51,15 @@ class RowRefused(Exception):
 
     So does what says that no table holds such a value (`is_about_a_value`). Any other exception
     of a handler means "not now": the file stays and is tried again.
+
+    `position`: which of the handler's rows it is, when nothing is wrong but that row; it is then
+    set aside where its topic's rule says so (`rows.ON_BAD_ROW`). None when the refusal is about
+    who may write it: that stops the stream whatever the topic.
     """
+
+    def __init__(self, detail: str = "", *, position: int | None = None) -> None:
+        super().__init__(detail)
+        self.position = position
 
 
 def is_about_a_value(failure: Exception) -> bool:

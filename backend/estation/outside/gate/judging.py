@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from estation.outside.gate import folders, rows
+from estation.outside.gate import folders, refused, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import PeerKey
@@ -75,6 +75,8 @@ class Judgement:
     notes: list[str] = field(default_factory=list)
     head: packets.Head | None = None
     lines: list[packets.Line] = field(default_factory=list)
+    only_sets_aside: bool = False
+    """All that is wrong are rows that a receiver sets aside (`refused`)."""
 
     @property
     def passed(self) -> bool:
@@ -85,11 +87,17 @@ class Judgement:
         """The rule the packet breaks, by which a receiver refuses it."""
         return next((rule for rule, v in self.verdicts.items() if v is Verdict.failed), None)
 
+    @property
+    def stops(self) -> bool:
+        """Whether a receiver stands still for it."""
+        return not self.passed and not self.only_sets_aside
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "file": self.file,
             "passed": self.passed,
+            "stops": self.stops,
             "rules": [
                 {"rule": rule.value, "says": RULES[rule], "verdict": verdict.value}
                 for rule, verdict in self.verdicts.items()
@@ -171,17 +179,22 @@ def _check_seal(head: packets.Head, peer_keys: dict[str, PeerKey]) -> None:
 def _judge_rows(found: Judgement, row_faults: RowFaults, day: date) -> None:
     """All of them, so that a sender's author sees more than the first mistake."""
     faults: list[str] = []
+    aside = 0
     unknown: Counter[str] = Counter()
     unknown_fields: Counter[tuple[str, str]] = Counter()
     for number, line in enumerate(found.lines, 1):
         fault = _fault_of(line, row_faults, day)
         if fault:
-            faults.append(f"line {number}, topic {line.topic}: {fault}")
+            is_aside = refused.set_aside(line.topic, bytes(line.row), fault) is not None
+            effect = "only this row is set aside" if is_aside else "the stream stops"
+            faults.append(f"line {number}, topic {line.topic}: {fault} ({effect})")
+            aside += is_aside
         elif line.topic not in rows.TOPICS:
             unknown[line.topic] += 1
         else:
             unknown_fields.update((line.topic, name) for name in _unknown_fields(line))
     if faults:
+        found.only_sets_aside = aside == len(faults) <= refused.MAX_OF_PACKET
         more = len(faults) - MAX_FAULTS
         found.faults += faults[1:MAX_FAULTS] + ([f"and {more} more"] if more > 0 else [])
         raise BadPacket(Reason.bad_row, faults[0])

@@ -19,13 +19,23 @@ import structlog
 from msgspec import Struct
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import copies, events, merkle, parked, positions, replicas, rows
+from estation.outside.gate import (
+    copies,
+    events,
+    merkle,
+    parked,
+    positions,
+    refused,
+    replicas,
+    rows,
+)
 from estation.outside.gate import format as packets
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.events import Alarm, Finding
 from estation.outside.gate.keys import KeyRing, PeerKey
-from estation.outside.gate.rows import SnapshotRow
+from estation.outside.gate.refused import RefusedRow, Seal
+from estation.outside.gate.rows import AsSent, SnapshotRow
 from estation.shared.bulk import copy_rows
 
 log = structlog.get_logger()
@@ -147,11 +157,12 @@ class Jump:
         template: Arrival,
         require_own: RequireOwn,
         alarm: Alarm | None,
+        seal: Seal | None,
         now: datetime,
     ) -> None:
         """`handlers`: the ordinary ones and the protocol's own, in the order they are to run.
         `template`: what every arrival of this stream says, whatever its packet. `require_own`
-        raises BadPacket for a row the peer may not write."""
+        raises BadPacket for a row the peer may not write. `seal`: as of `refused.keep`."""
         self._run = run
         self._stream = stream
         self._folder = folder
@@ -161,6 +172,7 @@ class Jump:
         self._template = template
         self._require_own = require_own
         self._alarm = alarm
+        self._seal = seal
         self._now = now
 
     async def apply(self, tx: BaseDBAsyncClient, position: positions.Position) -> packets.Head:
@@ -237,7 +249,13 @@ class Jump:
             else:
                 row = rows.owner_of(body)
         except rows.BadRow as bad:
-            raise BadPacket(Reason.bad_row, f"seq {seq}, topic {line.topic}: {bad}") from bad
+            aside = refused.set_aside(line.topic, body, str(bad))
+            if aside is None or not self._template.is_from(aside.name.source):
+                detail = f"seq {seq}, topic {line.topic}: {bad}"
+                raise BadPacket(Reason.bad_row, detail) from bad
+            # What its sender counts it as; met again when the rows are handed over.
+            (source, key, version), digest = aside.name, aside.digest
+            row = rows.owner_of(body)
         self._require_own(row, line, place)
         return place, seq, line.topic, source, key, version, digest, body.decode()
 
@@ -286,10 +304,26 @@ class Jump:
             )
 
     async def _handle(self, topic: str, batch: Sequence[dict[str, Any]], arrival: Arrival) -> None:
-        bodies = [row["body"].encode() for row in batch]
-        read = [rows.read(topic, body) for body in bodies]
-        sent = [as_sent for _, as_sent in read]
-        await self._handlers[topic]([row for row, _ in read], replace(arrival, sent=sent))
+        given: list[Struct] = []
+        sent: list[AsSent] = []
+        aside: list[RefusedRow] = []
+        for staged in batch:
+            body = staged["body"].encode()
+            try:
+                row, as_sent = rows.read(topic, body)
+            except rows.BadRow as bad:
+                aside += filter(None, [refused.set_aside(topic, body, str(bad))])
+                continue
+            given.append(row)
+            sent.append(as_sent)
+        handler = self._handlers[topic]
+        by_handler = await refused.hand_over(handler, topic, given, replace(arrival, sent=sent))
+        taken = refused.without(by_handler, topic, given)
+        await refused.heal(self._stream, {topic: taken}, now=self._now)
+        await refused.keep(
+            [*aside, *by_handler], stream=self._stream, seq=arrival.seq, seal=self._seal,
+            alarm=self._alarm, now=self._now,
+        )  # fmt: skip
 
     async def _pieces(
         self, tx: BaseDBAsyncClient, query: str, what: str | list[str]

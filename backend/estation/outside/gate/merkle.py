@@ -124,6 +124,31 @@ async def tree_of_replica(db: BaseDBAsyncClient, replica: Replica, source: str) 
     return found.get((replica.topic, source), Tree())
 
 
+async def refused_rows(db: BaseDBAsyncClient, topic: str, source: str) -> int:
+    """How many rows of it are set aside (`refused`)."""
+    found = await db.execute_query_dict(
+        """select count(*) as n from gate_refused_row
+           where topic = $1 and source = $2 and healed_at is null""",
+        [topic, source],
+    )
+    return int(found[0]["n"])
+
+
+async def tree_with_refused(db: BaseDBAsyncClient, replica: Replica, source: str) -> Tree:
+    """What would be here if the rows that are set aside had been taken in."""
+    bucket = BUCKET_OF.format(key="key")
+    rows = f"""
+        select topic, source, key, version, digest, bucket from ({rows_of(replica)}) as here
+        where not exists (select from gate_refused_row r where r.topic = $1
+                          and r.source = here.source and r.key = here.key and r.healed_at is null)
+        union all
+        select topic, source, key, version, digest, {bucket} as bucket from gate_refused_row
+        where topic = $1 and source = $2 and healed_at is null
+        """  # noqa: S608 - names of our own
+    found = await _trees(db, rows, [replica.topic, source])
+    return found.get((replica.topic, source), Tree())
+
+
 def rows_of(replica: Replica) -> str:
     """SQL: topic, source, key, version, digest of a replica's rows; $1 topic, $2 source.
 

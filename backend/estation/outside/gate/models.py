@@ -219,6 +219,9 @@ class GateDestination(Model):
     folder = fields.CharField(max_length=512)
     written_seq = fields.BigIntField(default=0)
     passed_over = fields.BigIntField(default=0)
+    # Where its packets go on as symbols, as of GatePeer; "" for whole files.
+    symbols_folder = fields.CharField(max_length=512, default="", db_default="")
+    symbols_repair_percent = fields.IntField(default=50, db_default=50)
     failure = fields.CharField(max_length=128, default="")
     failed_at: datetime | None = fields.DatetimeField(null=True)
     created_at: datetime = fields.DatetimeField()
@@ -350,6 +353,9 @@ class Proof(Model):
     is_equal = fields.BooleanField()
     buckets = fields.JSONField[list[int]]()
     at: datetime = fields.DatetimeField()
+    # Rows that are set aside, and whether nothing but they makes the difference.
+    refused_rows = fields.IntField(default=0, db_default=0)
+    is_known = fields.BooleanField(default=False, db_default=False)
 
     class Meta:
         table = "gate_proof"
@@ -382,6 +388,34 @@ class Phantom(Model):
     class Meta:
         table = "gate_phantom"
         unique_together = (("topic", "source", "key"),)
+
+
+class RefusedRow(Model):
+    """A row this side could not take in, set aside until one of its thing is (`refused`).
+
+    `digest` as its sender counts it, `reason` names the field and never the value, `times` how
+    often it came. `healed_by`: taken_in, newer_refused, older (it never was the newest).
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    stream = fields.CharField(max_length=64)
+    seq = fields.BigIntField()
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    key = fields.CharField(max_length=160)
+    version = fields.BigIntField()
+    digest = fields.BinaryField()
+    body_sealed: bytes | None = fields.BinaryField(null=True)
+    reason = fields.CharField(max_length=512)
+    times = fields.IntField(default=1)
+    at: datetime = fields.DatetimeField()
+    seen_at: datetime = fields.DatetimeField()
+    healed_at: datetime | None = fields.DatetimeField(null=True)
+    healed_by = fields.CharField(max_length=32, default="")
+
+    class Meta:
+        table = "gate_refused_row"
+        indexes = (("healed_at",),)
 
 
 class Event(Model):

@@ -47,7 +47,8 @@ class RefusedFile:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A topic of a source that was not the same here at its last proof."""
+    """A topic of a source that was not the same here at its last proof. `is_known`: nothing but
+    rows that are set aside, `refused_rows` of them, makes the difference."""
 
     stream: str
     topic: str
@@ -55,6 +56,23 @@ class Difference:
     rows: int
     our_rows: int
     buckets: list[int]
+    at: datetime
+    refused_rows: int = 0
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRowView:
+    """A row that is set aside; `reason` names the field, never the value."""
+
+    stream: str
+    seq: int
+    topic: str
+    source: str
+    key: str
+    version: int
+    reason: str
+    times: int
     at: datetime
 
 
@@ -89,6 +107,8 @@ class Overview:
     streams: list[StreamView]
     refused: list[RefusedFile]
     refused_count: int
+    refused_rows: list[RefusedRowView]
+    refused_rows_count: int
     differences: list[Difference]
     events: list[EventView]
     deeds: list[DeedView]
@@ -105,11 +125,16 @@ async def overview(now: datetime) -> Overview:
         MOST_FILES,
     )
     differences = await _rows(
-        """select stream, topic, source, rows, our_rows, at,
+        """select stream, topic, source, rows, our_rows, at, refused_rows, is_known,
                   array(select jsonb_array_elements_text(buckets)::int) as buckets
            from (select distinct on (stream, topic, source) * from gate_proof
                  order by stream, topic, source, at desc, seq desc) newest
            where not is_equal order by stream, topic, source limit $1""",
+        MOST_FILES,
+    )
+    aside = await _rows(
+        """select stream, seq, topic, source, key, version, reason, times, at
+           from gate_refused_row where healed_at is null order by at, id limit $1""",
         MOST_FILES,
     )
     events = await _rows(
@@ -130,6 +155,8 @@ async def overview(now: datetime) -> Overview:
         streams=streams,
         refused=[RefusedFile(**row) for row in refused],
         refused_count=sum(one.status.quarantined_files for one in streams),
+        refused_rows=[RefusedRowView(**row) for row in aside],
+        refused_rows_count=sum(one.status.refused_rows for one in streams),
         differences=[Difference(**row) for row in differences],
         events=[EventView(**row) for row in events],
         deeds=[DeedView(**row) for row in deeds],

@@ -11,12 +11,13 @@ from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
-from estation.outside.gate import copies, merkle, repairs, replicas, sending
+from estation.outside.gate import copies, merkle, refused, repairs, replicas, rows, sending
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.copies import Held
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.merkle import Tree
+from estation.outside.gate.refused import RefusedRow, Seal
 from estation.outside.gate.repairs import Sent
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow, SnapshotRow
@@ -41,11 +42,13 @@ class Prover:
         reply_stream: str | None,
         alarm: Alarm | None,
         now: datetime,
+        seal: Seal | None = None,
     ) -> None:
         self._handlers = handlers
         self._reply_stream = reply_stream
         self._alarm = alarm
         self._now = now
+        self._seal = seal
         self._noted: list[tuple[Replica, ProofRow, Arrival]] = []
         self._comparing: asyncio.Task[None] | None = None
 
@@ -182,41 +185,65 @@ class Prover:
                 log.info("gate_proof_overtaken", stream=arrival.stream, seq=arrival.seq)
                 return
             for replica, proof, _ in noted:
-                trees.append(await merkle.tree_of_replica(tx, replica, proof.source))
+                ours = await merkle.tree_of_replica(tx, replica, proof.source)
+                aside = 0
+                if ours.differing(proof.buckets):
+                    aside = await merkle.refused_rows(tx, replica.topic, proof.source)
+                believed = ours
+                if aside:
+                    believed = await merkle.tree_with_refused(tx, replica, proof.source)
+                trees.append((ours, believed, aside))
         async with in_transaction():
-            for (_, proof, _), ours in zip(noted, trees, strict=True):
-                await self._compare(proof, ours, arrival)
+            for (_, proof, _), (ours, believed, aside) in zip(noted, trees, strict=True):
+                await self._compare(proof, ours, believed, aside, arrival)
 
-    async def _compare(self, proof: ProofRow, ours: Tree, arrival: Arrival) -> None:
-        """What is not the same is asked for in the opposite stream."""
+    async def _compare(
+        self, proof: ProofRow, ours: Tree, believed: Tree, aside: int, arrival: Arrival
+    ) -> None:
+        """What is not the same is asked for in the opposite stream.
+
+        `believed`: our rows with those that were set aside in place of what is here of them, so
+        many; a difference that is not in it is known, and somebody owns it already.
+        """
         differing = ours.differing(proof.buckets)
-        asks = bool(differing) and not await self._was_asked(proof, ours)
+        unknown = believed.differing(proof.buckets)
+        is_known = bool(differing) and not unknown
+        asks = bool(unknown) and not await self._was_asked(proof, ours)
         await _db().execute_query(
             """insert into gate_proof (id, stream, seq, topic, source, rows, root, our_rows,
-                                       our_root, is_equal, buckets, at)
-               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12)""",
+                                       our_root, is_equal, buckets, at, refused_rows, is_known)
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12, $13, $14)""",
             [
                 ids.row_id(self._now), arrival.stream, arrival.seq, proof.topic, proof.source,
                 proof.rows, proof.root, ours.rows, ours.root, not differing,
-                msgspec.json.encode(differing).decode(), self._now,
+                msgspec.json.encode(differing).decode(), self._now, aside, is_known,
             ],
         )  # fmt: skip
         await _db().execute_query("delete from gate_proof where at < $1", [self._now - KEEP_PROOFS])
         if not differing:
             log.info("gate_proved", stream=arrival.stream, topic=proof.topic, rows=ours.rows)
             return
+        if is_known:
+            log.warning(
+                "gate_known_difference",
+                stream=arrival.stream,
+                seq=arrival.seq,
+                topic=proof.topic,
+                refused_rows=aside,
+            )
+            return
         log.error(
             "gate_copy_differs",
             stream=arrival.stream,
             seq=arrival.seq,
             topic=proof.topic,
-            buckets=len(differing),
+            buckets=len(unknown),
             rows=proof.rows,
             our_rows=ours.rows,
         )
         if asks and self._reply_stream is not None:
             wanted = RowsWantedRow(
-                stream=arrival.stream, topic=proof.topic, source=proof.source, buckets=differing
+                stream=arrival.stream, topic=proof.topic, source=proof.source, buckets=unknown
             )
             await sending.put_rows(self._reply_stream, "rows_wanted", [wanted], now=self._now)
 
@@ -233,11 +260,15 @@ class Prover:
     async def _repair(
         self, replica: Replica, source: str, parts: Sequence[RepairRow], arrival: Arrival
     ) -> None:
-        sent = {key: item for part in parts for key, item in repairs.read(part).items()}
-        for item in sent.values():
-            region = getattr(item.row, "region", None)
+        read = {key: item for part in parts for key, item in repairs.read(part).items()}
+        sent = {key: item for key, item in read.items() if isinstance(item, Sent)}
+        aside = [item for item in read.values() if isinstance(item, RefusedRow)]
+        for item in read.values():
+            row = item.row if isinstance(item, Sent) else rows.owner_of(item.body)
+            region = getattr(row, "region", None)
             if region is not None and not arrival.covers(region):
                 raise RowRefused(f"repair of {replica.topic}: region")
+        refused.require_few(aside)
         buckets = {part.bucket for part in parts}
         held = await copies.held_in(replica, source, buckets)
         await copies.no_phantoms_any_more(replica.topic, source, list(sent))
@@ -253,12 +284,23 @@ class Prover:
                 arrival.sources,
                 repairs=True,
             )
-            await self._handlers[replica.topic]([item.row for item in batch], again)
+            given = [item.row for item in batch]
+            handler = self._handlers[replica.topic]
+            by_handler = await refused.hand_over(handler, replica.topic, given, again)
+            aside += by_handler
+            taken = refused.without(by_handler, replica.topic, given)
+            await refused.heal(arrival.stream, {replica.topic: taken}, now=self._now)
+        await refused.keep(
+            aside, stream=arrival.stream, seq=arrival.seq, seal=self._seal, alarm=self._alarm,
+            now=self._now,
+        )  # fmt: skip
+        names = {row.name.key for row in aside}
+        wrong = [key for key in wrong if key not in names]
         await self._tell(replica, source, wrong, sent, buckets, arrival)
         unknown = [
             key
             for key, row in held.items()
-            if key not in sent
+            if key not in read
             and not row.is_phantom
             and any(part.bucket == row.bucket and repairs.covers(part, key) for part in parts)
         ]

@@ -28,6 +28,7 @@ from estation.outside.gate import (
     parked,
     patience,
     positions,
+    refused,
     reporting,
     room,
     rows,
@@ -43,6 +44,7 @@ from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
 from estation.outside.gate.proving import Prover
+from estation.outside.gate.refused import RefusedRow, Seal
 from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
 from estation.outside.gate.shortage import Where
@@ -99,6 +101,7 @@ async def apply_incoming(
     reply_stream: str | None = None,
     scope: Scope | None = None,
     alarm: Alarm | None = None,
+    seal: Seal | None = None,
     jump_after: timedelta = JUMP_AFTER,
     disk_reserve: int = bounds.DEFAULT.disk_reserve,
     max_files: int = MAX_FILES_PER_CALL,
@@ -111,17 +114,17 @@ async def apply_incoming(
     every few seconds at most, up to where we are, and asked for rows that are not here as it
     sent them. A row outside of `scope`, of whatever topic, is a bad row. `alarm` hears of rows
     that were healed, are none of the sender's, or were lost, and once of each standstill for which
-    something that came was refused. Safe to run twice at once and to
-    kill.
+    something that came was refused, or row that was set aside (`refused`; `seal` hides what it
+    says). Safe to run twice at once and to kill.
 
     A stream that stood still for `jump_after` goes on behind the newest complete snapshot; so
     does one whose next packet is here but could not be stored by then, however often it was
     tried. While a large proof is compared, what comes meanwhile is applied too.
     """
-    prover = Prover(handlers, reply_stream, alarm, now)
+    prover = Prover(handlers, reply_stream, alarm, now, seal)
     word = reporting.PeersWord(reply_stream, now=now)
     own = _with_own(handlers, prover, word)
-    importer = _Importer(stream, folder, peer_key, own, prover, word, now, scope, alarm)
+    importer = _Importer(stream, folder, peer_key, own, prover, word, now, scope, alarm, seal)
     try:
         is_at_work = True
         while is_at_work:
@@ -262,6 +265,8 @@ class _Content:
     parked: list[tuple[int, str, bytes]]
     ready: dict[str, Any] = field(default_factory=dict)
     """What handlers in two steps made of their rows already."""
+    aside: list[RefusedRow] = field(default_factory=list)
+    """Rows nobody here can read, of topics that go on without them."""
 
 
 class _Importer:
@@ -278,6 +283,7 @@ class _Importer:
         now: datetime,
         scope: Scope | None = None,
         alarm: Alarm | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self._stream = stream
         self._folder = folder
@@ -288,6 +294,7 @@ class _Importer:
         self._now = now
         self._scope = scope
         self._alarm = alarm
+        self._seal = seal
         self._template = Arrival(
             stream,
             0,
@@ -474,6 +481,7 @@ class _Importer:
             template=self._template,
             require_own=self._require_own,
             alarm=self._alarm,
+            seal=self._seal,
             now=self._now,
         )
         patience.allow(run.seconds_allowed)
@@ -576,18 +584,38 @@ class _Importer:
         handled: dict[str, list[Struct]] = {topic: [] for topic in self._handlers}
         sent: dict[str, list[AsSent]] = {topic: [] for topic in self._handlers}
         parked: list[tuple[int, str, bytes]] = []
+        aside: list[RefusedRow] = []
         for number, line in enumerate(packets.read_lines(data, head), 1):
             if line.topic in handled and line.topic in rows.TOPICS:
-                row, as_sent = _row(line, number)
+                try:
+                    row, as_sent = rows.read(line.topic, bytes(line.row))
+                except rows.BadRow as bad:
+                    aside.append(self._set_aside(line, number, bad))
+                    _require_few(aside)
+                    continue
                 self._require_own(row, line, number)
                 handled[line.topic].append(row)
                 sent[line.topic].append(as_sent)
             else:
                 self._require_own(rows.owner_of(line.row), line, number)
                 parked.append((number, line.topic, bytes(line.row)))
-        content = _Content(head, handled, sent, parked)
+        content = _Content(head, handled, sent, parked, aside=aside)
         self._make_ready(content)
         return content
+
+    def _set_aside(self, line: packets.Line, number: int, bad: rows.BadRow) -> RefusedRow:
+        """Raises BadPacket where the stream has to stop for it."""
+        body = bytes(line.row)
+        row = refused.set_aside(line.topic, body, str(bad))
+        if row is None:
+            detail = f"line {number}, topic {line.topic}: {bad}"
+            raise BadPacket(Reason.bad_row, detail) from bad
+        self._require_own(rows.owner_of(body), line, number)
+        if not self._template.is_from(row.name.source):
+            raise BadPacket(
+                Reason.bad_row, f"line {number}, topic {line.topic}: another source's row"
+            )
+        return row
 
     def _make_ready(self, content: _Content) -> None:
         for topic, topic_rows in content.handled.items():
@@ -627,9 +655,16 @@ class _Importer:
 
     async def _hand_over(self, tx: BaseDBAsyncClient, content: _Content) -> None:
         manifest = content.head.manifest
+        aside = list(content.aside)
+        taken: dict[str, Sequence[Struct]] = {}
         for topic, topic_rows in content.handled.items():
             if topic_rows:
-                await self._handle(topic, content)
+                refused_here = await self._handle(topic, content)
+                aside += refused_here
+                taken[topic] = refused.without(refused_here, topic, topic_rows)
+        await refused.heal(self._stream, taken, now=self._now)
+        _require_few(aside)
+        await self._keep_aside(aside, manifest.seq)
         if content.parked:
             await positions.park_rows(tx, content.head, content.parked, now=self._now)
         talk = len(content.handled.get(reporting.TOPIC, ()))
@@ -637,14 +672,24 @@ class _Importer:
             tx, content.head, content=manifest.count > talk, now=self._now
         )
 
-    async def _handle(self, topic: str, content: _Content) -> None:
+    async def _keep_aside(self, aside: Sequence[RefusedRow], seq: int) -> None:
+        try:
+            await refused.keep(
+                aside, stream=self._stream, seq=seq, seal=self._seal, alarm=self._alarm,
+                now=self._now,
+            )  # fmt: skip
+        except RowRefused as refusal:
+            raise BadPacket(Reason.bad_row, str(refusal)) from refusal
+
+    async def _handle(self, topic: str, content: _Content) -> list[RefusedRow]:
+        """Which rows it refused, the others being applied."""
         handler, topic_rows = self._handlers[topic], content.handled[topic]
         arrival = self._arrival(content, topic)
         try:
-            if isinstance(handler, TwoSteps):
+            if isinstance(handler, TwoSteps) and not rows.may_skip(topic):
                 await handler.apply(topic_rows, arrival, content.ready.get(topic))
-            else:
-                await handler(topic_rows, arrival)
+                return []
+            return await refused.hand_over(handler, topic, topic_rows, arrival)
         except RowRefused as refusal:
             raise BadPacket(Reason.bad_row, f"topic {topic}: {refusal}") from refusal
         except Exception as failure:
@@ -744,11 +789,11 @@ class _Importer:
         )
 
 
-def _row(line: packets.Line, number: int) -> tuple[Struct, AsSent]:
+def _require_few(aside: Sequence[RefusedRow]) -> None:
     try:
-        return rows.read(line.topic, bytes(line.row))
-    except rows.BadRow as bad:
-        raise BadPacket(Reason.bad_row, f"line {number}, topic {line.topic}: {bad}") from bad
+        refused.require_few(aside)
+    except RowRefused as refusal:
+        raise BadPacket(Reason.bad_row, str(refusal)) from refusal
 
 
 def _db() -> BaseDBAsyncClient:

@@ -32,6 +32,7 @@ from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
+from estation.outside.gate.refused import Seal
 from estation.outside.gate.shortage import Where
 from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
@@ -126,9 +127,10 @@ async def receive_from(
     handlers: Mapping[str, Handler],
     now: datetime,
     alarm: Alarm | None = None,
+    seal: Seal | None = None,
     bounds: Bounds = limits.DEFAULT,
 ) -> ReceiveReport:
-    """Apply what came from the peer, within what it may write."""
+    """Apply what came from the peer, within what it may write (`seal`: as of `refused`)."""
     return await receiving.apply_incoming(
         peer.stream_in,
         folder=peer.incoming,
@@ -138,6 +140,7 @@ async def receive_from(
         reply_stream=peer.stream_out,
         scope=peer.scope,
         alarm=alarm,
+        seal=seal,
         disk_reserve=bounds.disk_reserve,
     )
 

@@ -13,10 +13,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import msgspec.inspect
+import msgspec.structs
 from msgspec import Meta, Struct
 
 from estation.shared.fields import MAX_FEN
@@ -501,6 +503,53 @@ TOPICS: dict[str, type[Struct]] = {
     "rows_wanted": RowsWantedRow,
     "repair": RepairRow,
 }
+
+
+class OnBadRow(StrEnum):
+    """What a receiver does at a row it cannot take in: `stop` the stream until it is right, or
+    `skip` it, kept and told (`refused`), while all the others go on."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+ON_BAD_ROW: dict[str, OnBadRow] = {
+    # Each row is the whole newest word about one thing, nothing is added up over them, and no
+    # other row of the stream is wrong without it: late for one thing is better than late for all.
+    "unit": OnBadRow.skip,
+    "right": OnBadRow.skip,
+    "certificate": OnBadRow.skip,
+    "case": OnBadRow.skip,
+    "case_event": OnBadRow.skip,
+    # What is not there is read as "nothing stands against it": a seizure must not be passed over.
+    "restriction": OnBadRow.stop,
+    # Money: nobody pays, gives back or reckons beside a row that is missing.
+    "fee_bill": OnBadRow.stop,
+    "refund_order": OnBadRow.stop,
+    "receipt": OnBadRow.stop,
+    "refund": OnBadRow.stop,
+    "payment_evidence": OnBadRow.stop,
+    # The streams' own words: a peer that spells them wrongly cannot be followed further.
+    "received_up_to": OnBadRow.stop,
+    "snapshot": OnBadRow.stop,
+    "proof": OnBadRow.stop,
+    "rows_wanted": OnBadRow.stop,
+    "repair": OnBadRow.stop,
+}
+"""Topic -> its rule. A later topic that has none stops."""
+
+
+def may_skip(topic: str) -> bool:
+    """Whether a bad row of this topic may be set aside."""
+    return ON_BAD_ROW.get(topic) is OnBadRow.skip
+
+
+@functools.cache
+def only_version(topic: str) -> int | None:
+    """That of a topic whose things have but one, so that its rows need not say it."""
+    fields = {one.name: one.default for one in msgspec.structs.fields(TOPICS[topic])}
+    version = fields.get("version")
+    return version if isinstance(version, int) else None
 
 
 PROTOCOL = frozenset({"received_up_to", "snapshot", "proof", "rows_wanted", "repair"})

@@ -38,7 +38,7 @@ FINDINGS = Signal(
     ("kind",),
     """select 'gate_' || k.kind as kind, count(e.id) as value
        from (values ('repaired'), ('unhealed'), ('phantom'), ('jumped'), ('file_incomplete'),
-                    ('stopped'), ('no_room')) k(kind)
+                    ('stopped'), ('no_room'), ('row_refused')) k(kind)
        left join gate_event e on e.kind = k.kind and e.at > $1::timestamptz - interval '1 day'
        group by k.kind""",
 )

@@ -15,7 +15,8 @@ class StreamStatus:
     """One stream. Out: `waiting_rows` not packed yet, `unwritten_files` packed but not yet in
     the folder, `peer_*` what the other side reported. In: `parked_files` ahead of a missing
     one, `parked_rows` of topics nobody handles, why and since when it stands still, when it last
-    jumped over lost packets, and `phantoms`, rows here that are none of the sender's.
+    jumped over lost packets, `phantoms`, rows here that are none of the sender's, and
+    `refused_rows`, single rows that were set aside until they can be taken in.
     """
 
     stream: str
@@ -37,14 +38,17 @@ class StreamStatus:
     unconfirmed_bytes: int = 0
     unconfirmed_since: datetime | None = None  # the oldest of them was made
     last_proof_at: datetime | None = None  # sent; received
-    last_proof_equal: bool | None = None  # of every topic and source, at their last proof
-    differing_buckets: int = 0  # at those proofs
+    # Of every topic and source, at their last proof; what `refused_rows` explain is no difference.
+    last_proof_equal: bool | None = None
+    differing_buckets: int = 0  # at those proofs, that nothing explains
+    known_differences: int = 0  # at those proofs, topics and sources that only such rows tell apart
     next_proof_at: datetime | None = None
     last_snapshot_at: datetime | None = None
     next_snapshot_at: datetime | None = None
     snapshot_state: str = ""  # planned or running
     last_jump_at: datetime | None = None
     phantoms: int = 0
+    refused_rows: int = 0
     parked_files: int = 0
     parked_rows: int = 0
     quarantined_files: int = 0
@@ -75,6 +79,7 @@ class StreamStatus:
                     self.stopped_reason or self.peer_trouble or self.paused_reason,
                     self.stopped_detail,
                     f"no_room ({self.no_room})" if self.no_room else "",
+                    f"row_refused ({self.refused_rows})" if self.refused_rows else "",
                 ),
             )
         )
@@ -86,6 +91,7 @@ class StreamStatus:
             and not self.peer_trouble
             and not self.paused_reason
             and not self.no_room
+            and not self.refused_rows
             and self.last_proof_equal is not False
         )
 
@@ -161,13 +167,18 @@ async def stream_status() -> list[StreamStatus]:
                   (select max(at) from gate_proof p where p.stream = s.stream) as last_proof_at,
                   newest.is_equal as last_proof_equal,
                   coalesce(newest.buckets, 0) as differing_buckets,
+                  coalesce(newest.known, 0) as known_differences,
+                  (select count(*) from gate_refused_row r
+                   where r.stream = s.stream and r.healed_at is null) as refused_rows,
                   (select max(at) from gate_event e
                    where e.stream = s.stream and e.kind = 'jumped') as last_jump_at,
                   (select count(*) from gate_phantom p where p.stream = s.stream) as phantoms
            from gate_incoming_stream s
            left join lateral (
-             select bool_and(is_equal) as is_equal, sum(jsonb_array_length(buckets)) as buckets
-             from (select distinct on (topic, source) is_equal, buckets from gate_proof p
+             select bool_and(is_equal or is_known) as is_equal,
+                    sum(jsonb_array_length(buckets)) filter (where not is_known) as buckets,
+                    count(*) filter (where is_known) as known
+             from (select distinct on (topic, source) is_equal, is_known, buckets from gate_proof p
                    where p.stream = s.stream order by topic, source, at desc, seq desc) of_copy
            ) newest on true
            order by s.stream"""  # noqa: S608

@@ -18,6 +18,10 @@ PROOF_EQUAL = Gauge(
     ["stream"],
 )  # fmt: skip
 PHANTOMS = Gauge("estation_gate_phantoms", "Rows here that their source does not know", ["stream"])
+REFUSED_ROWS = Gauge(
+    "estation_gate_refused_rows", "Single rows that are set aside until they can be taken in",
+    ["stream"],
+)  # fmt: skip
 LAST_JUMP = Gauge(
     "estation_gate_last_jump_seconds",
     "When a snapshot last took the place of lost packets, in Unix time",
@@ -50,6 +54,7 @@ ALL = (
     LAST_PROOF,
     LAST_SNAPSHOT,
     PHANTOMS,
+    REFUSED_ROWS,
     LAST_JUMP,
     DISK_FREE,
 )
@@ -75,6 +80,7 @@ def _tell(status: StreamStatus, now: datetime) -> None:
         _set(LAST_SNAPSHOT, status, status.last_snapshot_at or status.begun_at)
         return
     PHANTOMS.labels(status.stream).set(status.phantoms)
+    REFUSED_ROWS.labels(status.stream).set(status.refused_rows)
     if status.last_proof_equal is not None:
         PROOF_EQUAL.labels(status.stream).set(int(status.last_proof_equal))
     # Of what never was, since when it could have been: an alarm on its age must fire, too.

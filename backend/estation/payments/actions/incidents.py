@@ -45,7 +45,12 @@ from estation.shared.typed import typed_text
 SYSTEM = "system"
 """Who did what no person did."""
 GATE_STOPPED, GATE_NO_ROOM = "gate_stopped", "gate_no_room"
-WENT_ON = {GATE_STOPPED: "数据流已经继续", GATE_NO_ROOM: "又有了空间"}
+GATE_ROW_REFUSED = "gate_row_refused"
+WENT_ON = {
+    GATE_STOPPED: "数据流已经继续",
+    GATE_NO_ROOM: "又有了空间",
+    GATE_ROW_REFUSED: "这一行已有可以接收的版本",
+}
 
 RESOLVE_ASKED = "resolve_asked"
 """The first of two persons' words on an incident of rules.ENDED_BY_TWO."""
@@ -151,9 +156,7 @@ async def _still_so(db: BaseDBAsyncClient, incident: IncidentView) -> Refused | 
             return RefundNotPaidOut()
     if row.kind in rules.PAID_BUT_NOT_BOOKED and await _is_missing_in_ledger(row):
         return MoneyNotInLedger()
-    if row.kind in (GATE_STOPPED, GATE_NO_ROOM) and not await _streams_that_went_on(
-        db, incident.id
-    ):
+    if row.kind in WENT_ON and not await _streams_that_went_on(db, incident.id):
         return StreamStillStopped()
     return await _money_here(db, incident)
 
@@ -284,8 +287,9 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
 
 
 async def end_gate_stops(*, now: datetime, limit: int = 200) -> int:
-    """Resolve what told that a stream of the gate stands still, where it has gone on since: no
-    person is needed any more; how many."""
+    """Resolve what told that a stream of the gate stands still, where it has gone on since, and
+    that a row of it was set aside, where one that can be taken in has come: no person is needed
+    any more; how many."""
     async with in_transaction() as db:
         gone_on = await _streams_that_went_on(db, limit=limit)
         ended = await db.execute_query_dict(
@@ -305,7 +309,7 @@ async def _streams_that_went_on(
     db: BaseDBAsyncClient, incident_id: UUID | None = None, limit: int = 1
 ) -> list[UUID]:
     """Open incidents of streams that do not stand still any more since that moment, or that have
-    room again."""
+    room again, or the row that was refused."""
     found = await db.execute_query_dict(
         """select i.id from incident i
            where i.state = 'open' and ($2::uuid is null or i.id = $2) and (
@@ -314,9 +318,12 @@ async def _streams_that_went_on(
                  and s.stopped_at = (i.evidence->>'stopped_at')::timestamptz)
              or i.kind = $4 and exists (
                select from gate_event e where e.stream = i.evidence->>'stream'
-                 and e.kind = 'room_again' and e.distinction = i.evidence->>'shortage'))
+                 and e.kind = 'room_again' and e.distinction = i.evidence->>'shortage')
+             or i.kind = $5 and not exists (
+               select from gate_refused_row r
+               where r.id = (i.evidence->>'row')::uuid and r.healed_at is null))
            order by i.opened_at, i.id limit $3""",
-        [GATE_STOPPED, incident_id, limit, GATE_NO_ROOM],
+        [GATE_STOPPED, incident_id, limit, GATE_NO_ROOM, GATE_ROW_REFUSED],
     )
     return [row["id"] for row in found]
 
