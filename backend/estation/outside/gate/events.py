@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,6 +15,11 @@ log = structlog.get_logger()
 
 MAX_NAMED = 100
 """Keys a finding names."""
+KEEP = timedelta(days=30)
+KEEP_STANDSTILLS = timedelta(days=400)
+STANDSTILLS = ("stopped", "jumped")
+"""Kept for longer: how often the gate stood still, and why, is asked about a year later."""
+_FORGET = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,26 @@ async def record(
         ],
     )
     return bool(kept)
+
+
+async def forget(*, now: datetime, limit: int = _FORGET) -> int:
+    """Old events go, some hundred at a time; how many. Not so a shortage that is not over, nor the
+    word that one is over while it is kept itself: what is shown is made of the two."""
+    gone = await Tortoise.get_connection("default").execute_query_dict(
+        """delete from gate_event where id in (
+             select e.id from gate_event e
+             where e.at < $1 and (e.kind <> all($3::text[]) or e.at < $2)
+               and (e.kind <> 'no_room' or exists (
+                 select from gate_event o where o.stream = e.stream and o.kind = 'room_again'
+                   and o.distinction = e.distinction))
+               and (e.kind <> 'room_again' or not exists (
+                 select from gate_event o where o.stream = e.stream and o.kind = 'no_room'
+                   and o.distinction = e.distinction))
+             order by e.at limit $4)
+           returning id""",
+        [now - KEEP, now - KEEP_STANDSTILLS, list(STANDSTILLS), limit],
+    )
+    return len(gone)
 
 
 async def is_told(stream: str, kind: str, distinction: str) -> bool:

@@ -14,7 +14,7 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import resending, sentlog, snapshots
+from estation.outside.gate import events, refused, resending, sentlog, snapshots
 from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.snapshots import Why
 
@@ -60,6 +60,7 @@ async def look_after(
     further: Sequence[Path] = (),
 ) -> list[int]:
     """Plan and write again whatever is due; the seqs written again. Safe to run twice at once.
+    With each period's proof some hundred events and rows that are too old go.
 
     `further`: other folders of the stream that answer. Bounded: some thousand rows of backfill,
     one window of packets per folder. What is planned leaves with
@@ -82,6 +83,12 @@ async def prove(stream: str) -> None:
     )
 
 
+async def _forget_the_old(now: datetime) -> None:
+    """Of every stream: those that only come in have no upkeep of their own."""
+    await events.forget(now=now)
+    await refused.forget(now=now)
+
+
 async def _plan_by_clock(stream: str, now: datetime, schedule: Schedule) -> None:
     # The first time only sets the clock: a stream that has sent nothing needs neither. So does
     # a moment beyond a whole period: it was set when the clock was wrong.
@@ -94,13 +101,14 @@ async def _plan_by_clock(stream: str, now: datetime, schedule: Schedule) -> None
                  when u.prove_at <= $2 or u.prove_at > $2::timestamptz + $4::interval
                  then $2::timestamptz + $4::interval else u.prove_at end,
                proof_is_due = u.proof_is_due or coalesce(u.prove_at <= $2, false)
-           from (select stream, coalesce(snapshot_at <= $2, false) as due from gate_upkeep
+           from (select stream, coalesce(snapshot_at <= $2, false) as due,
+                        coalesce(prove_at <= $2, false) as proves from gate_upkeep
                  where stream = $1 for update) before
            where u.stream = before.stream
              and (least(u.snapshot_at, u.prove_at) <= $2 or u.snapshot_at is null
                   or u.snapshot_at > $2::timestamptz + $3::interval
                   or u.prove_at > $2::timestamptz + $4::interval)
-           returning before.due as snapshot_is_due""",
+           returning before.due as snapshot_is_due, before.proves""",
         [
             stream,
             now,
@@ -111,6 +119,8 @@ async def _plan_by_clock(stream: str, now: datetime, schedule: Schedule) -> None
     )
     if found and found[0]["snapshot_is_due"]:
         await snapshots.plan(stream, Why.schedule, now=now)
+    if found and found[0]["proves"]:
+        await _forget_the_old(now)
 
 
 async def _plan_for_stuck_peer(stream: str, now: datetime, schedule: Schedule) -> None:
