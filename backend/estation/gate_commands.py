@@ -209,6 +209,11 @@ def show_sources(side: Side = "online", as_json: AsJson = False) -> None:
             )
         for one in peer.destinations:
             console.print(f"  另发 {one.folder} #{one.written_seq} {one.failure}", soft_wrap=True)
+            if one.cutting is not None:
+                console.print(
+                    f"    符号 {one.cutting.folder}（冗余 {one.cutting.repair_percent}%）",
+                    soft_wrap=True,
+                )
 
 
 def add_source(
@@ -389,17 +394,21 @@ def set_symbols(
     repair_percent: Annotated[
         int, typer.Option(help="Symbols more than needed; 50 survive the loss of a fifth.")
     ] = 50,
+    destination: Annotated[
+        Path | None, typer.Option(help="Only what goes to this further folder.")
+    ] = None,
     by: By = "",
     reason: Reason = "调整分块编码",
     side: Side = "online",
 ) -> None:
-    """Cut packets for this peer into RaptorQ symbols, for a device that loses files. Both sides
-    need the extra `raptorq`."""
+    """Cut packets for this peer, in its own folder or in a further one, into RaptorQ symbols, for a
+    device that loses files. Both sides need the extra `raptorq`."""
+    further = destination.absolute() if destination is not None else None
     cutting = (folder.absolute(), repair_percent) if folder is not None else None
 
     async def change() -> None:
         await peering.set_symbols(
-            name, cutting, deed=_deed(by, reason), now=system_clock(),
+            name, cutting, deed=_deed(by, reason), now=system_clock(), destination=further,
             settings_symbols=_settings(side).gate.symbols_folder,
         )  # fmt: skip
 

@@ -24,7 +24,7 @@ from estation.outside.gate import (
     symbols,
 )
 from estation.outside.gate import format as packets
-from estation.outside.gate.errors import PeerTaken, Reason, SymbolsNotPossible
+from estation.outside.gate.errors import PeerTaken, PeerUnknown, Reason, SymbolsNotPossible
 from tests.outside.gate_peers import COUNTY, DEED, Gate, center
 from tests.outside.gate_side import BACK, STREAM, T0, Sides, names, position, query
 
@@ -484,6 +484,115 @@ async def test_a_peer_added_by_command_gets_symbols_when_told_so(
     assert len(list((await center()).outgoing.iterdir())) == 1
     deeds = await query("select about from gate_deed where what = 'set_symbols' order by at, id")
     assert [deed["about"] for deed in deeds] == [str((tmp_path / "device").resolve()), ""]
+
+
+async def test_of_several_destinations_each_has_its_own_device(
+    database: str, tmp_path: Path
+) -> None:
+    """One device loses files and gets symbols, another is sound and gets whole ones."""
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    lossy, sound = tmp_path / "lossy", tmp_path / "sound"
+    for folder in (lossy, sound):
+        await peering.add_destination("jc-center", folder, deed=DEED, now=gate.now)
+
+    await peering.set_symbols(
+        "jc-center", (tmp_path / "device", 80), destination=lossy, deed=DEED, now=gate.now
+    )
+    await gate.pack(await center())
+
+    def packets_in(folder: Path) -> list[str]:
+        return [path.name for path in folder.iterdir()]
+
+    whole = [packets.file_name(BACK, 1)]
+    assert packets_in((await center()).outgoing) == packets_in(sound) == whole
+    assert packets_in(lossy) == []
+    found = [symbols.read_symbol(path.read_bytes()) for path in (tmp_path / "device").iterdir()]
+    assert {(head.stream, head.seq) for head, _ in found} == {(BACK, 1)}
+    (shown,) = [one for one in (await center()).destinations if one.folder == lossy]
+    assert shown.cutting is not None
+    assert (shown.cutting.folder, shown.cutting.repair_percent) == (tmp_path / "device", 80)
+    assert (await center()).cutting is None
+    await peering.set_symbols("jc-center", None, destination=lossy, deed=DEED, now=gate.now)
+    gate.later(seconds=20)
+    await gate.pack(await center())
+    assert packets_in(lossy) == [packets.file_name(BACK, 2)]
+
+
+async def test_a_peers_own_device_and_one_of_a_destination_work_side_by_side(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    further = tmp_path / "further"
+    await peering.add_destination("jc-center", further, deed=DEED, now=gate.now)
+    await peering.set_symbols(
+        "jc-center", (tmp_path / "second", 50), destination=further, deed=DEED, now=gate.now
+    )
+    cutting = symbols.from_settings(
+        gate.settings.model_copy(update={"symbols_folder": tmp_path / "first"})
+    )
+
+    await rounds.pack_for(
+        await center(), secret=gate.secret, max_rows=100, now=gate.now, cutting=cutting
+    )
+
+    for folder in ("first", "second"):
+        cut = {packets.parse_symbol_name(one.name) for one in (tmp_path / folder).iterdir()}
+        assert {(name.stream, name.seq) for name in cut if name} == {(BACK, 1)}
+    assert list(further.iterdir()) == list((await center()).outgoing.iterdir()) == []
+
+
+async def test_a_device_that_cannot_be_written_is_its_destinations_trouble_only(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    broken, sound = tmp_path / "broken", tmp_path / "sound"
+    for folder in (broken, sound):
+        await peering.add_destination("jc-center", folder, deed=DEED, now=gate.now)
+    (tmp_path / "device").write_text("no folder")
+    await peering.set_symbols(
+        "jc-center", (tmp_path / "device", 50), destination=broken, deed=DEED, now=gate.now
+    )
+
+    await gate.pack(await center())
+
+    failures = {one.folder: one.failure for one in (await center()).destinations}
+    assert failures[sound] == ""
+    assert failures[broken] != ""
+    assert len(list(sound.iterdir())) == len(list((await center()).outgoing.iterdir())) == 1
+    assert len(list(broken.iterdir())) == 1  # it waits
+    (tmp_path / "device").unlink()
+    gate.later(seconds=20)
+    await gate.pack(await center())
+    assert {one.failure for one in (await center()).destinations} == {""}
+    assert list(broken.iterdir()) == []
+
+
+async def test_no_destination_and_no_device_is_taken_twice(database: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    await gate.add_county()
+    further, symbols_of_it = tmp_path / "further", tmp_path / "device"
+    await peering.add_destination(COUNTY, further, deed=DEED, now=gate.now)
+    await peering.set_symbols(
+        COUNTY, (symbols_of_it, 50), destination=further, deed=DEED, now=gate.now
+    )
+
+    for taken in (further, symbols_of_it):
+        with pytest.raises(PeerTaken):
+            await peering.set_symbols("jc-center", (taken, 50), deed=DEED, now=gate.now)
+    with pytest.raises(PeerUnknown):
+        await peering.set_symbols(
+            COUNTY, (tmp_path / "x", 50), destination=tmp_path / "none", deed=DEED, now=gate.now
+        )
+
+    assert (await center()).cutting is None
 
 
 @pytest.mark.parametrize(

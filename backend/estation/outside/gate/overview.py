@@ -180,7 +180,16 @@ def as_dict(view: StreamView) -> dict[str, Any]:
         "unconfirmed": view.unconfirmed if view.status.direction == "out" else 0,
         "rows_per_minute": round(view.traffic.rows_per_minute, 1),
         "destinations": [
-            {**asdict(one), "folder": str(one.folder), "failed_at": _moment(one.failed_at)}
+            {
+                **asdict(one),
+                "folder": str(one.folder),
+                "failed_at": _moment(one.failed_at),
+                "cutting": one.cutting
+                and {
+                    "folder": str(one.cutting.folder),
+                    "repair_percent": one.cutting.repair_percent,
+                },
+            }
             for one in (view.peer.destinations if view.peer else ())
             if view.status.direction == "out"
         ],

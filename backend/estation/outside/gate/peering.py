@@ -25,7 +25,7 @@ from estation.outside.gate.errors import (
     ReasonMissing,
     SymbolsNotPossible,
 )
-from estation.outside.gate.peers import OURS, THEIRS, Peer, peer_named, peers
+from estation.outside.gate.peers import OURS, THEIRS, Destination, Peer, peer_named, peers
 from estation.outside.gate.symbols import REPAIR_PERCENT
 from estation.settings import Gate
 from estation.shared import ids
@@ -320,8 +320,7 @@ async def add_destination(
 async def remove_destination(name: str, folder: Path, *, deed: Deed, now: datetime) -> None:
     """Raises PeerUnknown when the peer has no such destination."""
     peer = await peer_named(name)
-    if folder not in {one.folder for one in peer.destinations}:
-        folder = _as_it_is(folder)
+    folder = _destination_of(peer, folder).folder
     async with in_transaction() as tx:
         gone = await tx.execute_query_dict(
             "delete from gate_destination where stream = $1 and folder = $2 returning id",
@@ -338,31 +337,51 @@ async def set_symbols(
     *,
     deed: Deed,
     now: datetime,
+    destination: Path | None = None,
     settings_symbols: Path | None = None,
 ) -> None:
     """Packets for the peer leave as symbols in this folder, with so many percent of them more
-    than needed; None: as whole files again. Programs do so within seconds.
+    than needed; None: as whole files again. Programs do so within seconds. With `destination`
+    those of this further folder do, and nothing else changes.
 
-    Raises PeerUnknown, SymbolsNotPossible, PeerTaken for a folder that is used already; then
-    nothing is changed.
+    Raises PeerUnknown, also for no such destination, SymbolsNotPossible, PeerTaken for a folder
+    that is used already; then nothing is changed.
     """
     peer = await peer_named(name)
+    further = None if destination is None else _destination_of(peer, destination)
+    before = peer.cutting if further is None else further.cutting
     folder, percent = "", REPAIR_PERCENT
     if cutting is not None:
         where, percent = cutting
         if not symbols.is_installed() or not where.is_absolute() or not 0 <= percent <= 400:
             raise SymbolsNotPossible
         where = _as_it_is(where)
-        if peer.cutting is None or where != peer.cutting.folder:
+        if before is None or where != before.folder:
             await _require_free(name, [where], settings_symbols)
         folder = str(where)
     async with in_transaction() as tx:
-        await tx.execute_query(
-            """update gate_peer set symbols_folder = $2, symbols_repair_percent = $3,
-                                    changed_at = $4 where name = $1""",
-            [name, folder, percent, now],
-        )
+        if further is not None:
+            await tx.execute_query(
+                """update gate_destination set symbols_folder = $3, symbols_repair_percent = $4
+                   where stream = $1 and folder = $2""",
+                [peer.stream_out, str(further.folder), folder, percent],
+            )
+        else:
+            await tx.execute_query(
+                """update gate_peer set symbols_folder = $2, symbols_repair_percent = $3,
+                                        changed_at = $4 where name = $1""",
+                [name, folder, percent, now],
+            )
         await _write_down(tx, name, "set_symbols", folder[-128:], deed, now)
+
+
+def _destination_of(peer: Peer, folder: Path) -> Destination:
+    """However it is spelt. Raises PeerUnknown, PeerNotAcceptable for a relative path."""
+    found = {one.folder: one for one in peer.destinations}
+    one = found.get(folder) or found.get(_as_it_is(folder))
+    if one is None:
+        raise PeerUnknown(peer=peer.name, folder=str(folder))
+    return one
 
 
 async def write_down(name: str, what: str, about: str, *, deed: Deed, now: datetime) -> None:
@@ -400,6 +419,7 @@ async def _require_free(
         taken += [*places(peer.folder), *(one.folder for one in peer.destinations)]
         if peer.cutting is not None and peer.name != cut_otherwise:
             taken.append(peer.cutting.folder)
+        taken += [one.cutting.folder for one in peer.destinations if one.cutting is not None]
     if any(collide(a, b) for a in ours for b in taken):
         raise PeerTaken(peer=name)
 

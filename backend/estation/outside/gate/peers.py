@@ -38,13 +38,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A further folder for the files of the outgoing stream, and how it went."""
+    """A further folder for the files of the outgoing stream, and how it went. `cutting`: how its
+    packets leave as symbols; None for whole files."""
 
     folder: Path
     written_seq: int
     passed_over: int
     failure: str
     failed_at: datetime | None
+    cutting: Cutting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Peer:
     keys: tuple[Key, ...]
     destinations: tuple[Destination, ...]
     cutting: Cutting | None = None
-    """How packets for it leave as symbols; None for whole files."""
+    """How packets in its own folder leave as symbols; None for whole files. Each further
+    destination has its own."""
 
     @property
     def incoming(self) -> Path:
@@ -117,7 +120,8 @@ async def peers(*, only_active: bool = False) -> list[Peer]:
     )
     destinations = _grouped(
         await _rows(
-            """select stream, folder, written_seq, passed_over, failure, failed_at
+            """select stream, folder, written_seq, passed_over, failure, failed_at,
+                      symbols_folder, symbols_repair_percent
                from gate_destination order by stream, folder"""
         ),
         "stream",
@@ -168,9 +172,18 @@ def _peer(
         disk_free=row["disk_free"],
         sources=tuple(row["sources"]),
         keys=tuple(Key(**key) for key in keys),
-        destinations=tuple(
-            Destination(**{**one, "folder": Path(one["folder"])}) for one in destinations
-        ),
+        destinations=tuple(map(_destination, destinations)),
+        cutting=_cutting(row),
+    )
+
+
+def _destination(row: Mapping[str, Any]) -> Destination:
+    return Destination(
+        folder=Path(row["folder"]),
+        written_seq=row["written_seq"],
+        passed_over=row["passed_over"],
+        failure=row["failure"],
+        failed_at=row["failed_at"],
         cutting=_cutting(row),
     )
 

@@ -30,7 +30,7 @@ from estation.outside.gate import (
 from estation.outside.gate import peers as peers_module
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.events import Alarm
-from estation.outside.gate.peers import Peer
+from estation.outside.gate.peers import Destination, Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
 from estation.outside.gate.refused import Seal
 from estation.outside.gate.shortage import Where
@@ -80,7 +80,8 @@ async def pack_for(
     """Pack what waits for the peer and write it to its folder and further destinations.
 
     The files in its folder go on to the device as symbols when `cutting` (the settings') is of
-    this folder, or the table says so of the peer. `alarm` hears of a device that takes none.
+    this folder, or the table says so of the peer; those of a further destination when the table
+    says so of it. `alarm` hears of a device that takes none.
 
     Raises OSError when its own folder cannot be written, after the others had theirs.
     """
@@ -96,6 +97,7 @@ async def pack_for(
     for destination in peer.destinations:
         if await _answers(destination.folder):
             await destinations.write_missing(peer.stream_out, destination.folder, now=now)
+            await _cut_further(peer, destination, alarm, now)
         else:
             await destinations.note_failure(
                 peer.stream_out, destination.folder, "no answer", now=now
@@ -103,7 +105,7 @@ async def pack_for(
     if failure is not None:
         raise failure
     if (cutting := _cutting_of(peer, cutting)) is not None:
-        await _cut(peer, cutting, alarm, now)
+        await _cut(peer, peer.outgoing, cutting, alarm, now)
     return packed
 
 
@@ -111,13 +113,28 @@ def _cutting_of(peer: Peer, cutting: Cutting | None) -> Cutting | None:
     return cutting if cutting is not None and cutting.of == peer.folder else peer.cutting
 
 
-async def _cut(peer: Peer, cutting: Cutting, alarm: Alarm | None, now: datetime) -> None:
+async def _cut_further(
+    peer: Peer, destination: Destination, alarm: Alarm | None, now: datetime
+) -> None:
+    """What keeps one device from being written is its destination's failure and nobody else's."""
+    if destination.cutting is None:
+        return
+    try:
+        await _cut(peer, destination.folder, destination.cutting, alarm, now)
+    except OSError as problem:
+        failure = problem.strerror or type(problem).__name__
+        await destinations.note_failure(peer.stream_out, destination.folder, failure, now=now)
+
+
+async def _cut(
+    peer: Peer, outgoing: Path, cutting: Cutting, alarm: Alarm | None, now: datetime
+) -> None:
     if await asyncio.to_thread(symbols.device_is_full, cutting.folder):
         detail = {"files": symbols.MAX_WAITING}
         await shortage.begins(peer.stream_out, Where.device, detail=detail, alarm=alarm, now=now)
         return
     await asyncio.to_thread(
-        symbols.cut_folder, peer.outgoing, cutting.folder, repair_percent=cutting.repair_percent
+        symbols.cut_folder, outgoing, cutting.folder, repair_percent=cutting.repair_percent
     )
 
 
@@ -333,10 +350,10 @@ async def _end_shortages(
         await shortage.ends(peer.stream_in, Where.disk, now=now)
     if Where.symbols in found and await asyncio.to_thread(symbols.has_room, peer.incoming):
         await shortage.ends(peer.stream_in, Where.symbols, now=now)
-    if Where.device in await shortage.open_of(peer.stream_out) and (
-        cutting is None or await _device_has_room(cutting.folder)
-    ):
-        await shortage.ends(peer.stream_out, Where.device, now=now)
+    if Where.device in await shortage.open_of(peer.stream_out):
+        devices = [cutting, *(one.cutting for one in peer.destinations)]
+        if all([await _device_has_room(one.folder) for one in devices if one is not None]):
+            await shortage.ends(peer.stream_out, Where.device, now=now)
 
 
 async def _device_has_room(folder: Path) -> bool:
