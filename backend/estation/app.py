@@ -25,6 +25,7 @@ from estation.identity.api import attach_viewer, public
 from estation.identity.errors import Forbidden, FormExpired, LoginRequired
 from estation.ledger import routes as ledger_routes
 from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, limit_viewer
+from estation.payees import PayeeWatch
 from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
 from estation.payments import staff_pages as payment_staff_pages
@@ -111,6 +112,12 @@ def create_app(*, name: str, settings: Settings, clock: Clock = system_clock) ->
     app.add_route(healthz, "/healthz")
     app.add_route(metrics, "/metrics")
     app.add_route(openapi, "/openapi.json")
+    payees = PayeeWatch(settings)
+
+    async def look_for_payees(request: Request[Any, Any]) -> None:
+        payees.look()
+
+    app.on_request(look_for_payees)
     app.on_request(limit_address)
     app.on_request(attach_viewer)
     app.on_request(limit_viewer)

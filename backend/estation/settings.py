@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
@@ -304,8 +304,7 @@ class _TomlSection(TomlConfigSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         environment = os.environ.get("ESTATION_ENVIRONMENT", "local")
-        common = _read(CONFIG / "default.toml")
-        special = _read(CONFIG / f"{environment}.toml")
+        common, special = map(_read, _files())
         merged: dict[str, Any] = {
             **common.get("both", {}),
             **common.get(self._section, {}),
@@ -313,6 +312,33 @@ class _TomlSection(TomlConfigSettingsSource):
             **special.get(self._section, {}),
         }
         return {"environment": environment, **merged}
+
+
+def marks_of_files() -> tuple[tuple[int, int], ...]:
+    """What tells whether a file of settings was changed since."""
+    return tuple(_mark(path) for path in _files())
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def read_again(kind: type[AnySettings]) -> AnySettings:
+    """As `read`, from the files as they are now. Raises as that does, and what tomllib raises."""
+    _read.cache_clear()
+    return kind.model_validate({})
+
+
+def _files() -> tuple[Path, Path]:
+    environment = os.environ.get("ESTATION_ENVIRONMENT", "local")
+    return CONFIG / "default.toml", CONFIG / f"{environment}.toml"
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def _secret_variable(name: str) -> str:

@@ -24,6 +24,7 @@ from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.events import Finding
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
+from estation.payees import LOOK_EVERY_SECONDS, PayeeWatch
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
@@ -102,8 +103,10 @@ async def work_once(settings: Settings, *, clock: Clock = system_clock) -> dict[
 def jobs(services: Services) -> list[Job]:
     """The whole timetable."""
     gate = _gate(services)
+    payees = PayeeWatch(services.settings)
     silent, refunds = payment_jobs.silent_turns(services), payment_jobs.refund_turns(services)
     return [
+        Job("payees", LOOK_EVERY_SECONDS, lambda now: asyncio.to_thread(payees.look)),
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
         Job("gate_out", 0.3, gate.pack, gate.finish),
         Job("gate_in", 0.3, gate.receive, gate.finish),
@@ -234,13 +237,12 @@ class GateSide:
         self._schedule = upkeep.schedule_of(
             snapshot_hours=settings.gate.snapshot_hours, prove_minutes=settings.gate.prove_minutes
         )
+        self._payees: set[str] = set()
         self._handlers = {
             **registry_packets.make_handlers(services.vault),
             "case": case_packets.make_handler(services.vault),
             "case_event": case_packets.make_event_handler(services.vault),
-            "fee_bill": fee_packets.make_handler(
-                services.vault, payees={payee.code for payee in settings.payees}
-            ),
+            "fee_bill": fee_packets.make_handler(services.vault, payees=self._payees),
             "refund_order": payment_packets.make_handler(services.clock),
         }
 
@@ -260,6 +262,8 @@ class GateSide:
         )
 
     async def receive(self, peer: Peer, now: datetime) -> ReceiveReport:
+        # New ones come while we run; a packet refused for one is judged again when it comes again.
+        self._payees.update(payee.code for payee in self._services.settings.payees)
         return await rounds.receive_from(
             peer,
             handlers=self._handlers,

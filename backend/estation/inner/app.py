@@ -13,6 +13,7 @@ from tortoise import Tortoise
 from estation.inner import database, measuring, pages
 from estation.inner.errors import LoginRequired
 from estation.inner.guards import attach_viewer, public
+from estation.payees import PayeeWatch
 from estation.settings import InnerSettings
 from estation.shared.clock import Clock, system_clock
 from estation.shared.errors import Refused
@@ -50,6 +51,12 @@ def create_app(*, name: str, settings: InnerSettings, clock: Clock = system_cloc
     app.add_route(healthz, "/healthz")
     app.add_route(metrics, "/metrics")
     app.add_route(stylesheet, "/inner.css")
+    payees = PayeeWatch(settings)
+
+    async def look_for_payees(request: Request[Any, Any]) -> None:
+        payees.look()
+
+    app.on_request(look_for_payees)
     app.on_request(attach_viewer)
     app.error_handler.add(Refused, _render_refusal)
     app.error_handler.add(SanicException, _render_http_error)
