@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -22,7 +23,7 @@ from estation import measuring
 from estation import settings as settings_module
 from estation.identity.api import StaffMember, staff_by_login
 from estation.payments import queries as payment_queries
-from estation.payments.actions import asking, inbox, incidents, receipts, reversing
+from estation.payments.actions import asking, inbox, incidents, receipts, replaying, reversing
 from estation.payments.actions.refunds import ask as refund_asking
 from estation.payments.actions.refunds import by_hand, claims
 from estation.payments.errors import NoClaim, NotYourIncident
@@ -178,6 +179,27 @@ def redrive_inbox(
     settled, failed = _on_database(redrive)
     console.print(f"{settled} 条通知已处理，{failed} 条仍然失败（见 estation inbox show）。")
     raise typer.Exit(1 if failed else 0)
+
+
+@inbox_commands.command("replay")
+def replay_inbox(as_json: AsJson = False) -> None:
+    """Settle every kept message once more: after a restore it brings what the backup did not
+    know, on whole books it changes nothing. Exit code 1 when some could not be read."""
+
+    async def replay() -> replaying.Replayed:
+        async with open_services(Settings.read(), system_clock) as services:
+            return await replaying.replay_inbox(services, now=system_clock())
+
+    found = _on_database(replay)
+    if as_json:
+        _print_json({**asdict(found), "outcomes": dict(found.outcomes)})
+    else:
+        _print_table([{"outcome": kind, "n": n} for kind, n in sorted(found.outcomes.items())])
+        console.print(
+            f"共 {found.read} 条原文，{found.unbelieved} 条以现有密钥无法确认，"
+            f"{found.failed} 条处理失败。"
+        )
+    raise typer.Exit(1 if found.unbelieved or found.failed else 0)
 
 
 @attempt_commands.command("query")

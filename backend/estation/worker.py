@@ -116,6 +116,7 @@ def jobs(services: Services) -> list[Job]:
         Job("refunds", 1, refunds.start, refunds.finish),
         Job("silences", 5, lambda now: payment_jobs.note_silences(services, now=now)),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
+        Job("messages", 600, lambda now: payment_jobs.forget_messages(now=now)),
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),

@@ -15,6 +15,7 @@ from estation.outside.pay_channels.outages import Outages
 from estation.payments import api
 from estation.payments.api import AttemptView, BillChoice, OrderView
 from estation.services import Services
+from tests.outside.counterparts import VAULT
 from tests.payments.fakes import NOW, FakeChannel, alipay, wechat
 
 MONEY = "kind not in ('hold', 'hold_release')"
@@ -128,6 +129,7 @@ class City:
                 channels={channel.account_id: channel for channel in channels},
                 clock=lambda: NOW,
                 outages=self.outages,
+                vault=VAULT,
             ),
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,10 +15,14 @@ import aiohttp
 import pytest
 from sanic import HTTPResponse, Sanic
 
+from estation.ledger.jobs import seal
 from estation.outside.pay_channels import PayChannel
-from estation.payments import api, jobs, routes
+from estation.outside.pay_channels.messages import opened_message, sealed_message
+from estation.payments import api, jobs, routes, rules
+from estation.payments.actions import replaying
 from estation.payments.invariants import broken_invariants
 from estation.services import OnlineApp, OnlineRequest
+from estation.shared import ids
 from estation.shared.errors import Refused
 from estation.shared.gather import Overloaded
 from estation.shared.replies import render_refusal
@@ -434,3 +439,145 @@ async def test_an_order_of_somebody_else_is_not_found(doors: Doors) -> None:
     )
 
     assert (status, told["code"]) == (404, "order_not_found")
+
+
+async def test_a_settled_notice_keeps_its_message_sealed_and_whole(real_doors: Doors) -> None:
+    number = await opened_number(real_doors, "alipay")
+    headers, body = alipay_form(alipay_notice(out_trade_no=number, buyer_id="2088102177891440"))
+
+    for _ in range(2):
+        await real_doors.ring(ALIPAY_DOOR, headers, body)
+
+    (kept,) = await rows("select m.sealed, n.outcome from pay_notice_message m join pay_notice n"
+                         " on n.id = m.notice_id")  # fmt: skip
+    assert kept["outcome"] == "applied"
+    assert b"2088102177891440" not in kept["sealed"]
+    message = opened_message(counterparts.VAULT, kept["sealed"])
+    assert (message.believed_at, message.body) == (NOW, body)
+    assert message.headers == {"content-type": headers["content-type"]}
+
+
+async def test_a_notice_that_waits_keeps_its_message_and_settles_without_another(
+    real_doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await opened_number(real_doors)
+    notice = WechatNotice(plaintext=transaction(out_trade_no=number))
+
+    async def broken(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("the database restarts")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("estation.payments.actions.settle.lock_for_news", broken)
+        await real_doors.ring(WECHAT_DOOR, *notice.sent())
+    assert await count("pay_notice_message") == 1
+    await real_doors.ring(WECHAT_DOOR, *notice.sent())
+
+    assert await count("pay_notice", "outcome = 'applied'") == 1
+    assert await count("pay_notice_message m join pay_notice n on n.id = m.notice_id") == 1
+
+
+EVERYTHING = ("ledger_transfer", "ledger_entry", "pay_order", "pay_order_bill", "pay_attempt",
+              "bill", "pay_refund", "incident", "outbox_message", "pay_notice",
+              "pay_notice_message", "ledger_block")  # fmt: skip
+
+
+async def every_row() -> dict[str, str]:
+    return {
+        table: (await rows(f"select coalesce(string_agg(t::text, E'\\n' order by t::text), '')"
+                           f" as all_of_it from {table} t"))[0]["all_of_it"]
+        for table in EVERYTHING
+    }  # fmt: skip
+
+
+async def test_the_whole_inbox_replayed_twice_changes_no_row(real_doors: Doors) -> None:
+    """O6: at any time, also long after a notice's age would have it refused at the door."""
+    chance = random.Random(6)  # noqa: S311
+    for turn in range(12):
+        channel = chance.choice(["wechat_pay", "alipay"])
+        number = await opened_number(real_doors, channel)
+        if turn % 4 == 3:
+            number = f"20260301NOBODY{turn:010d}"
+        for _ in range(chance.choice([1, 1, 2])):
+            if channel == "alipay":
+                paid = alipay_notice(out_trade_no=number, trade_no=f"20260301220014{turn:014d}")
+                assert (await real_doors.ring(ALIPAY_DOOR, *alipay_form(paid)))[0] == 200
+                continue
+            money = {"total": chance.choice([817_524, 817_524, 1]), "currency": "CNY"}
+            trade_no = f"420000{chance.randrange(3 * 12):022d}"
+            paid = transaction(out_trade_no=number, amount=money, transaction_id=trade_no)
+            news = WechatNotice(plaintext=paid, notice_id=f"EV-{turn}")
+            assert (await real_doors.ring(WECHAT_DOOR, *news.sent()))[0] == 200
+        if chance.random() < 0.4:
+            back = counterparts.refund(out_trade_no=number, out_refund_no=f"R{turn}")
+            told = WechatNotice(plaintext=back, event_type="REFUND.SUCCESS")
+            assert (await real_doors.ring(WECHAT_DOOR, *told.sent()))[0] == 200
+    await seal(NOW)
+    before, kept = await every_row(), await count("pay_notice_message")
+
+    replays = [
+        await replaying.replay_inbox(real_doors.app.ctx, now=NOW + timedelta(days=days))
+        for days in (30, 31)
+    ]
+    await seal(NOW)
+
+    assert await every_row() == before
+    assert kept >= 12
+    for replayed in replays:
+        assert (replayed.read, replayed.unbelieved, replayed.failed) == (kept, 0, 0)
+        assert "applied" not in replayed.outcomes
+
+
+async def test_a_replay_settles_what_a_restored_database_does_not_know(real_doors: Doors) -> None:
+    """The inbox is younger than the books beside it: its message brings the money, once."""
+    number = await opened_number(real_doors)
+    headers, body = WechatNotice(plaintext=transaction(out_trade_no=number)).sent()
+    message = sealed_message(counterparts.VAULT, headers, body, believed_at=NOW)
+    notice_id = ids.row_id(NOW)
+    await rows(
+        """insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,
+               plaintext, received_at, handled_at, outcome, tries, last_error)
+           values ($1, 'wechat_pay', 'wechat_pay:1900000109', 'E1', 'TRANSACTION.SUCCESS', $2,
+               '{}', $3, $3, 'applied', 0, '')""",
+        notice_id,
+        number,
+        NOW,
+    )
+    await rows("insert into pay_notice_message values ($1, $2)", notice_id, message)
+
+    first = await replaying.replay_inbox(real_doors.app.ctx, now=NOW + timedelta(days=1))
+    second = await replaying.replay_inbox(real_doors.app.ctx, now=NOW + timedelta(days=2))
+
+    assert (first.outcomes["applied"], second.outcomes["applied"]) == (1, 0)
+    assert await count("ledger_transfer", MONEY) == 1
+    assert await count("pay_order", "state = 'paid'") == 1
+    assert await broken_invariants() == {}
+
+
+async def test_a_message_of_a_key_that_is_no_more_is_told_and_moves_nothing(
+    real_doors: Doors,
+) -> None:
+    number = await opened_number(real_doors)
+    notice = WechatNotice(plaintext=transaction(out_trade_no=number))
+    await real_doors.ring(WECHAT_DOOR, *notice.sent())
+    other = counterparts.wechat_pay_channel(public_key_file="platform-2")
+    cast(dict[str, PayChannel], real_doors.app.ctx.channels)[other.account_id] = other
+    before = await every_row()
+
+    replayed = await replaying.replay_inbox(real_doors.app.ctx, now=NOW + timedelta(days=1))
+
+    assert (replayed.read, replayed.unbelieved) == (1, 1)
+    assert await every_row() == before
+
+
+async def test_messages_go_after_half_a_year_and_what_they_said_stays(real_doors: Doors) -> None:
+    number = await opened_number(real_doors)
+    notice = WechatNotice(plaintext=transaction(out_trade_no=number))
+    await real_doors.ring(WECHAT_DOOR, *notice.sent())
+
+    early = await jobs.forget_messages(now=NOW + rules.MESSAGES_KEPT - timedelta(seconds=1))
+    kept = await count("pay_notice_message")
+    late = await jobs.forget_messages(now=NOW + rules.MESSAGES_KEPT + timedelta(seconds=1))
+
+    assert (early, kept, late) == ({"forgotten": 0}, 1, {"forgotten": 1})
+    assert await count("pay_notice_message") == 0
+    assert await count("pay_notice", "plaintext->>'trade_state' = 'SUCCESS'") == 1

@@ -9,6 +9,7 @@ number by number, as the load test of callbacks has it.
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -135,6 +136,10 @@ async def _settle_all(first: int, count: int) -> tuple[float, list[float]]:
     return BATCHES * BATCH / (time.perf_counter() - begun), waits
 
 
+MESSAGE: Final = os.urandom(2200)
+"""As long as a real notice with its headers; sealed, so nothing in it is like anything else."""
+
+
 def _item(number: int, now: datetime) -> SettleItem:
     report = ChannelReport(
         channel=Channel.WECHAT_PAY,
@@ -152,7 +157,7 @@ def _item(number: int, now: datetime) -> SettleItem:
         report=report,
         plaintext={"out_trade_no": report.out_trade_no, "amount": {"total": report.paid_fen}},
     )
-    return SettleItem(Channel.WECHAT_PAY, ACCOUNT, report, notice)
+    return SettleItem(Channel.WECHAT_PAY, ACCOUNT, report, notice, message=MESSAGE)
 
 
 async def _floor(dsn: str) -> float:
@@ -183,7 +188,9 @@ async def _floor(dsn: str) -> float:
         return BATCHES * BATCH / (time.perf_counter() - begun)
     finally:
         await connection.execute(
-            """delete from pay_notice where kind = 'FLOOR';
+            """delete from pay_notice_message m using pay_notice n
+               where n.id = m.notice_id and n.kind = 'FLOOR';
+               delete from pay_notice where kind = 'FLOOR';
                delete from outbox_message where topic = 'floor'"""
         )
         await connection.close()
@@ -192,7 +199,7 @@ async def _floor(dsn: str) -> float:
 def _floor_rows() -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
     """One batch: a transfer of three entries, a receipt and a notice for each payment."""
     now = system_clock()
-    transfers, entries, notices, messages = [], [], [], []
+    transfers, entries, notices, kept, messages = [], [], [], [], []
     for _ in range(BATCH):
         transfer, key = uuid4(), uuid4().hex
         transfers.append(
@@ -203,8 +210,10 @@ def _floor_rows() -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
             (uuid4(), transfer, "payee_payable:treasury", 0, 1000),
             (uuid4(), transfer, "payee_payable:non_tax", 0, 8000),
         ]
+        notice = uuid4()
+        kept.append((notice, MESSAGE))
         notices.append(
-            (uuid4(), "wechat_pay", ACCOUNT, key, "FLOOR", key, "{}", now, now, "applied", 0, "")
+            (notice, "wechat_pay", ACCOUNT, key, "FLOOR", key, "{}", now, now, "applied", 0, "")
         )
         messages.append((uuid4(), "floor", "{}", now, now, now, 1, ""))
     return {
@@ -215,6 +224,7 @@ def _floor_rows() -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
         "pay_notice": (
             ["id", "channel", "account_id", "event_key", "kind", "out_trade_no", "plaintext",
              "received_at", "handled_at", "outcome", "tries", "last_error"], notices),
+        "pay_notice_message": (["notice_id", "sealed"], kept),
         "outbox_message": (
             ["id", "topic", "body", "created_at", "not_before", "sent_at", "tries", "last_error"],
             messages),

@@ -85,6 +85,11 @@ async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -
     return {"settled": settled, "failed": failed}
 
 
+async def forget_messages(*, now: datetime) -> dict[str, int]:
+    """Let messages go that are past their time; a bounded number per call."""
+    return {"forgotten": await inbox.forget_messages(now=now)}
+
+
 async def send_refunds(services: Services, *, now: datetime, limit: int = 32) -> dict[str, int]:
     """Bring due refunds to their channels, or ask about them: all accounts side by side, up to
     `limit` of each."""

@@ -114,6 +114,8 @@ class PayAttempt(Model):
     next_query_at: datetime | None = fields.DatetimeField(null=True)
     last_query_at: datetime | None = fields.DatetimeField(null=True)
     queries = fields.IntField(default=0)
+    # What the channel answered, oldest first: [{said, first_at, last_at, times}].
+    heard = fields.JSONField[list[dict[str, Any]]](null=True)
     refusal = fields.CharField(max_length=64, default="")
     close_reason = fields.CharField(max_length=32, default="")
 
@@ -148,6 +150,20 @@ class Notice(Model):
     class Meta:
         table = "pay_notice"
         unique_together = (("channel", "account_id", "event_key"),)
+
+
+class NoticeMessage(Model):
+    """The message of a notice in the inbox as it came, sealed whole (`pay_channels.messages`).
+
+    Of equal news the first; never changed, and gone after `rules.MESSAGES_KEPT`. A repetition's
+    own message is not kept: it says what the first one said.
+    """
+
+    notice_id = fields.UUIDField(primary_key=True)
+    sealed = fields.BinaryField()
+
+    class Meta:
+        table = "pay_notice_message"
 
 
 class Incident(Model):

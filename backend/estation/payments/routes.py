@@ -21,6 +21,7 @@ from estation.fees.api import BillChanged, BillNotPayable
 from estation.fees.errors import BillNotFound
 from estation.identity.api import address_key, address_of, citizen, citizen_only, public
 from estation.outside.pay_channels import Channel, NoticeRejected, PayChannel, Scene, VerifiedNotice
+from estation.outside.pay_channels.messages import sealed_message
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import (
     AttemptView,
@@ -252,14 +253,14 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
         REFUSED_NOTICES.labels(channel.channel, "flood").inc()
         return _answer(channel, 429)
     try:
-        notice = _opened(request, channel, content_type, now)
+        notice, message = _opened(request, channel, content_type, now)
     except NoticeRejected as rejected:
         services.unbelieved.note_refused(sender, now=now)
         REFUSED_NOTICES.labels(channel.channel, rejected.reason).inc()
         log.warning("notice_refused", account_id=account_id, reason=rejected.reason)
         return _answer(channel, rejected.status)
     services.unbelieved.note_believed(sender, now=now)
-    item = from_notice(notice, channel=channel.channel, account_id=account_id)
+    item = from_notice(notice, channel=channel.channel, account_id=account_id, message=message)
     began = time.perf_counter()
     try:
         return await _settle(item, channel, services, now)
@@ -275,8 +276,9 @@ def _ack_seconds(channel: Channel) -> Histogram:
 
 def _opened(
     request: OnlineRequest, channel: PayChannel, content_type: str, now: datetime
-) -> VerifiedNotice:
-    """Raises NoticeRejected for whatever is no notice of this channel to us."""
+) -> tuple[VerifiedNotice, bytes]:
+    """The notice, and its message to be kept. Raises NoticeRejected for whatever is no notice of
+    this channel to us."""
     if len(request.body) > MAX_NOTICE_BYTES:
         raise NoticeRejected("malformed", status=413)
     if request.content_type.partition(";")[0].strip().lower() != content_type:
@@ -284,7 +286,9 @@ def _opened(
     headers = dict(request.headers.items())
     if len(headers) != len(request.headers) and _is_ambiguous(request):
         raise NoticeRejected("malformed", status=400)
-    return channel.open_notice(headers, request.body, now=now)
+    notice = channel.open_notice(headers, request.body, now=now)
+    vault = request.app.ctx.vault
+    return notice, sealed_message(vault, headers, request.body, believed_at=now)
 
 
 def _is_ambiguous(request: OnlineRequest) -> bool:

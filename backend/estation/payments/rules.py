@@ -196,6 +196,13 @@ HARMLESS_NEWS = ("SECURITY_ECHO",)
 """Kinds of notices that say nothing of money (WeChat Pay's self-test)."""
 
 MAX_INBOX_TRIES = 20
+
+MESSAGES_KEPT = timedelta(days=180)
+"""So long a notice's message is kept as it came; what it said stays in the inbox."""
+
+MOST_HEARD = 24
+"""Entries kept of what a channel answered about one attempt: the first half and the last."""
+
 INCIDENT_DUE = timedelta(hours=24)
 
 OPEN_AGAIN = (

@@ -201,6 +201,14 @@ class Vault:
         """As `seal`, for many."""
         return self._keys().making.seal_all([text.encode() for text in texts])
 
+    def seal_bytes(self, content: bytes) -> bytes:
+        """As `seal`, for what is no text."""
+        return self._encrypted(content)
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """As `open`, for `seal_bytes`."""
+        return self._decrypted(sealed)
+
     def open(self, sealed: bytes) -> str:
         """Raises cryptography's InvalidTag when the bytes were altered, and its subclass
         KeyNotHeld when no key of ours made them."""

@@ -28,10 +28,14 @@ async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -
     if notice is None:
         return
     await Tortoise.get_connection("default").execute_query_dict(
-        """insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,
+        """with kept as (
+             insert into pay_notice (id, channel, account_id, event_key, kind, out_trade_no,
                plaintext, received_at, report, refund, tries, next_try_at, last_error, outcome)
-           values ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10::jsonb, 0, $11, $12, '')
-           on conflict (channel, account_id, event_key) do nothing""",
+             values ($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10::jsonb, 0, $11,
+                     $12, '')
+             on conflict (channel, account_id, event_key) do nothing returning id)
+           insert into pay_notice_message (notice_id, sealed)
+           select id, $13::bytea from kept where $13::bytea <> ''""",
         [
             ids.row_id(now),
             str(item.channel),
@@ -45,6 +49,7 @@ async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -
             _report_json(item.refund),
             now + rules.inbox_pause(0),
             clean_text(repr(error), 200),
+            item.message,
         ],
     )
 
@@ -73,6 +78,22 @@ async def hurry(*, now: datetime, given_up: bool) -> int:
         [now, given_up],
     )
     return len(rows)
+
+
+async def forget_messages(*, now: datetime, limit: int = 5000) -> int:
+    """Delete up to `limit` messages past their time, the oldest first; how many. What they said
+    and what became of it stays."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """with gone as (
+             delete from pay_notice_message where notice_id = any(array(
+               select m.notice_id from pay_notice_message m
+               join pay_notice n on n.id = m.notice_id and n.handled_at is not null
+               where m.notice_id < $1 order by m.notice_id limit $2))
+             returning 1)
+           select count(*) as n from gone""",
+        [ids.earliest_id(now - rules.MESSAGES_KEPT), limit],
+    )
+    return int(rows[0]["n"])
 
 
 async def _claim(now: datetime, limit: int) -> Sequence[dict[str, Any]]:

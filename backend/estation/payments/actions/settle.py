@@ -39,6 +39,7 @@ class SettleItem(Struct, frozen=True):
     """One piece of news: a verified notice (with or without a report), or a report we asked for.
 
     `refund` is its word about one refund number; a notice may speak of a payment and a refund.
+    `message` is the notice as it came (`sealed_message`), to be kept with it.
     """
 
     channel: Channel
@@ -46,6 +47,7 @@ class SettleItem(Struct, frozen=True):
     report: ChannelReport | None
     notice: VerifiedNotice | None = None
     refund: RefundReport | None = None
+    message: bytes = b""
 
 
 class Outcome(Struct, frozen=True):
@@ -57,8 +59,10 @@ class Outcome(Struct, frozen=True):
     transfer_id: str | None = None
 
 
-def from_notice(notice: VerifiedNotice, *, channel: Channel, account_id: str) -> SettleItem:
-    return SettleItem(channel, account_id, notice.report, notice, notice.refund)
+def from_notice(
+    notice: VerifiedNotice, *, channel: Channel, account_id: str, message: bytes = b""
+) -> SettleItem:
+    return SettleItem(channel, account_id, notice.report, notice, notice.refund, message)
 
 
 def from_report(report: ChannelReport) -> SettleItem:
@@ -198,7 +202,7 @@ def _settle_refund(
         if payment.kind is OutcomeKind.INCIDENT:
             return payment
     elif item.notice is not None:
-        writing.store(item.channel, item.account_id, item.notice, verdict)
+        writing.store(item.channel, item.account_id, item.notice, verdict, item.message)
     order_id = refund.order_id if refund else None
     return Outcome(verdict.outcome, verdict.incident, order_id, transfer_id)
 
@@ -221,7 +225,7 @@ def _settle_payment(item: SettleItem, locked: Locked, writing: Writing) -> Outco
         if cause and arrival and attempt and item.report:
             writing.give_back(attempt, item.report, arrival, cause, key)
     if item.notice is not None:
-        writing.store(item.channel, item.account_id, item.notice, verdict)
+        writing.store(item.channel, item.account_id, item.notice, verdict, item.message)
     order_id = attempt.order.now.id if attempt else None
     return Outcome(verdict.outcome, verdict.incident, order_id, arrival.id if arrival else None)
 
@@ -272,7 +276,7 @@ def _settle_combined(
             if cause and part and arrival and attempt:
                 writing.give_back(attempt, part, arrival, cause, key)
     if item.notice is not None:
-        writing.store(item.channel, item.account_id, item.notice, verdict)
+        writing.store(item.channel, item.account_id, item.notice, verdict, item.message)
     order_id = attempt.order.now.id if attempt else None
     return Outcome(verdict.outcome, verdict.incident, order_id, first)
 

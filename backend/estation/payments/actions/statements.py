@@ -1,6 +1,7 @@
 """The set-based statement that writes what a batch of news did to our own tables."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -51,14 +52,20 @@ attempt as (
     on conflict (channel, account_id, event_key) do update
     set handled_at = excluded.handled_at, outcome = excluded.outcome, next_try_at = null
     where n.handled_at is null
-    returning 1
+    returning n.id
+), said as (
+    insert into pay_notice_message (notice_id, sealed)
+    select t.id, substring($24::bytea from t.begins for t.length)
+    from unnest($22::text::uuid[], $23::text::int[], $25::text::int[]) as t(id, begins, length)
+    where t.id in (select id from kept)
 )"""
 # `= any` says nothing new; it lets PostgreSQL walk the index once for the whole batch.
 # `is not false` keeps it away from the partial index of open bills: where few are open it reads
 # that index whole for each batch, with all entries that ended since the last vacuum.
+# Only new rows of the inbox keep their message: a repetition's id is nobody's.
 
 _WRITE: Final = statement(
-    POSTING, MARKING, Part(_CHANGED, "(select count(*) from kept)", parameters=21)
+    POSTING, MARKING, Part(_CHANGED, "(select count(*) from kept)", parameters=25)
 )
 """In the order of `Writing.write`: transfers and notices are met by key by other batches, too."""
 
@@ -117,10 +124,11 @@ async def write_changes(
     orders: Sequence[OrderChange],
     receipts: Sequence[Told],
     notices: Sequence[HandledNotice],
+    messages: Sequence[tuple[str, bytes]],
     now: datetime,
 ) -> None:
     """Post transfers, mark bills paid, move attempts and orders, release bills of ended orders,
-    queue receipts, fill the inbox.
+    queue receipts, fill the inbox and keep `messages` (ids of `notices` with what came) beside it.
 
     One statement; rows hold texts in PostgreSQL's spelling. A notice that waited unhandled
     becomes handled. Raises as `post_many` and `mark_paid` do, after writing: nothing of the
@@ -136,6 +144,7 @@ async def write_changes(
         *_columns(orders, OrderChange),
         *_columns(receipts, Told),
         *_columns(notices, HandledNotice),
+        *_slices(messages),
     ]
     _, (answers,) = await db.execute_query(_WRITE, arguments)
     await check_posted(transfers, answers[0])
@@ -151,6 +160,23 @@ def _columns(rows: Sequence[tuple[str | None, ...]], kind: Any) -> list[str]:
         json_lines(column) if name in _JSON else array_text(column)
         for name, column in zip(kind._fields, columns, strict=True)
     ]
+
+
+def _slices(messages: Sequence[tuple[str, bytes]]) -> list[str | bytes]:
+    """Ids, where each message begins, all of them as one, how long each is: one binary parameter
+    costs neither asyncpg's look at every element nor hexadecimal digits."""
+    lengths = [len(message) for _, message in messages]
+    begins = itertools.accumulate(lengths, initial=1)
+    return [
+        array_text([notice_id for notice_id, _ in messages]),
+        _numbers(itertools.islice(begins, len(lengths))),
+        b"".join([message for _, message in messages]),
+        _numbers(lengths),
+    ]
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
 
 
 async def hurry_others(db: BaseDBAsyncClient, order_ids: Sequence[UUID], *, now: datetime) -> None:

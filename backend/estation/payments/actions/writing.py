@@ -94,6 +94,7 @@ class Writing:
         self._receipts: list[Told] = []
         self._incidents: list[IncidentNote] = []
         self._notices: dict[tuple[str, str, str], HandledNotice] = {}
+        self._messages: list[tuple[str, bytes]] = []
         self._refunds: RefundWriting | None = None
 
     @property
@@ -312,12 +313,17 @@ class Writing:
         account_id: str,
         notice: VerifiedNotice,
         verdict: Verdict | RefundVerdict,
+        message: bytes,
     ) -> None:
-        """Put the notice into the inbox as handled; of equal news the first has the outcome."""
+        """Put the notice into the inbox as handled; of equal news the first has the outcome, and
+        its message is kept."""
         event_key = notice.event_key[:160]
         if (channel, account_id, event_key) not in self._notices:
+            notice_id = self._new_id()
+            if message:
+                self._messages.append((notice_id, message))
             self._notices[channel, account_id, event_key] = HandledNotice(
-                self._new_id(),
+                notice_id,
                 channel,
                 account_id,
                 event_key,
@@ -343,6 +349,7 @@ class Writing:
             orders=list(self._orders.values()),
             receipts=self._receipts,
             notices=list(self._notices.values()),
+            messages=self._messages,
             now=self._now,
         )
         await put_incidents(db, self._incidents, now=self._now)
