@@ -12,14 +12,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from estation.outside.pay_channels import RefundStatus
+from estation.outside.pay_channels import RefundStatus, VerifiedNotice
+from estation.outside.pay_channels.messages import sealed_message
 from estation.outside.pay_channels.payers import seal_payers
 from estation.payments import api, jobs
-from estation.payments.actions import incidents
+from estation.payments.actions import asking, incidents
+from estation.payments.actions.hearing import note_heard
 from estation.payments.actions.incidents import open_incident
 from estation.payments.incident_deeds import ORDER, ROLES, deeds_for
 from estation.payments.invariants import broken_invariants
-from estation.payments.models import Incident, IncidentAction, PayOrder, Refund
+from estation.payments.models import Incident, IncidentAction, PayAttempt, PayOrder, Refund
 from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
 from estation.payments.rules import IncidentKind, IncidentState, RefundState
 from estation.shared.crypto import Vault
@@ -298,6 +300,96 @@ async def test_what_names_the_payer_is_masked_in_the_evidence(
     assert "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" not in office.text
     assert "oUp…S6o" in office.text
     assert "sealed:" not in office.text
+
+
+async def test_a_settled_notice_shows_its_message_as_it_came_with_the_payer_masked(
+    office: Office,
+) -> None:
+    """An incident found later, by the bill, has to be explained by what was handled long ago."""
+    _, _, number = await office.city.opened()
+    form = f"out_trade_no={number}&buyer_id=2088102177891440&subject=%E5%A5%91%E7%A8%8E&sign=abc%3D"
+    vault = office.app.ctx.vault
+    message = sealed_message(
+        vault,
+        {"content-type": "application/x-www-form-urlencoded", "cookie": "not-kept"},
+        form.encode(),
+        believed_at=NOW,
+    )
+    said = {"out_trade_no": number, "buyer_id": "2088102177891440"}
+    seal_payers(vault, said)
+    report = office.city.paid(number)
+    notice = VerifiedNotice("E1", "trade_status_sync", number, report, said)
+    item = api.from_notice(
+        notice, channel=report.channel, account_id=report.account_id, message=message
+    )
+    await api.settle_batch([item], now=NOW)
+    incident_id = await _incident("amount_differs", 0, number=number)
+    await office.sit_down("clerk")
+
+    assert await office.get(f"/staff/incidents/{incident_id}") == 200
+
+    for word in ("渠道原文", "trade_status_sync → applied", "契税", "abc=", "208…440"):
+        assert word in office.text, word
+    for secret in ("2088102177891440", "not-kept", "sealed:"):
+        assert secret not in office.text, secret
+
+    await rows("delete from pay_notice_message")
+    await office.get(f"/staff/incidents/{incident_id}")
+    assert "原文已过保存期" in office.text
+    assert "208…440" in office.text
+
+
+async def test_the_timeline_tells_what_the_channel_answered_and_when_it_changed(
+    office: Office,
+) -> None:
+    city = office.city
+    _, _, number = await city.opened()
+    for seconds in (20, 60, 120):
+        await asking.ask_again(number, city.services, now=later(seconds=seconds))
+    city.wechat.trouble["query"] = UNKNOWN
+    await asking.ask_again(number, city.services, now=later(seconds=600))
+    city.wechat.trouble.clear()
+    city.wechat.busy = True
+    await asking.ask_again(number, city.services, now=later(minutes=20))
+    city.wechat.pay(number)
+    await asking.ask_again(number, city.services, now=later(minutes=30))
+    incident_id = await _incident("amount_differs", 0, number=number)
+    await office.sit_down("clerk")
+
+    await office.get(f"/staff/incidents/{incident_id}")
+
+    told = re.findall(r"渠道答复(?:（同上）)?</td><td>[^<]* → ([^<]*)</td>", office.text)
+    assert told == [
+        "未支付",
+        "未支付，连续 3 次",
+        "没有答复（timeout）",
+        "未支付",
+        "关单：付款人正在支付，稍后再试",
+        "已支付",
+    ]
+
+
+async def test_of_many_answers_the_first_and_the_last_are_kept(database: str) -> None:
+    city = City()
+    await city.opened()
+    (attempt,) = await rows("select id from pay_attempt")
+    for turn in range(30):
+        await note_heard(attempt["id"], [f"no_answer:{turn}"], at=later(seconds=turn))
+    await note_heard(attempt["id"], ["no_answer:29", "no_answer:29", "paid"], at=later(minutes=1))
+
+    heard = (await PayAttempt.get(id=attempt["id"])).heard or []
+
+    assert [one["said"].removeprefix("no_answer:") for one in heard] == [
+        *map(str, range(12)),
+        *map(str, range(19, 30)),
+        "paid",
+    ]
+    assert heard[-2] == {
+        "said": "no_answer:29",
+        "first_at": later(seconds=29).isoformat(),
+        "last_at": later(minutes=1).isoformat(),
+        "times": 3,
+    }
 
 
 async def test_a_payer_sealed_with_another_key_is_not_shown_at_all(office: Office) -> None:

@@ -47,6 +47,7 @@ from estation.payments.staff_words import (
     DEED_WORDS,
     REFUND_STATE_WORDS,
     claim_words,
+    heard_words,
     incident_name,
     who,
 )
@@ -89,8 +90,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All we know about the number of an incident."""
+    """All we know about the number of an incident, and the `numbers` it and its order go by."""
 
+    numbers: list[str]
     order_id: UUID | None
     order_no: str
     order_state: str
@@ -442,6 +444,7 @@ async def story_of(incident: IncidentView) -> Story:
         *(_of_transfer(transfer) for transfer in transfers),
     ]
     return Story(
+        numbers=numbers,
         order_id=order.id if order else None,
         order_no=order.order_no if order else "",
         order_state=order.state.value if order else "",
@@ -484,6 +487,7 @@ def _of_incident(incident: IncidentView) -> list[Moment]:
 def _of_attempt(attempt: PayAttempt) -> list[Moment]:
     name = f"{attempt.channel} {attempt.scene} {attempt.out_trade_no}"
     moments = [Moment(attempt.created_at, "发起支付", name)]
+    moments += [moment for heard in attempt.heard or () for moment in _of_answer(name, heard)]
     if attempt.last_query_at:
         said = f"{name}，共 {attempt.queries} 次，现为{ATTEMPT_WORDS[attempt.state]}"
         moments.append(Moment(attempt.last_query_at, "最近一次向渠道查询", said))
@@ -491,6 +495,16 @@ def _of_attempt(attempt: PayAttempt) -> list[Moment]:
         moments.append(Moment(attempt.paid_at, "渠道收款", f"{name} → {attempt.channel_trade_no}"))
     if attempt.closed_at:
         moments.append(Moment(attempt.closed_at, "支付关闭", f"{name}（{attempt.close_reason}）"))
+    return moments
+
+
+def _of_answer(name: str, heard: dict[str, Any]) -> list[Moment]:
+    """An answer when it was first heard, and when it was last before another one."""
+    first, last = (datetime.fromisoformat(heard[of]) for of in ("first_at", "last_at"))
+    said = f"{name} → {heard_words(heard['said'])}"
+    moments = [Moment(first, "渠道答复", said)]
+    if last > first:
+        moments.append(Moment(last, "渠道答复（同上）", f"{said}，连续 {heard['times']} 次"))
     return moments
 
 

@@ -143,6 +143,19 @@ ATTEMPT_WORDS = {
     "closed": "已关闭",
     "refused": "渠道拒绝",
 }
+HEARD_WORDS = {
+    "not_paid": "未支付",
+    "paying": "付款人正在支付",
+    "paid": "已支付",
+    "closed": "已关闭",
+    "not_found": "查无此单",
+    "close:closed": "关单：已关闭",
+    "close:already_paid": "关单：已支付，不能关",
+    "close:try_later": "关单：付款人正在支付，稍后再试",
+    "close:not_found": "关单：查无此单",
+}
+"""What a channel answers about an attempt, as `pay_attempt.heard` names it."""
+
 REFUND_STATE_WORDS = {
     "asked": "待复核",
     "rejected": "未批准",
@@ -198,6 +211,13 @@ def incident_name(kind: str) -> str:
 
 def incident_meaning(kind: str) -> str:
     return INCIDENT_WORDS[kind][1] if kind in INCIDENT_WORDS else ""
+
+
+def heard_words(said: str) -> str:
+    """An answer in words; where none came, the trouble's code."""
+    if said.startswith("no_answer:"):
+        return f"没有答复（{said.removeprefix('no_answer:')}）"
+    return HEARD_WORDS.get(said, said)
 
 
 class ClaimEnding(Protocol):

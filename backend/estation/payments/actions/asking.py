@@ -27,6 +27,7 @@ from estation.outside.pay_channels import (
 )
 from estation.outside.pay_channels.outages import NOT_CONFIGURED
 from estation.payments import rules
+from estation.payments.actions.hearing import CLOSING, NO_ANSWER, note_heard
 from estation.payments.actions.locking import lock_order
 from estation.payments.actions.settle import from_report, settle_reports
 from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
@@ -144,12 +145,16 @@ async def query(
     attempt: WatchedAttempt, services: Services, *, now: datetime
 ) -> ChannelReport | None:
     """The channel's word, or None when it gave none. Settles nothing."""
+    report = None
     try:
         async with talking_to(attempt.account_id, services, now=now) as channel:
-            return await channel.query(attempt.out_trade_no)
+            report = await channel.query(attempt.out_trade_no)
+        said = str(report.state)
     except ChannelError as trouble:
         _log_trouble("query_failed", attempt, trouble)
-        return None
+        said = f"{NO_ANSWER}:{trouble.code}"
+    await note_heard(attempt.id, [said], at=now)
+    return report
 
 
 async def query_and_settle(
@@ -175,12 +180,15 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
 
     A number the channel never knew is closed here when its life and a margin are over.
     """
+    heard: list[str] = []
+    said: ChannelReport | Ending = Ending.UNKNOWN
     try:
         async with talking_to(attempt.account_id, services, now=now) as channel:
-            said = await _end(attempt, channel)
+            said = await _end(attempt, channel, heard)
     except ChannelError as trouble:
         _log_trouble("close_failed", attempt, trouble)
-        return Ending.UNKNOWN
+        heard.append(f"{NO_ANSWER}:{trouble.code}")
+    await note_heard(attempt.id, heard, at=now)
     ending = await _settled(said, now) if isinstance(said, ChannelReport) else said
     if ending is Ending.UNSEEN and rules.life_is_over(attempt.expires_at, now=now):
         await _move(attempt, AttemptState.CLOSED, reason=CloseReason.NEVER_SEEN, now=now)
@@ -247,16 +255,22 @@ async def abandon(attempt: WatchedAttempt, *, now: datetime) -> bool:
     return await _move(attempt, AttemptState.ABANDONED, now=now)
 
 
-async def _end(attempt: WatchedAttempt, channel: PayChannel) -> ChannelReport | Ending:
-    """The channel's certain word, not settled yet, or how else the effort came out."""
+async def _end(
+    attempt: WatchedAttempt, channel: PayChannel, heard: list[str]
+) -> ChannelReport | Ending:
+    """The channel's certain word, not settled yet, or how else the effort came out. All answers
+    go into `heard`, also when one fails to come."""
     number = attempt.out_trade_no
     before = await channel.query(number)
+    heard.append(str(before.state))
     if before.state in CERTAIN:
         return before
     outcome = await channel.close(number)
+    heard.append(f"{CLOSING}:{outcome}")
     if outcome is CloseOutcome.TRY_LATER:
         return Ending.BUSY
     after = await channel.query(number)
+    heard.append(str(after.state))
     if after.state in CERTAIN:
         return after
     nobody_knows = before.state is after.state is ChannelState.NOT_FOUND

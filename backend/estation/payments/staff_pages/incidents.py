@@ -9,7 +9,7 @@ from sanic import HTTPResponse
 from sanic.response import ResponseStream, redirect
 
 from estation.identity.api import staff_only
-from estation.payments import staff_queries, staff_words
+from estation.payments import message_queries, staff_queries, staff_words
 from estation.payments.actions import asking, incidents
 from estation.payments.api import (
     approve_applying,
@@ -519,6 +519,8 @@ async def _show(
     claim = await staff_queries.claim_of(found) if Deed.END_CLAIM in deeds else None
     claim_wish = claim.wish if claim else None
     ending = await staff_queries.wish_to_end(found) if found.kind in ENDED_BY_TWO else None
+    story = await staff_queries.story_of(found)
+    vault = request.app.ctx.vault
     redirecting = await staff_queries.redirecting(found) if Deed.REDIRECT_REFUND in deeds else None
     by_hand = redirecting.by_hand if redirecting else None
     return render(
@@ -526,8 +528,9 @@ async def _show(
         "staff/incident.html",
         status=status,
         incident=found,
-        story=await staff_queries.story_of(found),
-        evidence=staff_queries.as_pretty(found.evidence, request.app.ctx.vault),
+        story=story,
+        evidence=staff_queries.as_pretty(found.evidence, vault),
+        messages=await message_queries.messages_about(story.numbers, vault),
         deeds=deeds,
         refundable=money if Deed.REFUND in deeds else None,
         suspense_fen=money.suspense_fen if money else 0,
