@@ -6,7 +6,7 @@ from uuid import uuid4
 from sanic import Sanic
 from sanic.config import Config
 
-from estation.sandbox import control, pages, panel, sms, wechat_oauth
+from estation.sandbox import account_api, control, pages, panel, sms, wechat_oauth
 from estation.sandbox.alipay import http as alipay_http
 from estation.sandbox.alipay import refunds as alipay_refunds
 from estation.sandbox.alipay.notices import AlipayNotices
@@ -25,6 +25,7 @@ _BLUEPRINTS = (
     wechat_http.bp,
     alipay_http.bp,
     wechat_oauth.bp,
+    account_api.bp,
     sms.bp,
     control.bp,
     panel.bp,

@@ -8,7 +8,17 @@ from typing import Any, TypeAlias
 from sanic import Blueprint, HTTPResponse
 from sanic.response import json as json_answer
 
-from estation.sandbox import billing, listing, rotation, sms, wallet, wechat_oauth, world
+from estation.sandbox import (
+    account_api,
+    billing,
+    listing,
+    message_door,
+    rotation,
+    sms,
+    wallet,
+    wechat_oauth,
+    world,
+)
 from estation.sandbox.faults import UnknownFault
 from estation.sandbox.hub import Hub, SandboxRequest
 from estation.sandbox.wechat_pay import modes
@@ -109,6 +119,26 @@ async def mini_login(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
     if chosen is None:
         raise ValueError("persona")
     return {"js_code": wechat_oauth.mini_code(hub, chosen)}
+
+
+@lever("/message_address")
+async def set_message_address(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"url", "mode"?: "plain" | "compatible" | "encrypted"}: where the official account's messages
+    go; 400 unless the address echoes as the merchant's must."""
+    return await message_door.set_address(hub, str(body["url"]), str(body.get("mode", "encrypted")))
+
+
+@lever("/message")
+async def send_message(hub: Hub, body: dict[str, Any]) -> dict[str, Any]:
+    """{"persona", "text"} or {"persona", "event", "event_key"?}: somebody does something in the
+    official account. → {"answer", "outcome", "deliveries"}."""
+    chosen = world.persona(str(body["persona"]))
+    if chosen is None:
+        raise ValueError("persona")
+    if "event" in body:
+        key = str(body.get("event_key", ""))
+        return await message_door.do(hub, chosen, str(body["event"]), key)
+    return await message_door.say(hub, chosen, str(body["text"]))
 
 
 @lever("/clock")
@@ -262,6 +292,19 @@ async def show_modes(request: SandboxRequest) -> HTTPResponse:
 async def show_keys(request: SandboxRequest) -> HTTPResponse:
     """What is public of every rotating key: what lives, who signs, and the newest's text."""
     return json_answer(rotation.shown(request.app.ctx.hub))
+
+
+@bp.get("/account")
+async def show_account(request: SandboxRequest) -> HTTPResponse:
+    """The official account's menu, its message address, and how often a token was asked for."""
+    hub = request.app.ctx.hub
+    return json_answer(
+        {
+            "menu": account_api.menu_of(hub),
+            "address": message_door.address(hub),
+            "tokens_asked": hub.store.setting(wechat_oauth.TOKENS_ASKED, 0),
+        }
+    )
 
 
 @bp.get("/personas")

@@ -38,6 +38,9 @@ def write_credentials(data: Path, base_url: str) -> dict[str, Any]:
             "secret": ring.app_secret,
             "mini_appid": world.MINI_APPID,
             "mini_secret": ring.mini_secret,
+            "message_token": ring.message_token,
+            "encoding_aes_key": ring.encoding_aes_key,
+            "chat_url": f"{base_url}/wechat/chat",
         },
         "sms": {"send_url": f"{base_url}/sms/send", "page_url": f"{base_url}/sms"},
         "control_url": f"{base_url}/control",
@@ -161,6 +164,8 @@ def export_secrets(data: Path, secrets_dir: Path) -> None:
         f"alipay/{app.app_id}/alipay_root.crt": ring.certificate_pem("alipay_root").encode(),
         "wechat/app_secret": ring.app_secret.encode(),
         "wechat/mini_secret": ring.mini_secret.encode(),
+        "wechat/message_token": ring.message_token.encode(),
+        "wechat/encoding_aes_key": ring.encoding_aes_key.encode(),
     }
     for merchant in world.MERCHANTS:
         folder = f"wechat_pay/{merchant.mchid}"

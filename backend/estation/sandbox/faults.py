@@ -59,6 +59,27 @@ KINDS: dict[tuple[str, str], frozenset[str]] = {
             "retry",  # alipay.trade.cancel does nothing and says retry_flag Y
         }
     ),
+    ("message", "wechat"): frozenset(
+        {
+            "late",  # the answer comes after the five seconds; told again, up to twice
+            "double",  # two deliveries in parallel
+            "other_token",  # signed with a token that is not the account's
+            "stale",  # rightly signed 400 s ago
+            "other_appid",  # encrypted modes: rightly sealed, to another account
+            "tampered",  # the sealed or the plain text was changed after signing
+            "in_clear",  # encrypted modes: comes unencrypted all the same
+        }
+    ),
+    ("api", "wechat"): frozenset(
+        {
+            "token_refused",  # 40001 whatever token is shown
+            "token_expired",  # 42001 whatever token is shown
+            "token_ended",  # somebody else had the token ended: 40001 until it is asked for anew
+            "quota",  # 45009
+            "busy",  # -1
+            "slow",  # options: seconds (default 1), before it is answered
+        }
+    ),
     ("prepay", "wechat_pay"): frozenset(
         {"paid_before_answer"}  # options: persona; the notice arrives before the prepay answer
     ),

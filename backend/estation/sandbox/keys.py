@@ -3,6 +3,7 @@
 import itertools
 import json
 import secrets
+import string
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,11 @@ _PRIVATE_KEYS = (
     *("alipay_root", "alipay_intermediate"),
     "stranger",  # signs what nobody may believe
 )
-_SECRETS = (*(merchant.api_v3_name for merchant in world.MERCHANTS), "app_secret", "mini_secret")
+_SECRETS = (
+    *(merchant.api_v3_name for merchant in world.MERCHANTS),
+    *("app_secret", "mini_secret", "message_token"),
+)
+_AES_KEY_ALPHABET = string.ascii_letters + string.digits
 _ROOT_NAME = name_of("Sandbox Payment Root R1", unit="Root", organisation="Sandbox Financial")
 _INTERMEDIATE_NAME = name_of(
     "Sandbox Payment Class 1 R1", unit="Certification Authority", organisation="Sandbox Financial"
@@ -118,6 +123,16 @@ class KeyRing:
     @cached_property
     def mini_secret(self) -> str:
         return (self.folder / "mini_secret").read_text()
+
+    @cached_property
+    def message_token(self) -> str:
+        """The official account's, for its messages."""
+        return (self.folder / "message_token").read_text()
+
+    @cached_property
+    def encoding_aes_key(self) -> str:
+        """43 letters and digits: base64 of 32 bytes without its last character."""
+        return (self.folder / "encoding_aes_key").read_text()
 
     def certificate_pem(self, name: str) -> str:
         """May hold the issuer's certificate after the first one."""
@@ -208,6 +223,9 @@ def make_keys(data: Path) -> KeyRing:
         for name in _SECRETS:
             if not (folder / name).exists():
                 write_secret(folder / name, secrets.token_hex(16).encode())
+        if not (folder / "encoding_aes_key").exists():
+            made = "".join(secrets.choice(_AES_KEY_ALPHABET) for _ in range(43))
+            write_secret(folder / "encoding_aes_key", made.encode())
         ring = KeyRing(folder)
         _certify_all(ring)
         if shangmi.is_available():

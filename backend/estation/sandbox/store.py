@@ -94,8 +94,18 @@ create table if not exists fault (
 create table if not exists oauth_code (
     code text primary key, openid text not null, unionid text not null, scope text not null,
     created_at integer not null, used_at integer);
-create table if not exists api_token (
-    token text primary key, created_at integer not null, expires_at integer not null);
+create table if not exists account_token (
+    token text primary key, created_at integer not null, expires_at integer not null,
+    kind text not null default 'stable');
+
+create table if not exists wx_message (
+    id integer primary key, openid text not null, said text not null, body text not null,
+    sent_at integer not null, answer text not null default '', outcome text not null default '');
+create index if not exists wx_message_openid on wx_message (openid, id);
+create table if not exists wx_message_delivery (
+    id integer primary key, message_id integer not null, try_no integer not null,
+    fault text not null, status integer, outcome text not null, took_ms integer not null);
+create index if not exists wx_message_delivery_message on wx_message_delivery (message_id);
 
 create table if not exists sms (
     id text primary key, phone text not null, text text not null, sent_at integer not null);

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WECHAT, ALIPAY = "wechat_pay", "alipay"
-CHANNEL_WORDS = {WECHAT: "微信", ALIPAY: "支付宝"}
+WECHAT, ALIPAY, ACCOUNT = "wechat_pay", "alipay", "wechat"
+CHANNEL_WORDS = {WECHAT: "微信", ALIPAY: "支付宝", ACCOUNT: "公众号"}
 OPERATIONS = {
     "": "任何一次请求",
     "op:prepay": "下单",
@@ -58,6 +58,10 @@ def _wechat(kind: str, target: str = "notice", **options: Any) -> dict[str, Faul
 
 def _alipay(kind: str, target: str = "notice", **options: Any) -> dict[str, Fault]:
     return {ALIPAY: Fault(target, kind, options)}
+
+
+def _account(kind: str, target: str = "message", **options: Any) -> dict[str, Fault]:
+    return {ACCOUNT: Fault(target, kind, options)}
 
 
 _ONE_FEN = {
@@ -334,7 +338,103 @@ _REFUNDS = Group(
     ),
 )
 
-GROUPS = (_NOTICES, _ANSWERS, _REFUNDS)
+_MESSAGES = Group(
+    "公众号消息出错",
+    (
+        Trouble(
+            "message_late",
+            "答复超过 5 秒",
+            "平台的答复没有及时到达；微信断开，同一条消息再发，共三次。",
+            "按 MsgId 去重：只处理一次，三次答复相同，市民只看到一条。",
+            _account("late"),
+        ),
+        Trouble(
+            "message_double",
+            "消息并发重复",
+            "同一条消息同时投递两次。",
+            "只处理一次，两次都答。",
+            _account("double"),
+        ),
+        Trouble(
+            "message_forged",
+            "消息签名错误",
+            "用别的令牌签名，并非来自微信。",
+            "拒收，不处理，不答复内容。",
+            _account("other_token"),
+        ),
+        Trouble(
+            "message_stale",
+            "消息时间戳过期",
+            "签名正确，但时间戳是 400 秒以前的。",
+            "超过 300 秒，当作重放，拒收。",
+            _account("stale"),
+        ),
+        Trouble(
+            "message_appid",
+            "消息发给别的公众号",
+            "加密正确，密文里的 appid 却是别人的。",
+            "解密后核对 appid，拒收。",
+            _account("other_appid"),
+        ),
+        Trouble(
+            "message_tampered",
+            "消息途中篡改",
+            "签名之后密文被改动一处。",
+            "验签失败，拒收。",
+            _account("tampered"),
+        ),
+        Trouble(
+            "message_in_clear",
+            "安全模式下的明文",
+            "后台设为加密，却来了一条没有加密的消息。",
+            "只信密文，拒收明文。",
+            _account("in_clear"),
+        ),
+    ),
+)
+
+_API = Group(
+    "公众号接口与令牌出错",
+    (
+        Trouble(
+            "token_ended",
+            "令牌被别处作废",
+            "另一个程序强制刷新，手中的 access_token 立即失效（40001）。",
+            "重取一次令牌再试；许多请求同时遇到也只取一次。",
+            _account("token_ended", "api"),
+        ),
+        Trouble(
+            "token_expired",
+            "令牌过期",
+            "接口答 42001，令牌已过期。",
+            "重取一次令牌，用新令牌再试。",
+            _account("token_expired", "api"),
+        ),
+        Trouble(
+            "token_refused",
+            "令牌总被拒绝",
+            "任何令牌都答 40001；次数选多些就是一直如此。",
+            "重取一次后仍失败就报告失败，绝不循环重试。",
+            _account("token_refused", "api"),
+        ),
+        Trouble(
+            "quota",
+            "当日次数用完",
+            "接口答 45009，当天不再受理。",
+            "当天不再调用这个接口，次日再试。",
+            _account("quota", "api"),
+        ),
+        Trouble(
+            "api_busy",
+            "公众号系统繁忙",
+            "接口答 -1。",
+            "当作没有结果，报告失败，由人稍后再试。",
+            _account("busy", "api"),
+        ),
+    ),
+)
+
+GROUPS = (_NOTICES, _ANSWERS, _REFUNDS, _MESSAGES, _API)
 BY_KEY = {trouble.key: trouble for group in GROUPS for trouble in group.troubles}
 NOTICE_WORDS = {
     fault.kind: "谎报" if fault.kind == "alter" else trouble.title

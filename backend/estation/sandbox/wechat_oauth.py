@@ -20,6 +20,9 @@ bp = Blueprint("wechat_oauth", url_prefix="/wechat")
 CODE_SECONDS = 300
 TOKEN_SECONDS = 7200
 _EARLY = 300
+FORCED_APART_MS, FORCED_A_DAY = 30_000, 20
+TOKENS_ASKED = "tokens_asked"
+_FORCED_AT = "token_forced_at"
 SCOPES = {"snsapi_base", "snsapi_userinfo"}
 MINI = "mini_program"
 
@@ -83,7 +86,7 @@ async def jscode2session(request: SandboxRequest) -> HTTPResponse:
     hub = request.app.ctx.hub
     refusal = _wrong_app(hub, request.args.get("appid"), request.args.get("secret"), mini=True)
     if refusal is None and request.args.get("grant_type") != "authorization_code":
-        refusal = _error(40002, "invalid grant_type")
+        refusal = api_error(40002, "invalid grant_type")
     row = refusal or _redeemed(hub, request.args.get("js_code", ""), mini=True)
     if isinstance(row, HTTPResponse):
         return row
@@ -97,7 +100,7 @@ async def access_token(request: SandboxRequest) -> HTTPResponse:
     hub = request.app.ctx.hub
     refusal = _wrong_app(hub, request.args.get("appid"), request.args.get("secret"))
     if refusal is None and request.args.get("grant_type") != "authorization_code":
-        refusal = _error(40002, "invalid grant_type")
+        refusal = api_error(40002, "invalid grant_type")
     if refusal is not None:
         return refusal
     row = _redeemed(hub, request.args.get("code", ""), mini=False)
@@ -120,13 +123,13 @@ def _redeemed(hub: Hub, code: str, *, mini: bool) -> Row | HTTPResponse:
     now = hub.now_ms()
     row = hub.store.row("select * from oauth_code where code = ?", code)
     if not code:
-        return _error(41008, "missing code")
+        return api_error(41008, "missing code")
     if row is None or (row["scope"] == MINI) != mini:
-        return _error(40029, "invalid code")
+        return api_error(40029, "invalid code")
     if row["used_at"] is not None:
-        return _error(40163, "code been used")
+        return api_error(40163, "code been used")
     if now > row["created_at"] + CODE_SECONDS * 1000:
-        return _error(42003, "code expired")
+        return api_error(42003, "code expired")
     hub.store.run("update oauth_code set used_at = ? where code = ?", now, code)
     return row
 
@@ -138,14 +141,24 @@ async def stable_token(request: SandboxRequest) -> HTTPResponse:
     body: dict[str, Any] = request.json if isinstance(request.json, dict) else {}
     refusal = _wrong_app(hub, body.get("appid"), body.get("secret"))
     if refusal is None and body.get("grant_type") != "client_credential":
-        refusal = _error(40002, "invalid grant_type")
+        refusal = api_error(40002, "invalid grant_type")
     if refusal is not None:
         return refusal
+    fault = hub.faults.take("api", "wechat", request.path)
+    if fault is not None and fault.kind == "quota":
+        return api_error(45009, "reach max api daily quota limit")
     now = hub.now_ms()
+    hub.store.set_setting(TOKENS_ASKED, hub.store.setting(TOKENS_ASKED, 0) + 1)
     if body.get("force_refresh") is True:
-        hub.store.run("delete from api_token")
+        forced = hub.store.setting(_FORCED_AT, [])
+        today = [at for at in forced if at > now - 86_400_000]
+        if len(today) >= FORCED_A_DAY or (today and now - today[-1] < FORCED_APART_MS):
+            return api_error(45011, "api minute-quota reach limit, force_refresh")
+        hub.store.set_setting(_FORCED_AT, [*today, now])
+        hub.store.run("delete from account_token where kind = 'stable'")
     row = hub.store.row(
-        "select * from api_token where expires_at > ? order by expires_at desc limit 1",
+        "select * from account_token where kind = 'stable' and expires_at > ?"
+        " order by expires_at desc limit 1",
         now + _EARLY * 1000,
     )
     token = row["token"] if row else _new_token(hub, now)
@@ -153,22 +166,58 @@ async def stable_token(request: SandboxRequest) -> HTTPResponse:
     return json_answer({"access_token": token, "expires_in": (expires_at - now) // 1000})
 
 
-def _new_token(hub: Hub, now: int) -> str:
+@bp.get("/cgi-bin/token")
+async def classic_token(request: SandboxRequest) -> HTTPResponse:
+    """A new token at every asking; the one before holds for five minutes more. Independent of
+    the stable one."""
+    hub = request.app.ctx.hub
+    refusal = _wrong_app(hub, request.args.get("appid"), request.args.get("secret"))
+    if refusal is None and request.args.get("grant_type") != "client_credential":
+        refusal = api_error(40002, "invalid grant_type")
+    if refusal is not None:
+        return refusal
+    now = hub.now_ms()
+    hub.store.run(
+        "update account_token set expires_at = min(expires_at, ?) where kind = 'classic'",
+        now + _EARLY * 1000,
+    )
+    return json_answer(
+        {"access_token": _new_token(hub, now, kind="classic"), "expires_in": TOKEN_SECONDS}
+    )
+
+
+def _new_token(hub: Hub, now: int, *, kind: str = "stable") -> str:
     token = secrets.token_urlsafe(102)
     hub.store.insert(
-        "api_token", token=token, created_at=now, expires_at=now + TOKEN_SECONDS * 1000
+        "account_token",
+        token=token,
+        kind=kind,
+        created_at=now,
+        expires_at=now + TOKEN_SECONDS * 1000,
     )
     return token
 
 
 def _wrong_app(hub: Hub, appid: Any, secret: Any, *, mini: bool = False) -> HTTPResponse | None:
     if appid != (world.MINI_APPID if mini else world.APPID):
-        return _error(40013, "invalid appid")
+        return api_error(40013, "invalid appid")
     right = hub.keys.mini_secret if mini else hub.keys.app_secret
     if not isinstance(secret, str) or not secrets.compare_digest(secret.encode(), right.encode()):
-        return _error(40125, "invalid appsecret")
+        return api_error(40125, "invalid appsecret")
     return None
 
 
-def _error(code: int, message: str) -> HTTPResponse:
+def token_trouble(hub: Hub, token: str) -> HTTPResponse | None:
+    """What is wrong with an API token; None when it holds."""
+    if not token:
+        return api_error(41001, "access_token missing")
+    row = hub.store.row("select * from account_token where token = ?", token)
+    if row is None:
+        return api_error(40001, "invalid credential, access_token is invalid or not latest")
+    if row["expires_at"] <= hub.now_ms():
+        return api_error(42001, "access_token expired")
+    return None
+
+
+def api_error(code: int, message: str) -> HTTPResponse:
     return json_answer({"errcode": code, "errmsg": f"{message}, rid: sandbox"})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 APPID = "wx8888888888888888"
 """The official account."""
+ACCOUNT_ID = "gh_sandbox000001"
+"""The official account's own name in messages (原始 ID)."""
 MINI_APPID = "wx7777777777777777"
 """The mini-program."""
 APPIDS = (APPID, MINI_APPID)
