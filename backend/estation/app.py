@@ -25,6 +25,7 @@ from estation.identity.api import attach_viewer, public
 from estation.identity.errors import Forbidden, FormExpired, LoginRequired
 from estation.ledger import routes as ledger_routes
 from estation.limits import NOTICE_BODY_BYTES, BoundedRequest, limit_address, limit_viewer
+from estation.official_account import routes as official_account_routes
 from estation.payees import PayeeWatch
 from estation.payments import pages as payment_pages
 from estation.payments import routes as payment_routes
@@ -52,6 +53,7 @@ BLUEPRINTS = (
     case_pages.bp,
     fee_routes.bp,
     ledger_routes.bp,
+    official_account_routes.bp,
     payment_pages.bp,
     payment_routes.bp,
     payment_staff_pages.bp,

@@ -82,6 +82,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("GET", "/staff/login"): "page",
     ("GET", "/ledger/heads"): "heads",
     ("GET", "/metrics"): "machine",
+    ("GET", "/wechat/messages"): "machine",  # WeChat asks once whether the address is ours
     ("GET", "/openapi.json"): "machine",
     ("POST", "/api/login"): "login",
     ("POST", "/api/login/code"): "login",
@@ -146,6 +147,7 @@ WITHOUT_LIMIT: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/notices/wechat-pay/<account:str>"): "FloodBound bounds what is not believed",
     ("POST", "/notices/wechat-combine/<account:str>"): "FloodBound bounds what is not believed",
     ("POST", "/notices/alipay/<account:str>"): "FloodBound bounds what is not believed",
+    ("POST", "/wechat/messages"): "FloodBound bounds what is not believed",
 }
 
 NOTICE_BODY_BYTES: Final = 128 * 1024  # above the door's own limit, which answers in its words

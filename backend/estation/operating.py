@@ -22,6 +22,8 @@ from tortoise import Tortoise
 from estation import measuring
 from estation import settings as settings_module
 from estation.identity.api import StaffMember, staff_by_login
+from estation.official_account.actions import publish_menu
+from estation.outside.wechat import WechatRefused, WechatUnavailable
 from estation.payments import queries as payment_queries
 from estation.payments.actions import asking, inbox, incidents, receipts, replaying, reversing
 from estation.payments.actions.refunds import ask as refund_asking
@@ -78,6 +80,7 @@ def add_to(main: typer.Typer) -> None:
     """Hang these commands on `estation`."""
     main.command("invariants")(show_invariants)
     main.command("signals")(show_signals)
+    main.command("wechat-menu")(publish_wechat_menu)
     main.add_typer(inbox_commands, name="inbox")
     main.add_typer(attempt_commands, name="attempts")
     main.add_typer(incident_commands, name="incidents")
@@ -142,6 +145,23 @@ def show_signals() -> None:
         return await measuring.facts(now=system_clock(), with_books=True)
 
     sys.stdout.write(_on_database(read).decode())
+
+
+def publish_wechat_menu() -> None:
+    """Put our menu under the official account's conversation. Exit code 1 when WeChat says no."""
+
+    async def publish() -> None:
+        settings = Settings.read()
+        async with open_services(settings, system_clock) as services:
+            if services.account_api is not None:
+                await publish_menu(services.account_api, settings=settings)
+
+    try:
+        asyncio.run(publish())
+    except (WechatRefused, WechatUnavailable) as trouble:
+        console.print(f"菜单没有发布：{trouble}")
+        raise typer.Exit(1) from None
+    console.print("公众号菜单已发布，关注者最迟 24 小时内看到。")
 
 
 @inbox_commands.command("show")

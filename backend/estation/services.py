@@ -15,13 +15,15 @@ from estation.outside.pay_channels import PayChannel
 from estation.outside.pay_channels.building import channels_from_settings, fresh_certificates
 from estation.outside.pay_channels.outages import Outages
 from estation.outside.sms import HttpSms, SmsSender
-from estation.outside.wechat import MiniProgramPlatform, WechatPlatform
+from estation.outside.wechat import AccountApi, MiniProgramPlatform, WechatPlatform
+from estation.outside.wechat.access_tokens import OfficialAccountApi
+from estation.outside.wechat.messages import MessageDoor, read_aes_key
 from estation.outside.wechat.mini_login import MiniLogin
 from estation.outside.wechat.web_login import WebLogin
 from estation.settings import Settings
 from estation.shared.clock import Clock
 from estation.shared.crypto import Vault
-from estation.shared.key_files import KeyFiles
+from estation.shared.key_files import KeyFiles, read_word
 from estation.shared.keyring import read_secrets
 from estation.shared.limiting import FloodBound, Limiter
 
@@ -49,6 +51,8 @@ class Services:
     redis: Redis | None  # None or unreachable: slower, never wrong
     notice_desk: NoticeDesk | None = None
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
+    account_api: AccountApi | None = None  # the official account's
+    message_door: MessageDoor | None = None  # None: the city takes no messages
     limiter: Limiter = field(default_factory=lambda: Limiter(None))
     unbelieved: FloodBound = field(default_factory=FloodBound)  # senders of forged notices
     outages: Outages = field(default_factory=Outages)  # channels that give no answer
@@ -88,6 +92,10 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
                     sms=HttpSms(session, settings.sms_url),
                     redis=redis,
                     mini_program=_mini_login(session, settings, files),
+                    account_api=OfficialAccountApi.from_settings(
+                        session, settings.wechat, files, clock
+                    ),
+                    message_door=_message_door(settings, files),
                     limiter=Limiter(redis),
                 )
         finally:
@@ -105,4 +113,16 @@ def _mini_login(
         return None
     return MiniLogin.from_settings(
         session, settings.mini_program, api_url=settings.wechat.api_url, files=files
+    )
+
+
+def _message_door(settings: Settings, files: KeyFiles) -> MessageDoor | None:
+    wechat = settings.wechat
+    if not wechat.message_token_file:
+        return None
+    key = wechat.encoding_aes_key_file
+    return MessageDoor(
+        token=files.watch(wechat.message_token_file, parse=read_word).current,
+        appid=wechat.appid,
+        encoding_aes_key=files.watch(key, parse=read_aes_key).current if key else None,
     )

@@ -31,6 +31,7 @@ CONTEXTS_WITH_TABLES = (
     "ledger.models",
     "payments.models",
     "reconciliation.models",
+    "official_account.models",
     "outside.gate.models",
     "shared.outbox",
     "shared.sealing",
@@ -154,6 +155,14 @@ class Wechat(Strict):
     oauth_url: str
     appid: str
     secret_file: str
+    message_token_file: str = ""  # of its message door; "": the city takes no messages
+    encoding_aes_key_file: str = ""  # of the encrypted and compatible modes; "": plain
+
+    @model_validator(mode="after")
+    def _key_with_token(self) -> Self:
+        if self.encoding_aes_key_file and not self.message_token_file:
+            raise ValueError("wechat: encoding_aes_key_file needs message_token_file")
+        return self
 
 
 class MiniProgram(Strict):

@@ -322,6 +322,9 @@ def _named_files(settings: AnySettings, *, signs_heads: bool) -> Iterator[tuple[
     yield "data_key_file", settings.data_key_file, True
     yield "receipt_key_file", settings.receipt_key_file, True
     yield "wechat.secret_file", settings.wechat.secret_file, True
+    for name in ("message_token_file", "encoding_aes_key_file"):
+        if file := getattr(settings.wechat, name):
+            yield f"wechat.{name}", file, True
     if settings.mini_program is not None:
         yield "mini_program.secret_file", settings.mini_program.secret_file, True
     if signs_heads:

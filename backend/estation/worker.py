@@ -18,6 +18,7 @@ from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
 from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
+from estation.official_account.actions import forget_messages as forget_heard
 from estation.outside.gate import bounds as limits
 from estation.outside.gate import peering, peers, rounds, rows, sending, symbols, upkeep
 from estation.outside.gate.errors import PeerUnknown
@@ -117,6 +118,7 @@ def jobs(services: Services) -> list[Job]:
         Job("silences", 5, lambda now: payment_jobs.note_silences(services, now=now)),
         Job("sessions", 600, lambda now: forget_expired(now=now)),
         Job("messages", 600, lambda now: payment_jobs.forget_messages(now=now)),
+        Job("wechat_messages", 600, lambda now: forget_heard(now=now)),
         Job("ledger_seal", 5, ledger_jobs.seal),
         Job("ledger_publish", 60, lambda now: ledger_jobs.publish(services.settings, now)),
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),

@@ -36,6 +36,8 @@ SECRETS = {
     "alipay/alipay_public_key.pem": lambda: public_pem("alipay"),
     "wechat/app_secret": lambda: b"secret",
     "wechat/mini_secret": lambda: b"secret",
+    "wechat/message_token": lambda: b"token",
+    "wechat/encoding_aes_key": lambda: b"A" * 43,
     "ledger/public.pem": lambda: public_pem("ledger"),
     "data.key": lambda: DATA_KEY,
     "receipt.key": lambda: DATA_KEY,
@@ -81,14 +83,15 @@ async def running_online(
     now: datetime,
     redis_url: str = "unix:///nowhere/valkey.sock",
     channels: dict[str, Any] | None = None,
+    settings: Settings | None = None,
     **config: Any,
 ) -> AsyncIterator[Online]:
-    """`config` overrides Sanic's; `channels` the merchant accounts."""
+    """`config` overrides Sanic's; `channels` the accounts, `settings` what is in `folder`."""
     moment = [now]
     clock: Clock = lambda: moment[0]  # noqa: E731 -- one line says it
     app = create_app(
         name=f"online-{uuid4().hex}",
-        settings=settings_in(folder, database_url=database_url, redis_url=redis_url),
+        settings=settings or settings_in(folder, database_url=database_url, redis_url=redis_url),
         clock=clock,
     )
     app.config.TOUCHUP = False  # it rewrites functions once per process; tests make many apps

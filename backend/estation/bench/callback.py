@@ -241,6 +241,8 @@ def write_secrets(folder: Path, account: WechatPayAccount) -> dict[str, bytes]:
         "alipay/alipay_public_key.pem": notices.public_pem(platform),
         "wechat/app_secret": b"secret",
         "wechat/mini_secret": b"secret",
+        "wechat/message_token": b"token",
+        "wechat/encoding_aes_key": b"A" * 43,
     }
     for one in _other_accounts():
         files |= {one["private_key_file"]: merchant, one["api_v3_key_file"]: api_v3}

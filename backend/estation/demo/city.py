@@ -11,9 +11,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from estation.demo import places as places_module
 from estation.demo.places import COUNTY, COUNTY_REGION, COUNTY_TITLE, Places
 from estation.demo.supervisor import Program, Supervisor, keep_alive
+from estation.demo.walker import Wallet
 from estation.local import CannotStart, LocalPostgres, LocalValkey
 from estation.outside.gate import device, keys
 from estation.sandbox import credentials
@@ -110,6 +113,7 @@ async def _programs(
         await asyncio.gather(*(supervisor.start(program) for program in programs))
         carrying = asyncio.create_task(_gate_device(places))
         background = [carrying, asyncio.create_task(keep_alive(supervisor, postgres))]
+        await _open_official_account(places, supervisor)
         if places.has_county:
             await _add_county(places, postgres, supervisor, say)
         say("等待数据经单向光闸到达线上平台")
@@ -125,6 +129,14 @@ async def _programs(
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await asyncio.to_thread(supervisor.stop)
+
+
+async def _open_official_account(places: Places, supervisor: Supervisor) -> None:
+    """As somebody does once in the account's console: where messages go, and the menu."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
+        phone = Wallet(http, places.sandbox_url)
+        await phone.control("message_address", url=f"{places.online_url}/wechat/messages")
+    await supervisor.run_to_end("wechat-menu", ["wechat-menu"])
 
 
 def _timetable(places: Places) -> list[Program]:

@@ -1,4 +1,5 @@
-"""Channels' messages are kept as they came, and what channels answered about an attempt.
+"""Channels' messages are kept as they came, and what channels answered about an attempt; the
+official account hears each message once.
 
 A message is ciphertext: PostgreSQL tries no compression, and keeps it in its row, since a second
 table's index for each would cost more than the row itself.
@@ -39,6 +40,18 @@ class Migration(migrations.Migration):
             model_name="PayAttempt",
             name="heard",
             field=fields.JSONField(null=True, encoder=JSON_DUMPS, decoder=loads),
+        ),
+        ops.CreateModel(
+            name="HeardMessage",
+            fields=[
+                ("key", fields.CharField(primary_key=True, unique=True, db_index=True, max_length=64)),
+                ("kind", fields.CharField(max_length=100)),
+                ("reply", fields.TextField(unique=False)),
+                ("deliveries", fields.IntField(default=1)),
+                ("heard_at", fields.DatetimeField(db_index=True, auto_now=False, auto_now_add=False)),
+            ],
+            options={"table": "official_account_message", "app": "estation", "pk_attr": "key", "table_description": "One message, however often WeChat delivered it; nothing of who sent it or what it said."},
+            bases=["Model"],
         ),
         *(ops.RunSQL(sql) for sql in (*IN_ITS_ROW, *STATEMENTS.values())),
     ]

@@ -1,7 +1,8 @@
-"""WeChat: web login of the official account (公众号), login of the mini-program (小程序)."""
+"""WeChat: web login, messages and API of the official account (公众号), login of the mini-program
+(小程序)."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class WechatRefused(Exception):
@@ -39,3 +40,9 @@ class MiniProgramPlatform(Protocol):
     def appid(self) -> str: ...
 
     async def identity_from_mini_code(self, js_code: str) -> WechatIdentity: ...
+
+
+class AccountApi(Protocol):
+    """The official account's API, with whatever token it needs."""
+
+    async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]: ...
