@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from estation.simulation import splits
 from estation.simulation.city import STEPS
 from estation.simulation.gate import day as gate_running
 from estation.simulation.gate.day import Ending, Seen
@@ -67,6 +68,21 @@ def all_orderings(
         f"through {found.states} states; every end is one of {dict(found.outcomes)}, "
         "and each kind of end is the same money"
     )
+
+
+@simulate.command("splits")
+def random_splits(
+    count: Annotated[int, typer.Option(min=1, max=100_000_000)] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed splits the same sums.")] = 1,
+) -> None:
+    """Random payments shared among payees, their fees, corrections and refunds in parts."""
+    try:
+        with _progress(count, "splits") as played:
+            refunds = splits.run(count=count, seed=seed, told=played)
+    except splits.NotExact as wrong:
+        console.print(str(wrong), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"seed {seed}: splits {count}, refunds in parts {refunds}, not exact 0")
 
 
 @simulate.command("gate")
@@ -166,13 +182,13 @@ def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
+def _progress(total: int, what: str = "worlds") -> Iterator[Callable[[int], None]]:
     """A bar for a person; for a log a line at each twentieth."""
     listener = Console(stderr=True)
     if listener.is_terminal:
-        columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=listener) as progress:
-            bar = progress.add_task("worlds", total=total)
+            bar = progress.add_task(what, total=total)
             yield lambda worlds: progress.advance(bar, worlds)
         return
     done = 0
@@ -181,7 +197,7 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         nonlocal done
         before, done = done, done + worlds
         if before * 20 // total != done * 20 // total:
-            listener.print(f"worlds {done} of {total}", highlight=False)
+            listener.print(f"{what} {done} of {total}", highlight=False)
 
     yield played
 
