@@ -8,7 +8,14 @@ import pytest
 
 from estation.fees.models import Bill
 from estation.ledger.api import balance
-from estation.outside.pay_channels import Channel, ChannelReport, ChannelState, Scene
+from estation.outside.pay_channels import (
+    Channel,
+    ChannelReport,
+    ChannelState,
+    RefundReport,
+    RefundStatus,
+    Scene,
+)
 from estation.payments import api
 from estation.payments.actions import locking, statements
 from estation.payments.api import OrderState, OutcomeKind, SettleItem
@@ -105,6 +112,27 @@ async def test_the_same_callback_ten_times_in_one_batch_moves_money_once(
 
     assert [o.kind for o in outcomes] == ["applied"] + ["repeated"] * 9
     assert await count("ledger_transfer", MONEY) == 1
+
+
+async def test_the_same_odd_news_twice_in_one_batch_is_one_incident(
+    database: str, city: City
+) -> None:
+    """Another's refund is told of until somebody hears it: no batch may fail of that."""
+    _, _, number = await city.opened()
+    news = RefundReport(
+        channel=city.wechat.channel,
+        account_id=city.wechat.account_id,
+        out_trade_no=number,
+        refund_no="R-NOBODY",
+        status=RefundStatus.SUCCESS,
+        amount_fen=100,
+        at=NOW,
+    )
+
+    outcomes = await settle(*[SettleItem(news.channel, news.account_id, None, None, news)] * 2)
+
+    assert [outcome.kind for outcome in outcomes] == ["incident"] * 2
+    assert await count("incident", "kind = 'unexpected_refund'") == 1
 
 
 async def test_without_its_lock_two_callbacks_would_both_be_judged_unpaid(

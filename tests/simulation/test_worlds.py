@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from estation.payments import combining, rules
-from estation.payments.actions import refund_locking, refund_writing, writing
+from estation.payments.actions import refund_locking, refund_writing, settle, writing
 from estation.payments.actions.refunds import send
+from estation.payments.actions.statements import AttemptChange
 from estation.payments.rules import OutcomeKind, Posting, Verdict
 from estation.simulation import running
 from estation.simulation.hazards import EXPECTED, NEARLY_NEVER, RARE
@@ -204,6 +205,21 @@ def unlimited(take: Callable[..., int]) -> Callable[..., int]:
     return taken
 
 
+def restless(settle_one: Callable[..., Any]) -> Callable[..., Any]:
+    """News that is known already writes its moment down once more."""
+
+    def settled(item: Any, locked: Any, writing: Any) -> Any:
+        outcome = settle_one(item, locked, writing)
+        attempt = locked.attempts.get(item.report.out_trade_no) if item.report else None
+        if outcome.kind is OutcomeKind.REPEATED and attempt is not None:
+            own, now = str(attempt.now.id), writing._now.isoformat()
+            change = AttemptChange(own, attempt.now.state, None, None, now, None)
+            writing._attempts[attempt.now.id] = change
+        return outcome
+
+    return settled
+
+
 def swapped(clearing: Callable[[str], str]) -> Callable[[str], str]:
     """What one merchant gave back is booked at another's."""
     other = {"wechat_pay:1900000111": "wechat_pay:1900000112"}
@@ -222,6 +238,9 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
     ),
     "what was given back twice is no claim": (
         refund_locking.Pot, "take", unlimited, "no_arrival_is_given_back_beyond_its_amount",
+    ),
+    "news heard again changes a row": (
+        settle, "_settle_one", restless, "news heard again changed pay_attempt",
     ),
     "a part's refund is booked at another merchant": (
         refund_writing, "clearing", swapped, "wechat_pay:1900000111: ours",

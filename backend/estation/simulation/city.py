@@ -150,7 +150,21 @@ class City:
         await self._end_claims()
         await self._check(is_end=True)
         await self._close_the_books()
+        await self._hear_all_again()
         self.weather.met += await books.odd_money()
+
+    async def _hear_all_again(self) -> None:
+        """Everything that ever came, twice more and in any order: not a row of money changes."""
+        before = await books.money()
+        letters = [letter for world in self.worlds for letter in world.heard]
+        for _ in range(2):
+            self._chance.shuffle(letters)
+            for start in range(0, len(letters), BATCH):
+                batch = letters[start : start + BATCH]
+                await settle_batch([_item(letter) for letter in batch], now=self._now)
+        changed = [table for table, rows in (await books.money()).items() if rows != before[table]]
+        if changed:
+            raise InvariantBroken(self._stories(f"news heard again changed {', '.join(changed)}"))
 
     async def _end_claims(self) -> None:
         """The office gets again, or gives up, all that was given back twice."""

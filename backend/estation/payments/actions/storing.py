@@ -62,10 +62,12 @@ class IncidentNote:
 async def put_incidents(
     db: BaseDBAsyncClient, notes: Sequence[IncidentNote], *, now: datetime
 ) -> None:
-    """Open each incident once, due after a day."""
+    """Open each incident once, due after a day; of notes about the same one the first counts."""
     if notes:
-        entry_ids = ids.row_id_texts(now, len(notes))
-        rows = [_row(note, entry_id) for note, entry_id in zip(notes, entry_ids, strict=True)]
+        # One statement cannot meet a row twice, and a batch may bring the same news twice.
+        once = list({note.dedupe_key: note for note in reversed(notes)}.values())
+        entry_ids = ids.row_id_texts(now, len(once))
+        rows = [_row(note, entry_id) for note, entry_id in zip(once, entry_ids, strict=True)]
         await db.execute_query_dict(
             _PUT_INCIDENTS,
             [jsonb_text(rows), now, now + rules.INCIDENT_DUE, list(rules.OPEN_AGAIN)],
