@@ -1,11 +1,13 @@
 """Every state of the staff's pages about incidents and refunds, from fixed values."""
 
+from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace as Values
 from typing import Any
 from uuid import UUID
 
 from estation.payments import staff_words
+from estation.payments.message_queries import MessageView
 from estation.payments.queries import IncidentView
 from estation.payments.refund_queries import RefundableView, RefundView
 from estation.payments.refund_rules import Deed, Share
@@ -142,11 +144,22 @@ STORY = Story(
     ],
     timeline=[
         Moment(NOW - timedelta(minutes=9), "发起支付", f"wechat_pay native {NUMBER}"),
+        Moment(NOW - timedelta(minutes=8), "渠道答复", f"wechat_pay native {NUMBER} → 未支付"),
         Moment(NOW, "收到通知", "wechat_pay TRANSACTION.SUCCESS"),
         Moment(NOW, "由我处理", "钱立（财务经办）"),
     ],
+    numbers=[NUMBER],
 )
-NO_STORY = Story(None, "", "", None, [], [Moment(NOW, "事件登记", "自检")])
+NO_STORY = Story(None, "", "", None, [], [Moment(NOW, "事件登记", "自检")], [])
+MESSAGE = MessageView(
+    at=NOW,
+    channel="wechat_pay",
+    kind="TRANSACTION.SUCCESS",
+    outcome="paid_after_close",
+    raw="content-type: application/json\nwechatpay-serial: PUB_KEY_ID_0119000001092026\n\n"
+    '{\n  "event_type": "TRANSACTION.SUCCESS"\n}',
+    said='{\n  "payer": {\n    "openid": "oUp…S6o"\n  }\n}',
+)
 
 
 def list_page(rows: list[IncidentView]) -> State:
@@ -177,6 +190,7 @@ def incident_page(shown: IncidentView, *deeds: Deed, **more: Any) -> State:
         "incident": shown,
         "story": STORY if shown.out_trade_no else NO_STORY,
         "evidence": '{\n  "trade_state": "SUCCESS"\n}',
+        "messages": [MESSAGE, replace(MESSAGE, raw="")] if shown.out_trade_no else [],
         "deeds": deeds,
         "refundable": None,
         "suspense_fen": 0,

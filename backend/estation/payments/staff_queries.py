@@ -92,13 +92,13 @@ class Moment:
 class Story:
     """All we know about the number of an incident, and the `numbers` it and its order go by."""
 
-    numbers: list[str]
     order_id: UUID | None
     order_no: str
     order_state: str
     order_fen: int | None
     transfers: list[TransferView]
     timeline: list[Moment]
+    numbers: list[str]
 
 
 @dataclass(frozen=True, slots=True)
