@@ -9,7 +9,8 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -202,13 +203,21 @@ def redrive_inbox(
 
 
 @inbox_commands.command("replay")
-def replay_inbox(as_json: AsJson = False) -> None:
+def replay_inbox(
+    file: Annotated[
+        Path | None, typer.Option(help="Those of this file (inbox export) instead of our own.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Settle every kept message once more: after a restore it brings what the backup did not
     know, on whole books it changes nothing. Exit code 1 when some could not be read."""
 
     async def replay() -> replaying.Replayed:
         async with open_services(Settings.read(), system_clock) as services:
-            return await replaying.replay_inbox(services, now=system_clock())
+            if file is None:
+                return await replaying.replay_inbox(services, now=system_clock())
+            with file.open(encoding="utf-8") as lines:
+                return await replaying.replay_lines(lines, services, now=system_clock())
 
     found = _on_database(replay)
     if as_json:
@@ -220,6 +229,28 @@ def replay_inbox(as_json: AsJson = False) -> None:
             f"{found.failed} 条处理失败。"
         )
     raise typer.Exit(1 if found.unbelieved or found.failed else 0)
+
+
+@inbox_commands.command("export")
+def export_inbox(
+    file: Path,
+    hours: Annotated[float, typer.Option(min=0.1, max=24 * 180, help="Of the last hours.")] = 25,
+) -> None:
+    """Write the messages of the last hours to a file, sealed as they are: beside a nightly backup
+    it holds what the next one will. Written whole or not at all."""
+
+    async def export() -> int:
+        now, count = system_clock(), 0
+        half = file.with_name(f".{file.name}.part")
+        with half.open("w", encoding="utf-8") as lines:
+            since = now - timedelta(hours=hours)
+            async for line in replaying.inbox_lines(since=since, until=now):
+                lines.write(f"{line}\n")
+                count += 1
+        half.replace(file)
+        return count
+
+    console.print(f"{_on_database(export)} 条通知原文写入 {file}。")
 
 
 @attempt_commands.command("query")

@@ -283,6 +283,35 @@ async def test_a_stranger_at_the_callback_door_gets_a_4xx(
     assert city.online("select count(*) from pay_notice") == notices
 
 
+async def test_the_official_account_shows_the_way_to_paying(
+    city: RunningCity, wallet: Wallet
+) -> None:
+    """The demo set the account up as a city would: address, token, key, menu."""
+    shown = await wallet.control("message", persona="zhou", text="我要缴费")
+
+    assert shown["outcome"] == "answered"
+    assert f"{city.places.online_url}/fees" in shown["answer"]
+
+
+async def test_the_whole_inbox_heard_again_changes_nothing(
+    city: RunningCity, buyer: Citizen, wallet: Wallet, new_bill: NewBill
+) -> None:
+    order_id, code = await open_code(buyer, await new_bill())
+    await wallet.pay(code)
+    await eventually("paid", lambda: buyer.paid_order(order_id))
+    money = """select count(*), sum(e.debit_fen) from ledger_transfer t
+               join ledger_entry e on e.transfer_id = t.id where t.kind not like 'hold%'"""
+    before = city.online(money)
+
+    said = city.estation("inbox", "replay", "--json")
+
+    told = json.loads(said.stdout.splitlines()[-1])
+    assert (said.returncode, told["unbelieved"], told["failed"]) == (0, 0, 0), said.stderr
+    assert told["read"] >= 1
+    assert "applied" not in told["outcomes"]
+    assert city.online(money) == before
+
+
 @pytest.mark.parametrize("victim", ["online", "worker", "inner-worker", "inner", "postgres"])
 async def test_the_chain_completes_after_kill_9(
     city: RunningCity, buyer: Citizen, wallet: Wallet, new_bill: NewBill, victim: str
