@@ -29,9 +29,10 @@ from estation.identity.models import WechatBinding
 from estation.identity.queries import openid_index, viewer_of
 from estation.local import LocalPostgres
 from estation.outside.gate.models import RefusedRow
+from estation.outside.pay_channels.messages import opened_message, sealed_message
 from estation.outside.pay_channels.payers import open_payers, seal_payers
 from estation.payments import api as payments
-from estation.payments.models import Incident, Notice
+from estation.payments.models import Incident, Notice, NoticeMessage
 from estation.reconciliation.api import bill_file
 from estation.registry.api import rights_of_holder
 from estation.shared import ids, resealing, sealing
@@ -52,7 +53,7 @@ DAY = beijing_day(NOW)
 TABLES = {
     "person", "person_word", "wechat_binding", "session", "registry_holder", "registry_version",
     "case_version", "case_event", "bill_as_sent", "pay_notice", "incident", "channel_bill_file",
-    "gate_refused_row",
+    "gate_refused_row", "pay_notice_message",
 }  # fmt: skip
 
 
@@ -143,6 +144,7 @@ async def live() -> None:
         seen_at=NOW,
     ).save(force_create=True)  # fmt: skip
     await a_notice(transaction())
+    await a_message()
     evidence = {"report": {"raw": [alipay_notice(), "words"]}}
     seal_payers(VAULT, evidence)
     await payments.open_incident(
@@ -177,6 +179,14 @@ async def a_notice(said: dict[str, Any], *, vault: Vault = VAULT, id: UUID | Non
         event_key=str(ids.row_id(NOW)), kind="k", out_trade_no="", plaintext=said,
         received_at=NOW, handled_at=NOW, outcome="applied", tries=0, last_error="",
     ).save(force_create=True)  # fmt: skip
+
+
+async def a_message() -> None:
+    """Of the notice that is there, as it came."""
+    (notice,) = await Notice.all()
+    headers = {"content-type": "application/json"}
+    sealed = sealed_message(VAULT, headers, b'{"id": "EV-1"}', believed_at=NOW)
+    await NoticeMessage(id=notice.id, message_sealed=sealed).save(force_create=True)
 
 
 async def a_bill() -> None:
@@ -277,6 +287,8 @@ async def _says_the_same(vault: Vault) -> bool:
     assert (await bill_file(DAY, file["id"], vault=vault))[1] == BILL
     (notice,) = await Notice.all()
     assert open_payers(vault, notice.plaintext) == transaction()
+    (message,) = await NoticeMessage.all()
+    assert opened_message(vault, message.message_sealed).body == b'{"id": "EV-1"}'
     (incident,) = await Incident.all()
     assert open_payers(vault, incident.evidence) == {"report": {"raw": [alipay_notice(), "words"]}}
     bound = await citizens._bound(Tortoise.get_connection("default"), "wx1", OPENID, vault)
@@ -465,7 +477,7 @@ async def test_every_sealed_column_and_blind_index_has_its_walk(database: str) -
     """Or a former key could never be taken out, or would be with what still needs it."""
     tables = (
         *key_commands.identity.SEALED, *key_commands.registry.SEALED, *key_commands.cases.SEALED,
-        *key_commands.fees.SEALED, *key_commands.refused.SEALED,
+        *key_commands.fees.SEALED, *key_commands.refused.SEALED, *key_commands.payments.SEALED,
     )  # fmt: skip
     walked = {(one.name, column) for one in tables for column in one.sealed}
     walked |= {(one.name, index.column) for one in tables for index in one.indexed}
@@ -548,7 +560,7 @@ def test_each_batch_begins_behind_the_one_before_in_the_plan_of_all_batches(
         for one in (
             *key_commands.identity.SEALED, *key_commands.registry.SEALED,
             *key_commands.cases.SEALED, *key_commands.fees.SEALED,
-            *key_commands.refused.SEALED,
+            *key_commands.refused.SEALED, *key_commands.payments.SEALED,
         )
     } | {"channel_bill_file": key_commands.reconciliation._NEXT_SEALED}  # fmt: skip
     plan = postgres.psql(

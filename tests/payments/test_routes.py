@@ -12,6 +12,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 import aiohttp
+import asyncpg
 import pytest
 from sanic import HTTPResponse, Sanic
 
@@ -448,13 +449,16 @@ async def test_a_settled_notice_keeps_its_message_sealed_and_whole(real_doors: D
     for _ in range(2):
         await real_doors.ring(ALIPAY_DOOR, headers, body)
 
-    (kept,) = await rows("select m.sealed, n.outcome from pay_notice_message m join pay_notice n"
-                         " on n.id = m.notice_id")  # fmt: skip
+    (kept,) = await rows("select m.message_sealed as sealed, n.outcome"
+                         " from pay_notice_message m join pay_notice n on n.id = m.id")  # fmt: skip
     assert kept["outcome"] == "applied"
     assert b"2088102177891440" not in kept["sealed"]
     message = opened_message(counterparts.VAULT, kept["sealed"])
     assert (message.believed_at, message.body) == (NOW, body)
     assert message.headers == {"content-type": headers["content-type"]}
+    with pytest.raises(asyncpg.RaiseError, match="stays as it came"):
+        await rows("with u as (update pay_notice_message set message_sealed = $1 returning id)"
+                   " select id from u", b"another")  # fmt: skip
 
 
 async def test_a_notice_that_waits_keeps_its_message_and_settles_without_another(
@@ -473,7 +477,7 @@ async def test_a_notice_that_waits_keeps_its_message_and_settles_without_another
     await real_doors.ring(WECHAT_DOOR, *notice.sent())
 
     assert await count("pay_notice", "outcome = 'applied'") == 1
-    assert await count("pay_notice_message m join pay_notice n on n.id = m.notice_id") == 1
+    assert await count("pay_notice_message m join pay_notice n on n.id = m.id") == 1
 
 
 EVERYTHING = ("ledger_transfer", "ledger_entry", "pay_order", "pay_order_bill", "pay_attempt",

@@ -189,7 +189,7 @@ async def _floor(dsn: str) -> float:
     finally:
         await connection.execute(
             """delete from pay_notice_message m using pay_notice n
-               where n.id = m.notice_id and n.kind = 'FLOOR';
+               where n.id = m.id and n.kind = 'FLOOR';
                delete from pay_notice where kind = 'FLOOR';
                delete from outbox_message where topic = 'floor'"""
         )
@@ -224,7 +224,7 @@ def _floor_rows() -> dict[str, tuple[list[str], list[tuple[Any, ...]]]]:
         "pay_notice": (
             ["id", "channel", "account_id", "event_key", "kind", "out_trade_no", "plaintext",
              "received_at", "handled_at", "outcome", "tries", "last_error"], notices),
-        "pay_notice_message": (["notice_id", "sealed"], kept),
+        "pay_notice_message": (["id", "message_sealed"], kept),
         "outbox_message": (
             ["id", "topic", "body", "created_at", "not_before", "sent_at", "tries", "last_error"],
             messages),

@@ -6,34 +6,45 @@ table's index for each would cost more than the row itself.
 """
 
 from orjson import loads
-from tortoise import fields, migrations
+from tortoise import fields
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 from uuid import uuid4
 
+from estation.shared.migrating import SwiftMigration
+
 STATEMENTS = {
+    "message_is_only_resealed": (
+        "create function message_is_only_resealed() returns trigger language plpgsql as $$"
+        " begin"
+        # The key's name: two letters and four bytes.
+        " if new.id = old.id and substring(new.message_sealed from 1 for 2) = 'k1'::bytea"
+        " and substring(new.message_sealed from 1 for 6)"
+        " <> substring(old.message_sealed from 1 for 6) then return new; end if;"
+        " raise exception 'a message stays as it came'; end $$"
+    ),
     "tr_pay_notice_message_kept": (
         "create trigger tr_pay_notice_message_kept before update on pay_notice_message"
-        " for each row execute function payment_record_is_kept()"
+        " for each row execute function message_is_only_resealed()"
     ),
 }
 IN_ITS_ROW = (
-    "alter table pay_notice_message alter column sealed set storage external",
+    "alter table pay_notice_message alter column message_sealed set storage external",
     "alter table pay_notice_message set (toast_tuple_target = 8160)",
 )
 
 
-class Migration(migrations.Migration):
-    dependencies = [("estation", "0023_packing")]
+class Migration(SwiftMigration):
+    dependencies = [("estation", "0026_refused_rows")]
 
     operations = [
         ops.CreateModel(
             name="NoticeMessage",
             fields=[
-                ("notice_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
-                ("sealed", fields.BinaryField()),
+                ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("message_sealed", fields.BinaryField()),
             ],
-            options={"table": "pay_notice_message", "app": "estation", "pk_attr": "notice_id", "table_description": "The message of a notice in the inbox as it came, sealed whole (`pay_channels.messages`)."},
+            options={"table": "pay_notice_message", "app": "estation", "pk_attr": "id", "table_description": "The message of a notice in the inbox as it came, sealed whole (`pay_channels.messages`)."},
             bases=["Model"],
         ),
         ops.AddField(

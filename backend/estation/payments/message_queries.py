@@ -39,8 +39,8 @@ async def messages_about(numbers: Sequence[str], vault: Vault) -> list[MessageVi
         .order_by("received_at", "id")
         .limit(SHOWN)
     )
-    kept = await NoticeMessage.filter(notice_id__in=[notice.id for notice in notices])
-    sealed: Mapping[UUID, bytes] = {message.notice_id: message.sealed for message in kept}
+    kept = await NoticeMessage.filter(id__in=[notice.id for notice in notices])
+    sealed: Mapping[UUID, bytes] = {message.id: message.message_sealed for message in kept}
     return [
         MessageView(
             at=notice.received_at,

@@ -155,12 +155,12 @@ class Notice(Model):
 class NoticeMessage(Model):
     """The message of a notice in the inbox as it came, sealed whole (`pay_channels.messages`).
 
-    Of equal news the first; never changed, and gone after `rules.MESSAGES_KEPT`. A repetition's
-    own message is not kept: it says what the first one said.
+    Of equal news the first; changed by another key alone, and gone after `rules.MESSAGES_KEPT`.
+    A repetition's own message is not kept: it says what the first one said.
     """
 
-    notice_id = fields.UUIDField(primary_key=True)
-    sealed = fields.BinaryField()
+    id = fields.UUIDField(primary_key=True)  # the notice's
+    message_sealed = fields.BinaryField()
 
     class Meta:
         table = "pay_notice_message"

@@ -203,11 +203,11 @@ class Vault:
 
     def seal_bytes(self, content: bytes) -> bytes:
         """As `seal`, for what is no text."""
-        return self._encrypted(content)
+        return self._keys().making.seal(content)
 
     def open_bytes(self, sealed: bytes) -> bytes:
         """As `open`, for `seal_bytes`."""
-        return self._decrypted(sealed)
+        return self._keys().open(bytes(sealed))
 
     def open(self, sealed: bytes) -> str:
         """Raises cryptography's InvalidTag when the bytes were altered, and its subclass

@@ -34,7 +34,7 @@ async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -
              values ($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8, $9::jsonb, $10::jsonb, 0, $11,
                      $12, '')
              on conflict (channel, account_id, event_key) do nothing returning id)
-           insert into pay_notice_message (notice_id, sealed)
+           insert into pay_notice_message (id, message_sealed)
            select id, $13::bytea from kept where $13::bytea <> ''""",
         [
             ids.row_id(now),
@@ -85,10 +85,10 @@ async def forget_messages(*, now: datetime, limit: int = 5000) -> int:
     and what became of it stays."""
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """with gone as (
-             delete from pay_notice_message where notice_id = any(array(
-               select m.notice_id from pay_notice_message m
-               join pay_notice n on n.id = m.notice_id and n.handled_at is not null
-               where m.notice_id < $1 order by m.notice_id limit $2))
+             delete from pay_notice_message where id = any(array(
+               select m.id from pay_notice_message m
+               join pay_notice n on n.id = m.id and n.handled_at is not null
+               where m.id < $1 order by m.id limit $2))
              returning 1)
            select count(*) as n from gone""",
         [ids.earliest_id(now - rules.MESSAGES_KEPT), limit],

@@ -27,9 +27,9 @@ AT_ONCE: Final = 64
 _FIRST: Final = UUID(int=0)
 
 _NEXT: Final = """
-select m.notice_id, m.sealed, n.account_id
-from pay_notice_message m join pay_notice n on n.id = m.notice_id
-where m.notice_id > $1 and m.notice_id < $2 order by m.notice_id limit $3
+select m.id, m.message_sealed, n.account_id
+from pay_notice_message m join pay_notice n on n.id = m.id
+where m.id > $1 and m.id < $2 order by m.id limit $3
 """
 
 
@@ -105,8 +105,8 @@ async def _pages(*, after: UUID, before: UUID) -> AsyncIterator[list[RawMessage]
         )
         if not rows:
             return
-        yield [RawMessage(row["account_id"], bytes(row["sealed"])) for row in rows]
-        after = rows[-1]["notice_id"]
+        yield [RawMessage(row["account_id"], bytes(row["message_sealed"])) for row in rows]
+        after = rows[-1]["id"]
 
 
 def _item(raw: RawMessage, services: Services) -> SettleItem | None:

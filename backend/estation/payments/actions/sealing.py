@@ -12,10 +12,12 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.outside.pay_channels.payers import reseal_payers, seal_payers, tokens_of_others
 from estation.shared.crypto import DataKey, KeyNotHeld, Vault
 from estation.shared.jsonb import jsonb_text
-from estation.shared.resealing import NotOpened, Resealing
+from estation.shared.resealing import NotOpened, Resealing, SealedTable, resealing
 from estation.shared.sealing import Batch, Step
 
 ROWS_AT_ONCE: Final = 500
+
+SEALED: Final = (SealedTable("pay_notice_message", ("message_sealed",)),)
 
 _NEXT_NOTICES: Final = """
 select id, plaintext::text as said from pay_notice
@@ -64,6 +66,7 @@ def resealings_of_payers(vault: Vault) -> list[Resealing]:
     return [
         of("pay_notice", "plaintext", _NEXT_NOTICES, _SEAL_NOTICES),
         of("incident", "evidence", _NEXT_INCIDENTS, _SEAL_INCIDENTS),
+        *(resealing(table, vault) for table in SEALED),
     ]
 
 

@@ -54,7 +54,7 @@ attempt as (
     where n.handled_at is null
     returning n.id
 ), said as (
-    insert into pay_notice_message (notice_id, sealed)
+    insert into pay_notice_message (id, message_sealed)
     select t.id, substring($24::bytea from t.begins for t.length)
     from unnest($22::text::uuid[], $23::text::int[], $25::text::int[]) as t(id, begins, length)
     where t.id in (select id from kept)
