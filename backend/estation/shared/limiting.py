@@ -9,7 +9,8 @@ askings are not counted: whoever keeps trying is let in as soon as the allowance
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
@@ -87,23 +88,27 @@ class Limiter:
     """Counts askings under a key, for all workers together while Redis answers.
 
     Losing Redis never refuses anybody and never fails: each worker then counts alone.
+    `monotonic` tells, in seconds, when a lost one is asked again: no clock that may be put back.
     """
 
-    def __init__(self, redis: Redis | None) -> None:
+    def __init__(
+        self, redis: Redis | None, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._redis = redis
+        self._monotonic = monotonic
         self._own: dict[str, Tally] = {}
         self._away_until = 0.0
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def take(self, key: str, limit: int, *, now: datetime) -> int:
         """0 when `key` may ask once more in this minute, else the seconds to wait."""
-        redis, loop_time = self._redis, asyncio.get_running_loop().time()
-        if redis is not None and loop_time >= self._away_until:
+        redis, at = self._redis, self._monotonic()
+        if redis is not None and at >= self._away_until:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS), self._gate:
                     return await _take_in_redis(redis, key, limit, now.timestamp())
             except (RedisError, OSError, TimeoutError) as failure:
-                self._away_until = loop_time + AWAY_SECONDS
+                self._away_until = at + AWAY_SECONDS
                 log.warning("limits_without_redis", error=type(failure).__name__)
         WITHOUT_REDIS.inc()
         return self._take_here(key, limit, now.timestamp())

@@ -64,7 +64,7 @@ class City:
         self.weather = Weather(random.Random(f"city weather:{seed}:{numbers[0]}"))
         self.fate = Fate(random.Random(f"fate:{seed}:{numbers[0]}"))
         self.paid: dict[str, Paid] = {}
-        self._doorman = Doorman()
+        self._doorman = Doorman(self.now)
         self._services = self._open_services()
         self.worlds = [World(number, seed, self) for number in numbers]
         self.checks = 0
@@ -77,7 +77,7 @@ class City:
         """Raises TooManyRequests."""
         if self._doorman.redis.is_lost:
             weather.note("asked_without_redis")
-        await self._doorman.let_in(person_id, now=self._now)
+        await self._doorman.let_in(person_id)
 
     def now(self) -> datetime:
         return self._now
