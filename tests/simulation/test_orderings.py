@@ -1,6 +1,7 @@
 """Every ordering of one order's events, up to all eight of them, ends in the same money."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,9 @@ def _local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_ordering_of_eight_events_ends_in_the_same_money() -> None:
+def test_every_ordering_of_eight_events_ends_in_the_same_money(cluster: Path) -> None:
     """D1: also where success comes after the close, there is one truth everywhere."""
-    found = running.explore_here()
+    found = running.explore_here(cluster=cluster)
 
     assert found.complete == orders_of_length(EVENTS, 8) == 20_160
     assert found.histories == sum(orders_of_length(EVENTS, length) for length in range(9))
@@ -29,11 +30,13 @@ def test_every_ordering_of_eight_events_ends_in_the_same_money() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_close_that_outweighs_money_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_close_that_outweighs_money_is_found(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rules, "judge", deaf_after_the_end(rules.judge))
 
     with pytest.raises(WrongMoney, match="pay"):
-        running.explore_here(length=4)
+        running.explore_here(length=4, cluster=cluster)
 
 
 def deaf_after_the_end(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:

@@ -35,9 +35,9 @@ def _local() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def results(_local: None) -> list[Result]:
+def results(_local: None, cluster: Path) -> list[Result]:
     return running.run_all(
-        running.cohorts(WORLDS), seed=SEED, processes=2, told=lambda result: None
+        running.cohorts(WORLDS), seed=SEED, processes=2, told=lambda result: None, cluster=cluster
     )
 
 
@@ -253,21 +253,21 @@ FAULTS: dict[str, tuple[Any, str, Callable[..., Any], str]] = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_its_story_is_told(
-    fault: str, monkeypatch: pytest.MonkeyPatch
+    fault: str, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, name, spoil, word = FAULTS[fault]
     monkeypatch.setattr(place, name, spoil(getattr(place, name)))
 
-    told = first_breach()
+    told = first_breach(cluster)
 
     assert re.search(word, told)
     assert "start_order" in told
 
 
-def first_breach() -> str:
+def first_breach(cluster: Path) -> str:
     """What breaks in the first hundred worlds, cohort by cohort."""
     for cohort in running.cohorts(100):
-        result = running.run_here(cohort, seed=SEED)
+        result = running.run_here(cohort, seed=SEED, cluster=cluster)
         if result.broken:
             return result.broken
     return ""
@@ -276,12 +276,14 @@ def first_breach() -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["an incident is dropped", "a part is forgotten in the ledger"])
-def test_a_failing_seed_replays_word_for_word(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_seed_replays_word_for_word(
+    fault: str, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place, name, spoil, _ = FAULTS[fault]
     monkeypatch.setattr(place, name, spoil(getattr(place, name)))
 
-    first = running.run_here(running.cohort_of(0), seed=SEED)
-    again = running.run_here(running.cohort_of(0), seed=SEED)
+    first = running.run_here(running.cohort_of(0), seed=SEED, cluster=cluster)
+    again = running.run_here(running.cohort_of(0), seed=SEED, cluster=cluster)
 
     assert first.broken
     assert again == first
@@ -289,9 +291,9 @@ def test_a_failing_seed_replays_word_for_word(fault: str, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_worlds_in_which_all_is_well_replay_blow_by_blow() -> None:
-    first = running.run_here(running.cohort_of(0), seed=SEED)
-    again = running.run_here(running.cohort_of(0), seed=SEED)
+def test_worlds_in_which_all_is_well_replay_blow_by_blow(cluster: Path) -> None:
+    first = running.run_here(running.cohort_of(0), seed=SEED, cluster=cluster)
+    again = running.run_here(running.cohort_of(0), seed=SEED, cluster=cluster)
 
     assert first.broken == ""
     assert sum(first.blows.values()) > 0

@@ -17,8 +17,6 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 from uuid import UUID
 
-from asyncpg.exceptions import ConnectionDoesNotExistError
-
 from estation import worker
 from estation.fees.api import BillView, bills_of
 from estation.ledger.api import seal
@@ -35,7 +33,7 @@ from estation.simulation.bills import COMBINING, OWN_MERCHANTS, SOURCE, settings
 from estation.simulation.channels import Paid, SimChannel
 from estation.simulation.doorman import Doorman
 from estation.simulation.hazards import Weather
-from estation.simulation.kills import Crash, Fate, let_the_rest_end
+from estation.simulation.kills import Crash, Fate, Lost, let_the_rest_end
 from estation.simulation.world import Letter, World
 
 DAWN: Final = datetime(2026, 8, 3, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
@@ -127,6 +125,10 @@ class City:
         ).save(force_create=True)  # fmt: skip
         await GatePeerSource(source=SOURCE, peer=SOURCE).save(force_create=True)
 
+    def history(self) -> str:
+        """What happened in every world, word for word."""
+        return "\n\n".join(map(_told, self.worlds))
+
     def met(self) -> Counter[str]:
         """Hazards by how often they were met, over all worlds."""
         met = sum((world.weather.met for world in self.worlds), self.weather.met.copy())
@@ -205,7 +207,7 @@ class City:
         try:
             with self.fate.program():
                 await job()
-        except (Crash, ConnectionDoesNotExistError) as blow:
+        except (Crash, Lost) as blow:
             await self.recover(blow)
         await self._check()
 
@@ -231,7 +233,7 @@ class City:
         try:
             with self.fate.program():
                 await self._settle(letters)
-        except (Crash, ConnectionDoesNotExistError) as blow:
+        except (Crash, Lost) as blow:
             await self.recover(blow)
             for letter in letters:
                 self._come_again(letter)
@@ -288,11 +290,7 @@ class City:
             for world in self.worlds
             if any(number in what for number in [*world.numbers, *world.bill_numbers()])
         ]
-        told = [
-            "\n".join([f"world {world.number}, {world.kind} ({world.person_id})", *world.story])
-            for world in (guilty or self.worlds)[:3]
-        ]
-        return "\n\n".join([what, *told])
+        return "\n\n".join([what, *map(_told, (guilty or self.worlds)[:3])])
 
     def _open_services(self) -> dict[str, Services]:
         """By kind of world. All know all channels, as our worker does."""
@@ -327,6 +325,10 @@ class City:
         if self._acting is None:
             raise RuntimeError("a trade was opened by nobody")
         return self._acting
+
+
+def _told(world: World) -> str:
+    return "\n".join([f"world {world.number}, {world.kind} ({world.person_id})", *world.story])
 
 
 def _channel_of(account_id: str) -> Channel:

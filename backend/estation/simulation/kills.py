@@ -35,7 +35,7 @@ class Blow(StrEnum):
         """Raises Crash, or what the driver raises when the connection is gone."""
         if self in (Blow.KILLED_BEFORE, Blow.KILLED_AFTER):
             raise Crash(self, point)
-        raise ConnectionDoesNotExistError(f"{self} {point}")
+        raise Lost(f"{self} {point}")
 
 
 OFTEN: Final = 0.35
@@ -55,6 +55,11 @@ class Crash(BaseException):
     def __init__(self, blow: "Blow", point: str) -> None:
         super().__init__(f"{blow} {point}")
         self.blow = blow
+
+
+class Lost(ConnectionDoesNotExistError):  # type: ignore[misc]  # asyncpg has no types
+    """The connection was lost here, because fate would have it: one that is really lost is no part
+    of any story, and ends the run."""
 
 
 class Fate:

@@ -1,9 +1,10 @@
 """`estation simulate`: plays worlds, prints what was met, exits 1 with a story when money broke."""
 
+import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -35,10 +36,12 @@ def payments(
     worlds: Annotated[int, typer.Option(min=1, max=10_000_000)] = 2000,
     seed: Annotated[int, typer.Option(help="The same seed tells the same stories.")] = 1,
     world: Annotated[
-        int | None, typer.Option(min=0, help="Replay only the cohort of this world.")
+        list[int] | None,
+        typer.Option(min=0, help="Replay only the cohort of this world; may be given again."),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64)] = os.cpu_count() or 1,
     steps: Annotated[int, typer.Option(min=1, max=10_000)] = STEPS,
+    tell: Annotated[bool, typer.Option(help="Print all that happened, word for word.")] = False,
 ) -> None:
     """Payments: real rules and actions on PostgreSQL, fake channels, invariants at every step.
 
@@ -47,8 +50,11 @@ def payments(
     """
     if context.invoked_subcommand is not None:
         return
-    chosen = cohorts(worlds) if world is None else [cohort_of(world)]
-    results = _with_progress(chosen, seed=seed, processes=processes, steps=steps)
+    chosen = list(dict.fromkeys(map(cohort_of, world))) if world else cohorts(worlds)
+    results = _with_progress(chosen, seed=seed, processes=processes, steps=steps, tell=tell)
+    for result in results:
+        if result.told:
+            console.print(result.told, "", markup=False, highlight=False, soft_wrap=True, sep="\n")
     _report(results, seed)
     raise typer.Exit(1 if any(result.broken for result in results) else 0)
 
@@ -169,7 +175,9 @@ def _report_day(ending: Ending) -> None:
     )
 
 
-def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int) -> list[Result]:
+def _with_progress(
+    chosen: list[range], *, seed: int, processes: int, steps: int, tell: bool
+) -> list[Result]:
     total = sum(map(len, chosen))
     with _progress(total) as played:
         return run_all(
@@ -177,6 +185,7 @@ def _with_progress(chosen: list[range], *, seed: int, processes: int, steps: int
             seed=seed,
             processes=min(processes, len(chosen)),
             steps=steps,
+            tell=tell,
             told=lambda result: played(result.worlds),
         )
 
@@ -224,9 +233,19 @@ def _report(results: list[Result], seed: int) -> None:
         f"invariant checks {sum(r.checks for r in results)}, invariant breaks {len(broken)}",
         soft_wrap=True,
     )
+    console.print(
+        f"histories {_digest(result.history for result in results)}, "
+        f"books {_digest(result.books for result in results)}: "
+        "the same wherever the same worlds are played",
+        soft_wrap=True,
+    )
     for result in broken:
         console.print(f"\ninvariant broken in worlds from {result.first} (--world {result.first}):")
         console.print(result.broken, markup=False, highlight=False, soft_wrap=True)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _report_blows(results: list[Result]) -> int:

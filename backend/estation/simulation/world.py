@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 from uuid import UUID, uuid5
 
-from asyncpg.exceptions import ConnectionDoesNotExistError
-
 from estation.fees import actions as fees
 from estation.fees.api import BillView, bill_of
 from estation.outside.pay_channels import Channel, ChannelState, RefundStatus, Scene, VerifiedNotice
@@ -21,7 +19,7 @@ from estation.simulation import desk
 from estation.simulation.bills import OWN_MERCHANTS, PAYEES, CentreBill, bill_row
 from estation.simulation.channels import SimChannel, SimTrade
 from estation.simulation.hazards import Weather
-from estation.simulation.kills import Crash, Fate
+from estation.simulation.kills import Crash, Fate, Lost
 
 PEOPLE: Final = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
@@ -139,7 +137,7 @@ class World:
             self.story[-1] += f" -> {refusal.code}"
             if refusal.code in ("order_not_open", "bill_changed", "bill_not_payable"):
                 self.phase = "no order"
-        except (Crash, ConnectionDoesNotExistError) as blow:
+        except (Crash, Lost) as blow:
             self.story[-1] += f" -> {blow}"
             await self.city.recover(blow)
 
