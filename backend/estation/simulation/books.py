@@ -42,7 +42,8 @@ select case when exists (select from ledger_transfer later
                          where later.idempotency_key = 'applied:' || t.idempotency_key)
             then 'payment' else t.kind end as kind,
        (select count(*) from incident i where i.state = 'open'
-        and i.channel_trade_no = t.channel_no and i.account_id = $2) as open_incidents,
+        and i.channel_trade_no = t.channel_no and i.account_id = $2
+        and not i.evidence ? 'reconciled_day') as open_incidents,
        (select coalesce(sum(r.amount_fen), 0)::bigint from pay_refund r
         where r.arrival_id = t.id and r.state = 'succeeded') as refunded_fen,
        (select coalesce(sum(s.amount_fen), 0)::bigint from outside_settlement s
@@ -123,12 +124,16 @@ async def odd_money() -> Counter[str]:
 
 
 async def faults(
-    successes: Iterable[Paid], *, payees: Mapping[str, str], noes: Set[str]
+    successes: Iterable[Paid],
+    *,
+    payees: Mapping[str, str],
+    noes: Set[str],
+    fees: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Every success must have one end, all parts of a combined one the same kind of end, each
     merchant's clearing account the channel's own balance, and a refund is closed only where the
     channel said no; all orders have ended, so nothing is expected any more. `payees`: by
-    the merchant they own; `noes`: refund numbers."""
+    the merchant they own; `noes`: refund numbers; `fees`: what each merchant's channel kept."""
     successes = list(successes)
     ends = {paid.out_trade_no: await _rows(_ENDS, *_named(paid)) for paid in successes}
     found = [fault for paid in successes if (fault := _fault_of(paid, ends[paid.out_trade_no]))]
@@ -141,7 +146,7 @@ async def faults(
         if row["refund_no"] not in noes
     ]
     ours = {row["account_id"]: row["fen"] for row in await _rows(_CLEARING)}
-    theirs: dict[str, int] = defaultdict(int)
+    theirs = defaultdict(int, {account: -fen for account, fen in (fees or {}).items()})
     for paid in successes:
         theirs[paid.account_id] += paid.amount_fen - paid.given_back_fen()
     for account in sorted(ours.keys() | theirs.keys()):

@@ -55,6 +55,14 @@ class Owner(Protocol):
     ) -> None: ...
 
 
+class Bills(Protocol):
+    """Where the bills of merchant accounts are to be had."""
+
+    def download(self, account_id: str, day: date) -> bytes: ...
+
+    def parse(self, raw: bytes) -> ParsedBill: ...
+
+
 @dataclass(slots=True)
 class SimRefund:
     request: RefundRequest
@@ -115,11 +123,13 @@ class SimChannel:
         clock: Callable[[], datetime],
         owner: Callable[[], Owner],
         ledger: dict[str, Paid],
+        bills: Bills | None = None,
     ) -> None:
         self._channel = channel
         self._account_id = account_id
         self._clock = clock
         self._owner = owner
+        self._bills = bills  # None: a combining account has none of its own
         self.trades: dict[str, SimTrade] = {}
         self.paid = ledger  # by out_trade_no of the (sub-)order, over all accounts
         self.noes: set[str] = set()  # refund numbers that certainly will not be given back
@@ -240,10 +250,14 @@ class SimChannel:
         return NoticeAnswer(200 if accepted else status, "application/json", b"{}")
 
     async def download_bill(self, day: date) -> bytes:
-        raise ChannelUnknown("NOT_OFFERED", "bills are not part of these worlds")
+        if self._bills is None:
+            raise ChannelUnknown("NOT_OFFERED")
+        return self._bills.download(self._account_id, day)
 
     def parse_bill(self, raw: bytes) -> ParsedBill:
-        raise ValueError("bills are not part of these worlds")
+        if self._bills is None:
+            raise ValueError("no bills here")
+        return self._bills.parse(raw)
 
     # What payers and time do.
 
@@ -303,7 +317,7 @@ class SimChannel:
 
     def _perhaps_after_all(self, trade: SimTrade, paid: Paid, refund: SimRefund) -> None:
         """The news of it is not lost for good: where no notice comes the day's bill names the
-        refund, and bills are not part of these worlds."""
+        refund, for a person."""
         now = self._clock()
         if refund.after_all_at is None:
             if not paid.owner.weather.strikes("closed_refund_given_back_after_all"):

@@ -12,7 +12,8 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final, cast
 from uuid import UUID
@@ -28,12 +29,16 @@ from estation.payments.api import SettleItem, from_notice, settle_batch
 from estation.payments.invariants import broken_invariants
 from estation.payments.staff_queries import open_claims
 from estation.services import Services
+from estation.shared.clock import BEIJING, beijing_day
+from estation.shared.crypto import Vault
 from estation.simulation import books, desk
 from estation.simulation.bills import COMBINING, OWN_MERCHANTS, SOURCE, settings_of
 from estation.simulation.channels import Paid, SimChannel
 from estation.simulation.doorman import Doorman
+from estation.simulation.finance import Finance
 from estation.simulation.hazards import Weather
 from estation.simulation.kills import Crash, Fate, Lost, let_the_rest_end
+from estation.simulation.statements import BillDesk
 from estation.simulation.world import Letter, World
 
 DAWN: Final = datetime(2026, 8, 3, 2, 0, 0, tzinfo=UTC)  # 10:00 in Beijing
@@ -62,8 +67,12 @@ class City:
         self.weather = Weather(random.Random(f"city weather:{seed}:{numbers[0]}"))
         self.fate = Fate(random.Random(f"fate:{seed}:{numbers[0]}"))
         self.paid: dict[str, Paid] = {}
+        self._bill_weather = Weather(random.Random(f"bill weather:{seed}:{numbers[0]}"))
+        chance = random.Random(f"finance:{seed}:{numbers[0]}")
+        self._bills = BillDesk(self.paid, self.now, self._bill_weather, chance)
         self._doorman = Doorman(self.now)
         self._services = self._open_services()
+        self._finance = Finance(self._services["combined"], self._bills, beijing_day(DAWN), chance)
         self.worlds = [World(number, seed, self) for number in numbers]
         self.checks = 0
         self._commits_checked = 0
@@ -131,14 +140,16 @@ class City:
 
     def met(self) -> Counter[str]:
         """Hazards by how often they were met, over all worlds."""
-        met = sum((world.weather.met for world in self.worlds), self.weather.met.copy())
+        met = self.weather.met + self._bill_weather.met
+        met = sum((world.weather.met for world in self.worlds), met)
         for (_, blow), times in self.fate.blows.items():
             met[f"{blow.replace(' ', '_')}_a_commit"] += times
         return met
 
     async def _peace(self) -> None:
         """Channels answer, nothing is lost any more, time goes on: every success finds its end."""
-        for weather in (self.weather, *(world.weather for world in self.worlds)):
+        weathers = [world.weather for world in self.worlds]
+        for weather in (self.weather, self._bill_weather, *weathers):
             weather.is_calm = True
         self.fate.is_calm = True
         self._doorman.redis.is_lost = False
@@ -150,6 +161,7 @@ class City:
         self._now += timedelta(hours=QUIET_HOURS)  # the latest news
         await self._the_citys_work(at_ease=True)
         await self._end_claims()
+        await self._close_the_days()
         await self._check(is_end=True)
         await self._close_the_books()
         await self._hear_all_again()
@@ -180,14 +192,29 @@ class City:
             self._now += timedelta(minutes=12)
             await self._the_citys_work(at_ease=True)
 
+    async def _close_the_days(self) -> None:
+        """Finance has the last bills of all days, and instructs the payees of all that came."""
+        tomorrow = beijing_day(self._now) + timedelta(days=1)
+        self._now = datetime.combine(tomorrow, time(12), tzinfo=BEIJING)
+        for day in self._finance.days_over(self._now):
+            await self._survive(partial(self._finance.reconcile, day, now=self._now))
+        for day in self._finance.days_over(self._now):
+            await self._survive(partial(self._finance.instruct, day, now=self._now))
+        await self._the_citys_work(at_ease=True)
+
     async def _the_citys_work(self, *, at_ease: bool) -> None:
-        """What runs beside the citizens: the channels' deliveries and our worker's jobs."""
+        """What runs beside the citizens: the channels' deliveries, our worker's jobs, and now and
+        then finance's work on a day that is over."""
         for channel in self.channels.values():
             channel.let_refunds_end()
         await self._deliver()
         for job in self._jobs():
             if at_ease or self._chance.random() < 0.6:
                 await self._survive(job)
+        for day in self._finance.days_over(self._now):
+            if self._finance.is_minded():
+                await self._survive(partial(self._finance.reconcile, day, now=self._now))
+                await self._survive(partial(self._finance.instruct, day, now=self._now))
 
     def _jobs(self) -> list[Callable[[], Awaitable[object]]]:
         services, now = self._services["combined"], self._now
@@ -209,6 +236,8 @@ class City:
                 await job()
         except (Crash, Lost) as blow:
             await self.recover(blow)
+        except Exception as failure:
+            raise InvariantBroken(self._stories(repr(failure))) from failure
         await self._check()
 
     async def recover(self, blow: BaseException) -> None:
@@ -279,7 +308,9 @@ class City:
             account: payee for own in OWN_MERCHANTS.values() for payee, account in own.items()
         }
         noes = {number for channel in self.channels.values() for number in channel.noes}
-        faults = await books.faults(self.paid.values(), payees=payees, noes=noes)
+        fees = {account: self._finance.fees_of(account) for account in self.channels}
+        faults = await books.faults(self.paid.values(), payees=payees, noes=noes, fees=fees)
+        faults += await self._finance.faults(self.paid.values(), now=self._now)
         if faults:
             raise InvariantBroken(self._stories("\n".join(faults)))
 
@@ -301,7 +332,14 @@ class City:
             COMBINING,
         }
         self.channels: dict[str, SimChannel] = {
-            account: SimChannel(_channel_of(account), account, self.now, self._who, self.paid)
+            account: SimChannel(
+                _channel_of(account),
+                account,
+                self.now,
+                self._who,
+                self.paid,
+                None if account == COMBINING else self._bills,
+            )
             for account in sorted(accounts)
         }
         nobody: Any = SimpleNamespace()
@@ -309,7 +347,7 @@ class City:
             kind: Services(
                 settings=settings[kind],
                 clock=self.now,
-                vault=nobody,
+                vault=Vault(bytes(32)),
                 pay_code_keys=tuple,
                 receipt_keys=tuple,
                 channels=cast("dict[str, Any]", self.channels),

@@ -136,7 +136,7 @@ async def settle_outside(incident: IncidentView, *, chance: random.Random, now: 
         by=MAKER,
         now=now,
     )
-    if chance.random() < 0.2:
+    if chance.random() < 0.35:
         await api.reject_settling_outside(
             incident_id=incident.id, by=CHECKER, note="回单未附", now=now
         )

@@ -15,7 +15,7 @@ LIKELY: Final[Mapping[str, float]] = {
     "open_unknown_before": 0.04,
     "open_unknown_after": 0.06,
     "open_lands_late": 0.03,
-    "open_refused": 0.02,
+    "open_refused": 0.03,
     "query_unknown": 0.10,
     "close_unknown_before": 0.10,
     "close_unknown_after": 0.10,
@@ -34,6 +34,9 @@ LIKELY: Final[Mapping[str, float]] = {
     "refund_closed": 0.25,
     "closed_refund_given_back_after_all": 0.02,  # each time the channel looks at a closed one
     "given_back_another_way_and_after_all": 0.8,
+    # what is wrong with a channel's bill of a day
+    "bill_unavailable": 0.15,
+    "bill_torn": 0.10,
     # what becomes of our own house
     "redis_lost": 0.25,
 }
@@ -68,6 +71,9 @@ NOTED: Final = (
     "claim_recovered",
     "claim_written_off",
     "claim_rejected",
+    "bill_not_made_yet",
+    "bill_line_wrong",
+    "bill_corrected",
     "asked_without_redis",
     "killed_before_a_commit",
     "killed_after_a_commit",

@@ -27,7 +27,7 @@ EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
     "no order": {
         "start_order": 14, "new_bill": 3, "revise": 1, "withdraw": 1, "replay_old_news": 1,
         "pay_old_code": 2, "look": 1, "ask_refund": 4, "decide_refund": 8, "centre_refund": 1,
-        "redirect_refund": 6, "settle_outside": 5, "give_back_suspense": 3, "apply_late_money": 5,
+        "redirect_refund": 8, "settle_outside": 8, "give_back_suspense": 3, "apply_late_money": 5,
     },
     "no code": {
         "choose_wallet": 12, "pay_at_both_wallets": 4, "cancel": 1, "look": 1, "revise": 1,
@@ -42,7 +42,7 @@ EVENTS: Final[Mapping[str, Mapping[str, int]]] = {
 """What may happen next, by what the citizen has before him, and how often."""
 
 DUTIES: Final[Mapping[str, int]] = {
-    "give_back_another_way": 25, "end_claim": 20, "pay_by_hand": 20,
+    "give_back_another_way": 60, "end_claim": 60, "pay_by_hand": 60,
 }  # fmt: skip
 """What the office does beside all that, and how often, once there is cause for it."""
 
