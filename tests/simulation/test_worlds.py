@@ -69,14 +69,17 @@ def test_every_commit_of_the_money_is_struck_before_it_and_after_it(results: lis
     blows = sum((result.blows for result in results), Counter[tuple[str, str]]())
     commits = set(commits_of_the_money())
 
+    seldom = SELDOM_REACHED if WORLDS >= 2000 else SELDOM_REACHED | SELDOM_IN_HUNDREDS
+    excused = NOT_IN_THE_WORLDS.keys() | seldom
+
     unstruck = [
         (commit, side)
-        for commit in sorted(commits - NOT_IN_THE_WORLDS.keys() - SELDOM_REACHED)
+        for commit in sorted(commits - excused)
         for side, kinds in sides_of_a_commit().items()
         if not any(blows[commit, blow] for blow in kinds)
     ]
 
-    assert commits >= NOT_IN_THE_WORLDS.keys() | SELDOM_REACHED, "an exception for what is no more"
+    assert commits >= excused, "an exception for what is no more"
     assert unstruck == []
 
 
@@ -108,23 +111,27 @@ NOT_IN_THE_WORLDS = {
 }
 """Commits of payments that no world reaches, and why that is no hole."""
 
+SELDOM_IN_HUNDREDS = {
+    "payments.actions.asking.tell_of_silent",
+    "payments.actions.attempts._refuse",
+    "payments.actions.refunds.claims.ask_to_end_claim",
+    "payments.actions.refunds.send._tell_of_unfinished",
+}
+"""Too few for some hundreds of worlds; thousands strike them in each way."""
+
 SELDOM_REACHED = {
     "payments.actions.inbox._note_failure",
     "payments.actions.refunds.apply.approve_applying",
     "payments.actions.refunds.apply.ask_to_apply",
-    "payments.actions.asking.tell_of_silent",
-    "payments.actions.attempts._refuse",
-    "payments.actions.refunds.send._tell_of_unfinished",
     "payments.actions.refunds.by_hand.approve_paying_by_hand",
     "payments.actions.refunds.by_hand.ask_paying_by_hand",
     "payments.actions.refunds.claims.approve_ending_claim",
-    "payments.actions.refunds.claims.ask_to_end_claim",
     "payments.actions.refunds.claims.reject_ending_claim",
     "payments.actions.refunds.outside.reject_settling_outside",
     "payments.actions.refunds.redirect.ask_redirect",
     "payments.actions.refunds.redirect.redirect_abnormal",
 }
-"""Too few for every run; the others are struck on both sides."""
+"""Too few also for thousands; the others are struck on both sides."""
 
 
 def commits_of_the_money() -> Iterator[str]:
