@@ -7,7 +7,7 @@ import grimp
 import pytest
 
 ROOT = "estation"
-OPEN_TO_ALL = {"services", "settings", "shared", "outside"}
+OPEN_TO_ALL = {"services", "settings", "payees", "shared", "outside"}
 SEES_ALL = {
     "__main__",
     "app",

@@ -1,13 +1,13 @@
 """A channel closes a refund and gives the money back after all: what was decided meanwhile, in the
 belief that the money was still here, must not give it away a second time."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
 
 from estation.ledger.api import balance, open_claim_fen
-from estation.outside.pay_channels import RefundStatus
+from estation.outside.pay_channels import ChannelUnknown, RefundStatus
 from estation.payments import api
 from estation.payments.errors import OverpaidBack, RefundableChanged
 from estation.payments.invariants import broken_invariants
@@ -25,6 +25,7 @@ from tests.payments.test_settled_outside import (
     resolve,
 )
 
+SENT = later(hours=2)
 CLAIM = "overpaid_back:wechat_pay:1900000109"
 BEYOND = "no_arrival_is_given_back_beyond_its_amount"
 
@@ -34,12 +35,12 @@ async def city(database: str) -> City:
     return City()
 
 
-async def close_the_last(city: City) -> str:
+async def close_the_last(city: City, at: datetime = SENT) -> str:
     """What was approved is sent, and the channel closes it; its number."""
-    await send(city, later(hours=2))
+    await send(city, at)
     number = list(city.wechat.refunds)[-1]
     closed = city.wechat.finish(number, RefundStatus.CLOSED)
-    await api.settle_batch([api.from_refund(closed)], now=later(hours=3))
+    await api.settle_batch([api.from_refund(closed)], now=at + timedelta(hours=1))
     return number
 
 
@@ -89,6 +90,24 @@ class TestTheCheckersYes:
             await approve(second, now=later(hours=5))
 
         assert await states() == ["asked", "succeeded"]
+        assert await broken_invariants() == {}
+
+    async def test_was_asked_for_under_the_first_ones_own_incident(self, city: City) -> None:
+        """That incident ends with the first refund, whatever waits for a checker under it."""
+        incident_id = await odd_money(city)
+        await approve(await ask_refund(incident_id, FEN, FEN))
+        city.wechat.trouble["refund"] = ChannelUnknown("NOT_ENOUGH", "filled up later")
+        await send(city, later(hours=2))
+        (short,) = await rows("select id from incident where kind = 'refund_not_enough'")
+        del city.wechat.trouble["refund"]
+        first = await close_the_last(city, later(hours=30))
+        second = await ask_refund(UUID(str(short["id"])), FEN, FEN)
+
+        await give_back_after_all(city, first, later(hours=40))
+
+        assert await states() == ["asked", "succeeded"]
+        assert await broken_invariants() == {}
+        await api.reject_refund(request_id=second, by="checker", note="已退", now=later(hours=41))
         assert await broken_invariants() == {}
 
     async def test_is_refused_even_when_there_is_enough_for_both(self, city: City) -> None:

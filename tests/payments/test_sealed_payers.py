@@ -31,7 +31,6 @@ from estation.payments.models import Incident, Notice
 from estation.reconciliation.actions import sealing as of_bills
 from estation.reconciliation.actions.sealing import walks_over_bills
 from estation.reconciliation.api import bill_file, bill_files, reconcile_day
-from estation.reconciliation.errors import KeptFileChanged
 from estation.sandbox.world import PERSONAS
 from estation.services import Services
 from estation.shared import ids
@@ -329,11 +328,11 @@ async def test_older_bill_files_are_sealed_and_only_if_they_are_what_came(databa
     assert (await bill_file(good[0], good[1], vault=VAULT))[1] == content
     await _bill_of_before(content, days=2)
     await by_hand("update channel_bill_file set content = 'other' where not is_sealed")
-    with pytest.raises(KeptFileChanged):
-        await walk_through(walks_over_bills(VAULT), now=NOW, again=True, tell=lambda _: None)
+    await _bill_of_before(content, days=3)
+    await walk_through(walks_over_bills(VAULT), now=NOW, again=True, tell=lambda _: None)
     assert [row["sealed"] for row in await rows(
         "select is_sealed as sealed from channel_bill_file order by id"
-    )] == [True, False]  # fmt: skip
+    )] == [True, False, True]  # fmt: skip
 
 
 async def test_older_openids_are_sealed_and_the_newer_of_two_bindings_stays(database: str) -> None:

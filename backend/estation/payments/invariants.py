@@ -262,12 +262,14 @@ INVARIANTS: dict[str, str] = {
                            'paid_after_expiry', 'bill_revised', 'bill_withdrawn')
         where t.kind = 'suspense' and t.id >= :since_id
         and not exists (select from pay_refund r where r.arrival_id = t.id)""",
+    # Or until the refund that it tells of is done after all: a second one may have been asked for.
     "an_incident_that_waits_for_a_refund_is_open_until_it_is_done": """
         select i.dedupe_key as breach from incident i join pay_refund r
             on r.incident_key = i.dedupe_key and r.incident_key <> ''
         where i.resolved_by = 'system' and r.state <> 'succeeded'
-        and not exists (select from pay_refund d
-                        where d.incident_key = i.dedupe_key and d.state = 'succeeded')""",
+        and not exists (
+            select from pay_refund d where d.state = 'succeeded'
+            and (d.incident_key = i.dedupe_key or d.refund_no = i.evidence ->> 'refund_no'))""",
     "what_is_settled_outside_stands_in_the_books": """
         select coalesce(s.id::text, b.key) as breach from (
             select * from outside_settlement where state = 'approved') s
