@@ -10,6 +10,7 @@ import pytest
 from estation.official_account import rules
 from estation.outside.wechat import WechatRefused, WechatUnavailable
 from estation.outside.wechat.access_tokens import OfficialAccountApi
+from estation.sandbox.account_api import as_shown
 from tests.outside.listening import calling
 from tests.sandbox.running import RunningSandbox, running_sandbox
 
@@ -215,3 +216,14 @@ async def test_a_menu_beyond_its_bounds_is_refused(program: Program) -> None:
         with pytest.raises(WechatRefused) as raised:
             await program.api.call(MENU, {"button": [button]})
         assert raised.value.errcode == errcode
+
+
+def test_the_phone_shows_links_and_no_other_markup() -> None:
+    said = '去<a href="https://e.example/fees">缴费</a><b>吧</b><a href="javascript:x">x</a>'
+
+    assert as_shown(said) == [
+        ("去", ""),
+        ("缴费", "https://e.example/fees"),
+        ('<b>吧</b><a href="javascript:x">x</a>', ""),
+    ]
+    assert as_shown("") == []

@@ -1,6 +1,7 @@
 """The official account's API: every call wants a token that holds, and HTTP says 200 always."""
 
 import asyncio
+import re
 from typing import Any
 
 from sanic import Blueprint, HTTPResponse
@@ -80,6 +81,18 @@ def menu_of(hub: Hub) -> list[dict[str, Any]]:
 # The person's phone
 
 
+_LINK = re.compile(r'<a href="(https?://[^"<>]+)">([^<]+)</a>')
+
+
+def as_shown(answer: str) -> list[tuple[str, str]]:
+    """(words, "" or where they lead): of a text message WeChat shows links and no other markup."""
+    parts, end = [], 0
+    for link in _LINK.finditer(answer):
+        parts += [(answer[end : link.start()], ""), (link[2], link[1])]
+        end = link.end()
+    return [part for part in [*parts, (answer[end:], "")] if part[0]]
+
+
 @bp.get("/chat")
 async def show_chat(request: SandboxRequest) -> HTTPResponse:
     """?persona=: the conversation with the account, its menu, and something to write."""
@@ -91,6 +104,7 @@ async def show_chat(request: SandboxRequest) -> HTTPResponse:
         person=person,
         personas=world.PERSONAS,
         messages=message_door.conversation(hub, person),
+        as_shown=as_shown,
         menu=menu_of(hub),
         address=message_door.address(hub),
         events=_EVENTS,
