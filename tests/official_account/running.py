@@ -39,9 +39,8 @@ class Account:
         return int((await self.sandbox.look("account"))["tokens_asked"])
 
     async def heard(self) -> list[dict[str, Any]]:
-        return await rows(
-            "select kind, deliveries, reply from official_account_message order by heard_at, key"
-        )
+        """All that is kept of each."""
+        return await rows("select * from official_account_message order by heard_at, key")
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """What people do in the official account reaches our door once, whatever WeChat's line does."""
 
 import asyncio
+import hashlib
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -15,7 +16,9 @@ from estation.official_account import rules
 from estation.official_account.actions import forget_messages
 from estation.outside.wechat.messages import MessageDoor, MessageRejected, read_aes_key
 from estation.sandbox import message_door
+from estation.sandbox.world import persona
 from estation.shared.clock import system_clock
+from estation.shared.limiting import FloodBound
 from tests.official_account.running import Account, running_account
 from tests.outside.listening import Heard, listening
 from tests.sandbox.running import RunningSandbox, running_sandbox
@@ -142,9 +145,35 @@ async def test_what_was_heard_says_nothing_of_who_said_what_and_goes_after_a_day
     early = await forget_messages(now=now + rules.KEPT - timedelta(seconds=1))
     late = await forget_messages(now=now + rules.KEPT + timedelta(seconds=1))
 
+    assert set(heard) == {"key", "kind", "reply", "deliveries", "heard_at"}
     assert "林晓舟" not in str(heard)
     assert "oSandbox" not in str(heard)
     assert (early, late) == (0, 1)
+
+
+async def test_whoever_has_the_table_cannot_try_whose_event_it_was(account: Account) -> None:
+    await account.does(event="subscribe")
+
+    (heard,) = await account.heard()
+    openid, at = persona("lin").openid, int(heard["heard_at"].timestamp())
+    said = [f"{openid}:{moment}:subscribe:" for moment in range(at - 60, at + 60)]
+    vault = account.online.app.ctx.vault
+
+    assert heard["key"] not in {hashlib.sha256(one.encode()).hexdigest() for one in said}
+    assert heard["key"] in {vault.index(f"account_message:{one}") for one in said}
+
+
+async def test_an_address_that_only_sends_what_nobody_believes_is_turned_away_unread(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FloodBound, "PATIENCE", 5)
+    monkeypatch.setattr(FloodBound, "BACK_PER_SECOND", 0)
+    body = b'<?xml version="1.0" encoding="foo"?><xml/>'
+
+    flood = [(await account.sandbox.http.post(account.door, data=body)).status for _ in range(8)]
+
+    assert flood == [403] * 5 + [429] * 3
+    assert await account.heard() == []
 
 
 async def test_the_address_is_ours_only_with_our_token(account: Account) -> None:
@@ -300,6 +329,9 @@ def test_wechatpys_signature_is_ours() -> None:
         b"<xml>" + b"".join(b"<a%d/>" % n for n in range(60)) + b"</xml>",
         b"<xml><MsgType>text</MsgType><FromUserName>" + b"o" * 200 + b"</FromUserName></xml>",
         b"x" * 20_000,
+        b'<?xml version="1.0" encoding="foo"?><xml/>',
+        b'<?xml version="1.0" encoding="hex"?><xml/>',
+        b'<?xml version="1.0" encoding="zlib_codec"?><xml/>',
     ],
 )
 def test_a_body_that_is_no_message_is_malformed(body: bytes) -> None:

@@ -47,7 +47,7 @@ async def message(request: OnlineRequest) -> HTTPResponse:
     except MessageRejected as rejected:
         return _refused(request, rejected)
     services.unbelieved.note_believed(sender, now=now)
-    words = await hear(heard, settings=services.settings, now=now)
+    words = await hear(heard, settings=services.settings, vault=services.vault, now=now)
     if not words:
         return raw(NOTHING, content_type=_TEXT)
     return raw(door.answer(heard, words, now=now), content_type=_XML)

@@ -43,11 +43,12 @@ class MessageRejected(Exception):
 class AccountMessage:
     """One thing somebody did in the account. `openid` names the person: not for logs.
 
-    `key` is equal for repeated deliveries of it and different for everything else. `event` and
-    `event_key` are "" for what was said, `text` is "" for what was not said in words.
+    `said` is equal for repeated deliveries of it and different for everything else; it names the
+    person, too. `event` and `event_key` are "" for what was said, `text` is "" for what was not
+    said in words.
     """
 
-    key: str
+    said: str
     openid: str
     account: str
     kind: str
@@ -169,7 +170,7 @@ def _message(fields: Mapping[str, str]) -> AccountMessage:
     # An event has no MsgId; who, when and what tell two of them apart.
     said = fields.get("MsgId") or f"{fields.get('CreateTime', '')}:{event}:{event_key}"
     return AccountMessage(
-        key=hashlib.sha256(f"{openid}:{said}".encode(errors="replace")).hexdigest(),
+        said=f"{openid}:{said}",
         openid=openid,
         account=fields.get("ToUserName", ""),
         kind=kind[:32],
@@ -201,12 +202,14 @@ def _fields(body: bytes) -> dict[str, str]:
     def declare(*_: object) -> None:
         raise MessageRejected("malformed")
 
-    parser = expat.ParserCreate()
+    # WeChat writes UTF-8. What a document says of its own encoding is any name that Python knows,
+    # or none that it knows.
+    parser = expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = begin, end
     parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = say, declare
     try:
         parser.Parse(body, True)
-    except (expat.ExpatError, ValueError):
+    except (expat.ExpatError, ValueError, LookupError):
         raise MessageRejected("malformed") from None
     return found
