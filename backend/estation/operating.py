@@ -7,8 +7,8 @@ Each is the same action the worker or a page would use, so that no way by hand l
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -216,8 +216,7 @@ def replay_inbox(
         async with open_services(Settings.read(), system_clock) as services:
             if file is None:
                 return await replaying.replay_inbox(services, now=system_clock())
-            with file.open(encoding="utf-8") as lines:
-                return await replaying.replay_lines(lines, services, now=system_clock())
+            return await replaying.replay_lines(_Lines(file), services, now=system_clock())
 
     found = _on_database(replay)
     if as_json:
@@ -229,6 +228,17 @@ def replay_inbox(
             f"{found.failed} 条处理失败。"
         )
     raise typer.Exit(1 if found.unbelieved or found.failed else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Of a file that is larger than one would like to hold, as often as they are asked for."""
+
+    file: Path
+
+    def __iter__(self) -> Iterator[str]:
+        with self.file.open(encoding="utf-8") as lines:
+            yield from lines
 
 
 @inbox_commands.command("export")

@@ -94,6 +94,44 @@ async def test_a_backup_and_the_raw_inbox_rebuild_every_balance(
         other.stop(mode="immediate")
 
 
+async def test_money_that_went_back_after_the_backup_pays_nothing_in_the_restored_books(
+    postgres: LocalPostgres, own_database_url: str, tmp_path: Path
+) -> None:
+    """Open in the backup; then expired, paid late and given back: the file tells all of it."""
+    lost = own_database_url.partition("@/")[2].partition("?")[0]
+    async with opened(own_database_url):
+        late = [await an_open_order(channel) for channel in ("wechat_pay", "alipay")]
+        backup = pg("pg_dump", postgres, lost, "--format=custom").stdout
+        await rows(
+            """with u as (update pay_order set state = 'closed', close_reason = 'expired',
+                              closed_at = expires_at returning id) select id from u"""
+        )
+        await hear_wechat(late[0])
+        await hear_alipay(late[1])
+        assert await count("pay_refund", "state = 'approved'") == 2
+        for number, sent in zip(late, (hear_wechat_refund, hear_alipay_refund), strict=True):
+            (refund,) = await rows("select * from pay_refund where out_trade_no = $1", number)
+            await sent(number, refund["refund_no"])
+        since, until = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
+        file = [line async for line in replaying.inbox_lines(since=since, until=until)]
+
+    postgres.create_database("restored_later")
+    pg("pg_restore", postgres, "restored_later", "--exit-on-error", content=backup)
+    async with opened(postgres.url("restored_later")):
+        first = await replaying.replay_lines(file, services(), now=NOW)
+        told = await rows("select * from incident order by id")
+        again = await replaying.replay_lines(file, services(), now=NOW)
+
+        assert (first.read, first.unbelieved, first.failed) == (4, 0, 0)
+        assert (first.outcomes["applied"], again.outcomes["applied"]) == (0, 0)
+        assert await rows("select * from incident order by id") == told
+        assert await count("pay_order", "state = 'paid'") == 0
+        assert await count("pay_refund") == 0, "nobody gives it back a second time by itself"
+        assert await count("outbox_message", "topic = 'receipt'") == 0
+        assert await count("incident", "kind = 'already_refunded' and state = 'open'") == 2
+        assert await broken_invariants() == {}
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[None]:
     await Tortoise.init(config=settings.database(url), _enable_global_fallback=True)
@@ -148,6 +186,21 @@ async def hear_wechat(number: str) -> None:
 
 async def hear_alipay(number: str) -> None:
     form = alipay_notice(out_trade_no=number, trade_no=f"2026{number}"[:32])
+    await _hear(counterparts.alipay_channel(), *alipay_form(form))
+
+
+async def hear_wechat_refund(number: str, refund_no: str) -> None:
+    whole = {"total": 817_524, "refund": 817_524, "payer_total": 817_524, "payer_refund": 817_524}
+    news = counterparts.refund(out_trade_no=number, out_refund_no=refund_no, amount=whole)
+    notice = WechatNotice(plaintext=news, event_type="REFUND.SUCCESS")
+    await _hear(counterparts.wechat_pay_channel(), *notice.sent())
+
+
+async def hear_alipay_refund(number: str, refund_no: str) -> None:
+    form = alipay_notice(
+        out_trade_no=number, trade_no=f"2026{number}"[:32], trade_status="TRADE_CLOSED",
+        refund_fee="8175.24", out_biz_no=refund_no, gmt_refund="2026-03-01 10:05:00.120",
+    )  # fmt: skip
     await _hear(counterparts.alipay_channel(), *alipay_form(form))
 
 

@@ -481,8 +481,8 @@ async def test_a_notice_that_waits_keeps_its_message_and_settles_without_another
 
 
 EVERYTHING = ("ledger_transfer", "ledger_entry", "pay_order", "pay_order_bill", "pay_attempt",
-              "bill", "pay_refund", "incident", "outbox_message", "pay_notice",
-              "pay_notice_message", "ledger_block")  # fmt: skip
+              "bill", "pay_refund", "incident", "incident_action", "outbox_message",
+              "pay_notice", "pay_notice_message", "ledger_block")  # fmt: skip
 
 
 async def every_row() -> dict[str, str]:
@@ -529,6 +529,40 @@ async def test_the_whole_inbox_replayed_twice_changes_no_row(real_doors: Doors) 
     for replayed in replays:
         assert (replayed.read, replayed.unbelieved, replayed.failed) == (kept, 0, 0)
         assert "applied" not in replayed.outcomes
+
+
+async def test_a_replay_leaves_a_refund_that_was_redirected_on_its_way(real_doors: Doors) -> None:
+    """And one that has arrived: its news are steps that may be taken twice."""
+    numbers = [await opened_number(real_doors) for _ in range(2)]
+    for turn, number in enumerate(numbers):
+        for trade in (f"42000{turn}{1:022d}", f"42000{turn}{2:022d}"):
+            paid = transaction(out_trade_no=number, transaction_id=trade)
+            await real_doors.ring(WECHAT_DOOR, *WechatNotice(plaintext=paid).sent())
+    for refund in await rows("select refund_no, out_trade_no from pay_refund"):
+        back = counterparts.refund(
+            out_trade_no=refund["out_trade_no"], out_refund_no=refund["refund_no"],
+            refund_status="ABNORMAL", success_time=None,
+            amount={"total": 817_524, "refund": 817_524, "payer_total": 817_524,
+                    "payer_refund": 817_524},
+        )  # fmt: skip
+        news = [("REFUND.ABNORMAL", back)]
+        if refund["out_trade_no"] == numbers[1]:
+            arrived = {"refund_status": "SUCCESS", "success_time": "2026-03-01T10:00:00+08:00"}
+            news.append(("REFUND.SUCCESS", {**back, **arrived}))
+        for event, said in news:
+            told = WechatNotice(plaintext=said, event_type=event)
+            assert (await real_doors.ring(WECHAT_DOOR, *told.sent()))[0] == 200
+    redirected = await rows(
+        """with u as (update pay_refund set state = 'processing', next_try_at = now()
+                      where state = 'abnormal' returning id) select id from u"""
+    )
+    assert len(redirected) == await count("pay_refund", "state = 'succeeded'") == 1
+    before = await every_row()
+
+    replayed = await replaying.replay_inbox(real_doors.app.ctx, now=NOW + timedelta(days=30))
+
+    assert await every_row() == before
+    assert (replayed.read, replayed.failed, replayed.outcomes) == (7, 0, {"repeated": 7})
 
 
 async def test_a_replay_settles_what_a_restored_database_does_not_know(real_doors: Doors) -> None:

@@ -67,8 +67,10 @@ _MONEY: Final = {
     "pay_attempt": "id, state, paid_fen, paid_at, channel_trade_no, closed_at, close_reason",
     "pay_refund": "id, state, amount_fen, taken_from, tries, sent_at, ended_at, version",
     "outbox_message": "id, topic, body",
+    "incident": "*",
+    "incident_action": "*",
 }
-"""By table the columns that say where money is, or tell others of it."""
+"""By table the columns that say where money is, tell others of it, or who looks after it."""
 
 _CLAIMED = """
 select t.id::text as arrival, s.bill_id::text || ' ' || s.payee_code as share

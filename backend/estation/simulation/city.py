@@ -25,6 +25,7 @@ from estation.outside.gate.models import GatePeer, GatePeerSource
 from estation.outside.pay_channels import Channel
 from estation.payments import jobs
 from estation.payments.actions.inbox import keep_unhandled
+from estation.payments.actions.replaying import settle_again
 from estation.payments.api import SettleItem, from_notice, settle_batch
 from estation.payments.invariants import broken_invariants
 from estation.payments.staff_queries import open_claims
@@ -175,7 +176,9 @@ class City:
             self._chance.shuffle(letters)
             for start in range(0, len(letters), BATCH):
                 batch = letters[start : start + BATCH]
-                await settle_batch([_item(letter) for letter in batch], now=self._now)
+                for answer in await settle_again([_item(one) for one in batch], now=self._now):
+                    if isinstance(answer, Exception):
+                        raise InvariantBroken(self._stories(repr(answer))) from answer
         changed = [table for table, rows in (await books.money()).items() if rows != before[table]]
         if changed:
             raise InvariantBroken(self._stories(f"news heard again changed {', '.join(changed)}"))
