@@ -94,7 +94,8 @@ def add(which: WhichKey, side: Side = "online") -> None:
     console.print(f"{name}：新密钥 {new.key_id} 已放在最前，程序约 2 秒内自行读取，无需重启。")
     if which is Which.DATA:
         console.print(
-            f"{HAND_OVER_SECONDS:.0f} 秒后新数据用它加密。一分钟后执行 estation reseal 换下旧数据。"
+            f"{HAND_OVER_SECONDS:.0f} 秒后新数据用它加密：在此之前把同一个文件复制到每一台主机，"
+            "并另存一份到保管处。一分钟后执行 estation reseal 换下旧数据。"
         )
     if which is Which.PAY_CODE:
         console.print("另一侧也要放同一个文件（线上先放，内网后放），否则新码线上不认。")

@@ -1,8 +1,10 @@
 """While the key of personal data is being changed: nobody becomes a second person, nobody is
 locked out, and no limit is counted anew."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from msgspec import structs
@@ -14,9 +16,15 @@ from estation.identity.errors import CodeTooSoon, WrongPerson
 from estation.identity.models import WechatBinding
 from estation.identity.queries import openid_index, viewer_of
 from estation.outside.wechat import WechatIdentity
-from estation.shared.crypto import Vault
+from estation.shared.crypto import DataKeys, FormerKeyMissing, Vault
+from estation.shared.keyring import KeptKey
+from estation.shared.transactions import in_transaction
 from tests.identity.people import ANNA, BO, CENTRE, COUNTY, NOW, VAULT, Sms
-from tests.keyed import AFTER, BOTH, NOT_YET
+from tests.keyed import AFTER, BOTH, NOT_YET, OLD, vault_of
+
+FORMER = vault_of(OLD)
+OTHER = vault_of(KeptKey(b"o" * 32, is_named=False))
+OTHER_NAMED = vault_of(KeptKey(b"o" * 32, is_named=True))
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -46,13 +54,79 @@ async def test_a_person_is_the_same_under_either_key(first: Vault, then: Vault) 
     assert then.open(anna["id_no_sealed"]) == ANNA.id_no
 
 
-async def test_without_the_other_key_a_person_would_be_made_twice() -> None:
-    """The fault that asking under both keys prevents."""
-    await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
+@pytest.mark.parametrize(
+    ("first", "then", "back"),
+    [(VAULT, AFTER, BOTH), (AFTER, FORMER, BOTH), (BOTH, FORMER, BOTH), (VAULT, OTHER, VAULT)],
+    ids=["former_taken_out", "file_of_before_put_back", "host_without_the_new_one", "wrong_file"],
+)
+async def test_nobody_is_made_a_second_time_while_a_key_is_missing(
+    first: Vault, then: Vault, back: Vault
+) -> None:
+    known = await upsert_persons([ANNA, BO], vault=first, by=CENTRE, now=NOW)
 
-    await upsert_persons([ANNA], vault=AFTER, by=CENTRE, now=NOW)
+    with pytest.raises(FormerKeyMissing):
+        await upsert_persons([ANNA], vault=then, by=CENTRE, now=NOW)
 
     assert len(await query("select from person")) == 2
+    assert await upsert_persons([ANNA, BO], vault=back, by=CENTRE, now=NOW) == known
+
+
+async def test_one_missing_among_several_named_keys_is_found_between_them() -> None:
+    others = [KeptKey(bytes([n]) * 32, is_named=True) for n in range(1, 6)]
+    lowest, middle, highest = (sorted(others, key=lambda key: key.key_id)[n] for n in (0, 2, 4))
+    traveller = structs.replace(ANNA, id_type="3", id_no="E12345678")
+    for missing in (lowest, middle, highest):
+        held = [key for key in (lowest, middle, highest) if key is not missing]
+        await empty_persons()
+        await upsert_persons([BO], vault=vault_of(held[0]), by=CENTRE, now=NOW)
+        making = vault_of(missing, held[0])
+        await upsert_persons([traveller], vault=making, by=CENTRE, now=NOW)
+
+        with pytest.raises(FormerKeyMissing):
+            await upsert_persons([BO], vault=vault_of(*held), by=CENTRE, now=NOW)
+        await upsert_persons([BO], vault=vault_of(*held, missing), by=CENTRE, now=NOW)
+
+
+async def test_the_question_is_asked_once_for_each_reading_of_the_file() -> None:
+    keys = DataKeys(BOTH.keys.held, BOTH.keys.making)
+    vault = Vault(lambda: keys)
+    await upsert_persons([ANNA], vault=vault, by=CENTRE, now=NOW)
+    await query("with u as (update person set id_no_sealed = $1 returning id) select id from u",
+                OTHER_NAMED.seal("x"))  # fmt: skip
+
+    await upsert_persons([ANNA], vault=vault, by=CENTRE, now=NOW)
+
+    with pytest.raises(FormerKeyMissing):
+        await upsert_persons([ANNA], vault=BOTH, by=CENTRE, now=NOW)
+
+
+async def test_two_peers_that_make_with_different_keys_make_one_person(database: str) -> None:
+    """Each in a transaction of its own, and neither sees what the other has not committed."""
+    first_put, second_began = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> UUID:
+        async with in_transaction():
+            known = await upsert_persons([ANNA], vault=NOT_YET, by=CENTRE, now=NOW)
+            first_put.set()
+            await second_began.wait()
+            await asyncio.sleep(0.1)
+        return known["1", ANNA.id_no]
+
+    async def quick() -> UUID:
+        await first_put.wait()
+        second_began.set()
+        async with in_transaction():
+            known = await upsert_persons([ANNA], vault=BOTH, by=COUNTY, now=NOW)
+        return known["1", ANNA.id_no]
+
+    one, other = await asyncio.gather(slow(), quick())
+
+    assert one == other
+    assert len(await query("select from person")) == 1
+
+
+async def empty_persons() -> None:
+    await query("with d as (delete from person returning id) select id from d")
 
 
 async def code_sent(vault: Vault, *, seconds: int = 0) -> str:

@@ -33,6 +33,11 @@ class KeyNotHeld(InvalidTag):
     """The value was sealed with a key that the file no longer, or not yet, holds."""
 
 
+class FormerKeyMissing(KeyNotHeld):
+    """Rows that have to be found by their index were indexed with a key that the file no longer, or
+    not yet, holds: what looks new may be there. Nothing is written until the key is back."""
+
+
 class DataKey:
     """One key of personal data. Sealing and indexing get different subkeys, so that an index
     never helps to decrypt. `mark` is empty for a key without a name."""
@@ -93,6 +98,9 @@ class DataKeys:
 
     held: tuple[DataKey, ...]
     making: DataKey
+    whole: set[str] = field(default_factory=set, compare=False)
+    """Tables of which somebody has made sure that these keys find all rows: once per reading of
+    the file, and not per row."""
     _named: dict[bytes, DataKey] = field(init=False, repr=False)
     _nameless: tuple[DataKey, ...] = field(init=False, repr=False)
 
@@ -104,6 +112,10 @@ class DataKeys:
     @property
     def newest(self) -> DataKey:
         return self.held[0]
+
+    @property
+    def has_nameless(self) -> bool:
+        return bool(self._nameless)
 
     @property
     def in_turn(self) -> tuple[DataKey, ...]:

@@ -1,21 +1,27 @@
 """Persons as the counter registered them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.identity.actions.indexes import require_all_found
 from estation.identity.errors import BadPerson
 from estation.identity.queries import number_text
 from estation.identity.rules import clean_id_no, clean_phone, person_fault
 from estation.shared import ids
 from estation.shared.bulk import staged
 from estation.shared.clock import beijing_day
-from estation.shared.crypto import DataKey, Vault
+from estation.shared.crypto import DataKey, DataKeys, Vault
 from estation.shared.transactions import in_transaction
+
+_CHANGING: Final = 0x7065_7273_6F6E
+"""An advisory lock: persons are put while the key of personal data is being changed."""
 
 PersonKey = tuple[str, str]
 """(id_type, id_no) as the row has it"""
@@ -126,6 +132,7 @@ class SealedPersons:
     indexes: Mapping[PersonKey, tuple[str, ...]]  # the one they get first, then other keys'
     rows: Mapping[PersonKey, PersonColumns]
     said_at: datetime
+    by_keys: DataKeys
 
 
 def seal_persons(
@@ -138,13 +145,14 @@ def seal_persons(
     keys = [(party.id_type, clean_id_no(party.id_no)) for party in parties]
     _require_persons(parties, keys, now)
     unique = dict(zip(keys, parties, strict=True))
-    in_turn = vault.keys.in_turn  # the same for all of them, whatever becomes of the file
+    by_keys = vault.keys  # the same for all of them, whatever becomes of the file
+    in_turn = by_keys.in_turn
     indexes = {
         key: tuple(one.index(text) for one in in_turn)
         for key, text in ((key, number_text(*key)) for key in unique)
     }
     rows = dict(zip(unique, _persons(unique, indexes, in_turn[0], by, now), strict=True))
-    return SealedPersons(keys, indexes, rows, now)
+    return SealedPersons(keys, indexes, rows, now, by_keys)
 
 
 async def upsert_persons(
@@ -166,14 +174,19 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
     Older news never overwrites newer. A person whom another peer registered keeps its name and
     phone, unless `by` has a wider reach: what `by` says is kept as its word, by which nobody
     logs in.
+
+    Raises FormerKeyMissing while persons stand under a key that is not in our file: who is
+    there already would be made a second time.
     """
     if not persons.rows:
         return []
+    await require_all_found(persons.by_keys)
     row_ids = ids.row_id_texts(persons.said_at, len(persons.rows))
     given = ((row_id, *row) for row_id, row in zip(row_ids, persons.rows.values(), strict=True))
     # A savepoint of the caller's transaction: the staged rows must stay on one connection.
     async with (
         in_transaction() as tx,
+        _one_after_the_other(tx, persons.by_keys),
         staged(tx, "person", ("id", *PersonColumns._fields), given),
     ):
         for former in _formers(persons):
@@ -198,6 +211,15 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
             for id_type, index, person_id in zip(*(part or () for part in known), strict=True)
         }
     return [found[key] for key in keys]
+
+
+@asynccontextmanager
+async def _one_after_the_other(db: BaseDBAsyncClient, keys: DataKeys) -> AsyncIterator[None]:
+    """To the end of the caller's transaction, while the key is being changed: two peers whose
+    programs make with different keys would each not see the person that the other one makes."""
+    if len(keys.held) > 1:
+        await db.execute_query("select pg_advisory_xact_lock($1)", [_CHANGING])
+    yield
 
 
 def _formers(persons: SealedPersons) -> Iterator[list[list[str]]]:
