@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
+from uuid import UUID
 
 import asyncpg
 import typer
@@ -25,7 +26,6 @@ from estation.identity.actions import sealing as identity
 from estation.outside.gate import refused
 from estation.payments.actions import sealing as payments
 from estation.reconciliation.actions import sealing as reconciliation
-from estation.reconciliation.errors import KeptFileChanged
 from estation.registry import actions as registry
 from estation.settings import InnerSettings, Settings
 from estation.shared import keyring, sealing
@@ -33,9 +33,9 @@ from estation.shared.clock import system_clock
 from estation.shared.crypto import HAND_OVER_SECONDS, Vault, read_data_keys
 from estation.shared.key_files import KeyFiles
 from estation.shared.resealing import (
-    NotOpened,
     Resealing,
     RowsMeet,
+    is_unopened,
     needing_former,
     resealing,
     walk_name,
@@ -59,6 +59,9 @@ Side = Annotated[str, typer.Option(help="online or inner (pay-code only).")]
 SETTLED_SECONDS: Final = 2 * HAND_OVER_SECONDS
 """So long after the last change of the data key's file every program makes with the newest."""
 
+
+UNOPENED_TOLD: Final = 100
+"""More rows than these that nothing opens are no rows that rotted, but a key that is missing."""
 
 TRIES: Final = 5
 """For a batch that met the gate's import of the same persons: each of the two locks rows in an
@@ -108,15 +111,20 @@ def drop(
     yes: Annotated[
         bool, typer.Option("--yes", help="What is printed under the oldest key loses its worth.")
     ] = False,
+    without: Annotated[
+        list[UUID] | None,
+        typer.Option(help="A row that reseal names and nobody can mend (data only); repeatable."),
+    ] = None,
 ) -> None:
-    """Take out the oldest key. The data key goes only when no row needs it any more."""
+    """Take out the oldest key. The data key goes only when no row needs it any more, but for those
+    that no key opens and that are named one by one."""
     name, path, data = _file(which, side)
     keys = _read(data, name)
     if len(keys) == 1:
         _stop(f"{name} 只有一把密钥，不能取出。")
     if which is Which.DATA:
         _require_settled(path)
-        needed = asyncio.run(_on_database(lambda: _count(_resealings(_vault()))))
+        needed = asyncio.run(_on_database(lambda: _needed_but(without or [])))
         if any(needed.values()):
             _print_needed(needed)
             _stop("还有数据需要旧密钥，没有取出。先执行 estation reseal。")
@@ -149,15 +157,20 @@ def reseal(
     if not held[0].is_named:
         _stop("data_key_file 里还没有新密钥。先执行 estation keys add data。")
 
-    walks_too = not check and len(held) > 1
+    walks_too, resealings = not check and len(held) > 1, _resealings(vault)
     try:
         needed = asyncio.run(
-            _on_database(lambda: _reseal(vault, walks_too, again=again, forgets=forget_bindings))
+            _on_database(
+                lambda: _reseal(
+                    vault, resealings if walks_too else [], again=again, forgets=forget_bindings
+                )
+            )
         )
-    except (NotOpened, RowsMeet, KeptFileChanged) as trouble:
+    except RowsMeet as trouble:
         _stop(_words_of(trouble))
     _print_needed(needed)
-    if any(needed.values()):
+    are_all_open = _tell_unopened(resealings)
+    if any(needed.values()) or not are_all_open:
         _tell_what_is_left(needed, is_former_gone=len(held) == 1)
         raise typer.Exit(1)
     console.print("没有数据再需要旧密钥。")
@@ -165,14 +178,42 @@ def reseal(
         console.print("可执行 estation keys drop data。")
 
 
-async def _reseal(vault: Vault, walks_too: bool, *, again: bool, forgets: bool) -> dict[str, int]:
-    resealings = _resealings(vault)
-    if walks_too and forgets:
+async def _reseal(
+    vault: Vault, walked: Sequence[Resealing], *, again: bool, forgets: bool
+) -> dict[str, int]:
+    if walked and forgets:
         gone = await identity.forget_unsealed_bindings(vault)
         console.print(f"已删除只有旧密钥认得的微信绑定 {gone} 个。")
-    for one in resealings if walks_too else ():
+    for one in walked:
         await _walk(one, vault, again=again)
-    return await _count(resealings)
+    return await _count(_resealings(vault))
+
+
+async def _needed_but(named: Sequence[UUID]) -> dict[str, int]:
+    """Stops for a named row that a key opens, or that is not there: it is no loss to be taken."""
+    resealings = _resealings(_vault())
+    for row_id in named:
+        if not any([await is_unopened(one, row_id) for one in resealings]):
+            _stop(f"没有打不开的数据 {row_id}，没有取出。请核对 estation reseal 列出的编号。")
+    return await _count(resealings, without=named)
+
+
+def _tell_unopened(resealings: Sequence[Resealing]) -> bool:
+    """Names the rows that were left as they are; True when there is none."""
+    found = [(one.table, *row) for one in resealings for row in one.unopened.items()]
+    for table, row_id, is_key_missing in found[:UNOPENED_TOLD]:
+        why = (
+            "是用一把不在 data_key_file 里的密钥加密的：请把它放回（每行一把，新的在前）再执行。"
+            if is_key_missing
+            else "打不开，或与存入时的摘要不符：内容被改动过，请先查明。"
+        )
+        console.print(f"表 {table} 的 {row_id} {why}")
+    if found:
+        console.print(
+            f"以上共 {len(found)} 行没有改动，其余都已换好。确实无法挽回的，"
+            "取出旧密钥时逐行写明：estation keys drop data --without 编号。"
+        )
+    return not found
 
 
 def _tell_what_is_left(needed: dict[str, int], *, is_former_gone: bool) -> None:
@@ -208,8 +249,10 @@ async def _through(walks: dict[str, sealing.Step], *, again: bool) -> None:
             return
 
 
-async def _count(resealings: Sequence[Resealing]) -> dict[str, int]:
-    return {one.table: await needing_former(one) for one in resealings}
+async def _count(
+    resealings: Sequence[Resealing], *, without: Sequence[UUID] = ()
+) -> dict[str, int]:
+    return {one.table: await needing_former(one, without=without) for one in resealings}
 
 
 def _resealings(vault: Vault) -> list[Resealing]:
@@ -228,21 +271,8 @@ def _resealings(vault: Vault) -> list[Resealing]:
     ]
 
 
-def _words_of(trouble: NotOpened | RowsMeet | KeptFileChanged) -> str:
-    if isinstance(trouble, RowsMeet):
-        return (
-            f"表 {trouble.table} 里有两行本是同一个，换钥后会重复；这一批没有改动，请联系开发者。"
-        )
-    if isinstance(trouble, KeptFileChanged):
-        file = trouble.details["sha256"]
-        return f"账单文件 {file} 与存入时的摘要不符，未换密钥：有人改动过证据，请先查明。"
-    row = f"表 {trouble.table} 的 {trouble.row_id}"
-    if trouble.is_key_missing:
-        return (
-            f"{row} 是用一把不在 data_key_file 里的密钥加密的："
-            "请把它放回（每行一把，新的在前）再执行。这一批没有改动，换好的不受影响。"
-        )
-    return f"{row} 打不开：内容被改动过，或它的密钥不在文件里。这一批没有改动。"
+def _words_of(trouble: RowsMeet) -> str:
+    return f"表 {trouble.table} 里有两行本是同一个，换钥后会重复；这一批没有改动，请联系开发者。"
 
 
 def _tell(progress: sealing.Progress) -> None:

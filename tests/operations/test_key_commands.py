@@ -200,6 +200,17 @@ async def a_bill() -> None:
     )  # fmt: skip
 
 
+async def a_bill_that_was_changed() -> None:
+    """By somebody who had the key and the rights to."""
+    await rows(
+        """with f as (insert into channel_bill_file (id, channel, account_id, day, sha256, content,
+               is_sealed, byte_count, fetched_at, seen_at)
+           values ($1, 'wechat_pay', 'b', $2, $3, $4, true, 3, $5, $5) returning id)
+           select id from f""",
+        ids.row_id(NOW), DAY, hashlib.sha256(BILL).hexdigest(), VAULT.seal_file(b"xxx"), NOW,
+    )  # fmt: skip
+
+
 async def opened_by(vault: Vault) -> list[str]:
     """Where this vault opens a value, whatever the column of whatever table is called."""
     columns = await rows(
@@ -344,25 +355,63 @@ def test_a_key_taken_out_too_early_is_told_in_words_and_nothing_is_changed(desk:
     assert desk("reseal")[0] == 0
 
 
-def test_a_row_of_a_third_key_stops_the_walk_before_its_batch_and_names_the_row(
-    desk: Desk,
-) -> None:
-    desk.on_database(live)
-    desk.on_database(
-        lambda: rows(
-            "with u as (update person set name_sealed = $1 returning id) select id from u",
-            vault_of(KeptKey(b"t" * 32, is_named=True)).seal("x"),
-        )
+async def rotten(table: str, column: str, content: bytes) -> UUID:
+    """The first row of a table as it is after a sector of the disk went bad."""
+    found = await rows(
+        f"with u as (update {table} set {column} = $1"
+        f" where id = (select min(id::text)::uuid from {table}) returning id) select id from u",
+        content,
     )
-    before = desk.everything()
+    return UUID(str(found[0]["id"]))
+
+
+def third_key_sealed(text: str) -> bytes:
+    return vault_of(KeptKey(b"t" * 32, is_named=True)).seal(text)
+
+
+def test_a_row_that_no_key_opens_is_named_at_the_end_and_holds_up_nobody(desk: Desk) -> None:
+    desk.on_database(live)
+    foreign = desk.on_database(lambda: rotten("person", "name_sealed", third_key_sealed("x")))
+    altered = desk.on_database(lambda: rotten("case_version", "body_sealed", b"x" * 40))
+    before = desk.on_database(lambda: rows("select * from person where id = $1", foreign))
     desk.hold(NEW, OLD)
 
     code, said = desk("reseal")
 
     assert code == 1
-    assert "表 person 的" in said
-    assert "不在 data_key_file 里" in said
-    assert desk.everything() == before
+    assert f"表 person 的 {foreign} 是用一把不在 data_key_file 里的密钥加密的" in said
+    assert f"表 case_version 的 {altered} 打不开" in said
+    assert "以上共 2 行没有改动" in said
+    assert desk.on_database(lambda: rows("select * from person where id = $1", foreign)) == before
+    left = desk.on_database(lambda: opened_by(VAULT))
+    assert {place.partition(".")[0] for place in left} <= {"person", "case_version"}
+    assert desk.on_database(lambda: rows("select * from person")) != before
+
+
+def test_a_bill_file_that_somebody_changed_keeps_no_former_key_in_the_file_for_ever(
+    desk: Desk, settled: Callable[[], None]
+) -> None:
+    desk.on_database(a_bill)
+    desk.on_database(a_bill_that_was_changed)
+    desk.hold(NEW, OLD)
+    code, said = desk("reseal")
+    (bad,) = re.findall(r"表 channel_bill_file 的 (\S+) 打不开", said)
+    settled()
+    (good,) = [
+        str(row["id"])
+        for row in desk.on_database(lambda: rows("select id from channel_bill_file"))
+        if str(row["id"]) != bad
+    ]
+
+    blocked = desk("keys", "drop", "data")
+    wrong_row = desk("keys", "drop", "data", "--without", bad, "--without", good)
+    no_row = desk("keys", "drop", "data", "--without", str(UUID(int=7)))
+    held = desk.keys()
+    dropped = desk("keys", "drop", "data", "--without", bad)
+
+    assert (code, blocked[0], wrong_row[0], no_row[0], dropped[0]) == (1, 1, 1, 1, 0)
+    assert "没有打不开的数据" in wrong_row[1]
+    assert (held, desk.keys()) == ((NEW, OLD), (NEW,))
 
 
 def test_a_key_that_is_still_needed_or_perhaps_still_used_is_not_taken_out(

@@ -1,12 +1,14 @@
 """What was sealed and indexed with a former key of personal data is made anew with the newest.
 
 In order of the rows' numbers, a bounded batch a transaction, as in `shared.sealing`: a walk broken
-off goes on where it stood, and each row is at any moment whole under one key or the other. Whether
+off goes on where it stood, and each row is at any moment whole under one key or the other. A row
+that no key opens is left as it is, and told at the end. Whether
 a table still has rows that need another key is asked of the rows themselves, by the key's name
 with which they begin.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -19,6 +21,7 @@ from tortoise.exceptions import IntegrityError
 from estation.shared.crypto import MARK, DataKey, KeyNotHeld, Vault
 from estation.shared.keyring import ID_BYTES
 from estation.shared.sealing import BEFORE_ALL, Batch, Step
+from estation.shared.transactions import in_transaction
 
 ROWS_AT_ONCE: Final = 500
 LOOKED_AT_ONCE: Final = 20_000
@@ -26,9 +29,13 @@ _NAME_BYTES: Final = len(MARK) + ID_BYTES
 
 Row = Mapping[str, Any]
 
+Unopened = dict[UUID, bool]
+"""Rows that a walk left as they are and went past, by id; True: made with a key that is not in the
+file (as far as its name says: that may have been altered, too), False: altered."""
+
 
 class NotOpened(Exception):
-    """A row that none of the keys in the file opens; nothing of its batch was changed."""
+    """A row that none of the keys in the file opens, or that is not what it was."""
 
     def __init__(self, table: str, row_id: UUID, *, is_key_missing: bool) -> None:
         super().__init__(f"{table} {row_id}")
@@ -76,23 +83,28 @@ class SealedTable:
 
 @dataclass(frozen=True, slots=True)
 class Resealing:
-    """A table's walk, and SQL that says whether a row needs another key than the newest."""
+    """A table's walk, and SQL that says whether a row needs another key than the newest.
+
+    `unopened` fills while the walk goes: one row that rotted must not keep all behind it under the
+    former key.
+    """
 
     table: str
     step: Step
     needs_former: str
     values: Sequence[object] = field(default=())
+    unopened: Unopened = field(default_factory=dict)
 
 
 def resealing(table: SealedTable, vault: Vault) -> Resealing:
     """With the newest of the vault's keys, also while programs still make with the one before."""
-    newest = vault.keys.newest
+    newest, unopened = vault.keys.newest, Unopened()
 
     async def step(db: BaseDBAsyncClient, after: UUID) -> Batch:
         if table.first:
             await db.execute_query(table.first)
         rows = await db.execute_query_dict(_next(table), [after, ROWS_AT_ONCE])
-        changed = [new for row in rows if (new := _renewed(table, row, vault, newest)) is not None]
+        changed = all_renewed(rows, lambda row: _renewed(table, row, vault, newest), unopened)
         if changed:
             await _write(db, table, changed)
         return Batch(len(rows), len(changed), rows[-1]["id"] if rows else None)
@@ -105,19 +117,52 @@ def resealing(table: SealedTable, vault: Vault) -> Resealing:
         for one in table.indexed
     ]
     values = [newest.mark, newest.index_mark] if table.indexed else [newest.mark]
-    return Resealing(table.name, step, " or ".join(needs), values)
+    return Resealing(table.name, step, " or ".join(needs), values, unopened)
 
 
-async def needing_former(one: Resealing) -> int:
-    """How many rows of the table need another key than the newest; a bounded part at a time."""
-    found, after = 0, BEFORE_ALL
+def all_renewed(
+    rows: Sequence[dict[str, Any]],
+    renew: Callable[[dict[str, Any]], dict[str, Any] | None],
+    unopened: Unopened,
+) -> list[dict[str, Any]]:
+    """The rows that `renew` made anew; those for which it raises NotOpened are noted."""
+    changed = []
+    for row in rows:
+        try:
+            new = renew(row)
+        except NotOpened as trouble:
+            unopened[row["id"]] = trouble.is_key_missing
+            continue
+        if new is not None:
+            changed.append(new)
+    return changed
+
+
+async def is_unopened(one: Resealing, row_id: UUID) -> bool:
+    """Whether the table has this row and no key opens it. Changes nothing."""
+    just_before = UUID(int=max(row_id.int - 1, 0))
+    with contextlib.suppress(_TakeBack):
+        async with in_transaction() as db:
+            await one.step(db, just_before)
+            raise _TakeBack
+    return row_id in one.unopened
+
+
+class _TakeBack(Exception):
+    """Nothing of a trial stays."""
+
+
+async def needing_former(one: Resealing, *, without: Collection[UUID] = ()) -> int:
+    """How many rows of the table need another key than the newest, less those named; a bounded
+    part at a time."""
+    found, after, place = 0, BEFORE_ALL, len(one.values) + 2
     while after is not None:
         rows = await Tortoise.get_connection("default").execute_query_dict(
-            f"""select count(*) filter (where needs) as needing,
+            f"""select count(*) filter (where needs and id <> all(${place})) as needing,
                        (array_agg(id order by id desc))[1] as last
                 from (select id, {one.needs_former} as needs from {one.table}
                       where id > $1 order by id limit {LOOKED_AT_ONCE}) t""",  # noqa: S608
-            [after, *one.values],
+            [after, *one.values, list(without)],
         )
         found, after = found + rows[0]["needing"], rows[0]["last"]
     return found

@@ -12,7 +12,14 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.outside.pay_channels.payers import reseal_payers, seal_payers, tokens_of_others
 from estation.shared.crypto import DataKey, KeyNotHeld, Vault
 from estation.shared.jsonb import jsonb_text
-from estation.shared.resealing import NotOpened, Resealing, SealedTable, resealing
+from estation.shared.resealing import (
+    NotOpened,
+    Resealing,
+    SealedTable,
+    Unopened,
+    all_renewed,
+    resealing,
+)
 from estation.shared.sealing import Batch, Step
 
 ROWS_AT_ONCE: Final = 500
@@ -54,14 +61,17 @@ def resealings_of_payers(vault: Vault) -> list[Resealing]:
     newest = vault.keys.newest
 
     def of(table: str, column: str, find: str, seal: str) -> Resealing:
+        unopened = Unopened()
+
         async def step(db: BaseDBAsyncClient, after: UUID) -> Batch:
             rows = await db.execute_query_dict(find, [after, ROWS_AT_ONCE])
-            anew = [new for row in rows if (new := _anew(table, row, vault, newest)) is not None]
+            anew = all_renewed(rows, lambda row: _anew(table, row, vault, newest), unopened)
             if anew:
                 await db.execute_query_dict(seal, [jsonb_text(anew)])
             return Batch(len(rows), len(anew), rows[-1]["id"] if rows else None)
 
-        return Resealing(table, step, f"{column}::text ~ $2", [tokens_of_others(newest)])
+        needs = f"{column}::text ~ $2"
+        return Resealing(table, step, needs, [tokens_of_others(newest)], unopened)
 
     return [
         of("pay_notice", "plaintext", _NEXT_NOTICES, _SEAL_NOTICES),

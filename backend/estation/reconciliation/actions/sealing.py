@@ -13,7 +13,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 from estation.reconciliation.errors import KeptFileChanged
 from estation.reconciliation.queries import as_received
 from estation.shared.crypto import KeyNotHeld, Vault, seal_file
-from estation.shared.resealing import NotOpened, Resealing
+from estation.shared.resealing import Resealing, Unopened
 from estation.shared.sealing import Batch, Step
 
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ where is_sealed and id > $1 order by id limit 1 for update
 def resealing_of_bills(vault: Vault) -> Resealing:
     """For `shared.resealing`. Each file is proved by its digest on the way, as by
     `walks_over_bills`."""
-    newest = vault.keys.newest
+    newest, unopened = vault.keys.newest, Unopened()
 
     async def files(db: BaseDBAsyncClient, after: UUID) -> Batch:
         rows = await db.execute_query_dict(_NEXT_SEALED, [after])
@@ -45,8 +45,10 @@ def resealing_of_bills(vault: Vault) -> Resealing:
             return Batch(1, 0, row["id"])
         try:
             content = await asyncio.to_thread(as_received, row, vault)
-        except KeyNotHeld:
-            raise NotOpened("channel_bill_file", row["id"], is_key_missing=True) from None
+        except (KeyNotHeld, KeptFileChanged) as trouble:
+            # As it is, it stays evidence of what somebody did.
+            unopened[row["id"]] = isinstance(trouble, KeyNotHeld)
+            return Batch(1, 0, row["id"])
         sealed = await asyncio.to_thread(seal_file, newest, content)
         await db.execute_query(
             "update channel_bill_file set content = $2 where id = $1", [row["id"], sealed]
@@ -54,7 +56,7 @@ def resealing_of_bills(vault: Vault) -> Resealing:
         return Batch(1, 1, row["id"])
 
     needs = "is_sealed and substring(content from 1 for 6) <> $2"
-    return Resealing("channel_bill_file", files, needs, [newest.mark])
+    return Resealing("channel_bill_file", files, needs, [newest.mark], unopened)
 
 
 def walks_over_bills(vault: Vault) -> Mapping[str, Step]:
