@@ -9,7 +9,7 @@ import pytest
 from estation.fees.models import Bill
 from estation.outside.pay_channels import Channel, ChannelState, Scene
 from estation.payments import api, jobs
-from estation.payments.actions import inbox
+from estation.payments.actions import asking, inbox
 from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import AttemptState, OrderState
 from estation.payments.invariants import broken_invariants
@@ -33,6 +33,31 @@ async def test_a_payment_whose_callback_was_lost_is_found(database: str, city: C
 
     assert early["asked"] == 0
     assert done["answered"] == 1
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+
+
+@pytest.mark.parametrize("by", ["the_janitor", "the_page", "the_end"])
+async def test_money_is_settled_though_the_answer_cannot_be_put_down(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    _, order, number = await city.opened()
+    city.wechat.pay(number)
+
+    async def broken(*args: object, **kwargs: object) -> None:
+        assert await count("pay_order", "state = 'paid'") == 1, "the money goes first"
+        raise OSError("the row is held")
+
+    monkeypatch.setattr(asking, "note_heard", broken)
+    if by == "the_janitor":
+        await jobs.query_silent_attempts(city.services, now=later(seconds=10))
+    elif by == "the_page":
+        await api.refresh_order(
+            person_id=city.person_id, order_id=order.id, services=city.services,
+            now=later(seconds=10),
+        )  # fmt: skip
+    else:
+        await asking.close_now(number, city.services, now=later(seconds=10))
+
     assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
 
 

@@ -141,10 +141,17 @@ async def talking_to(
             raise ChannelUnknown("TIMEOUT", f"no end within {TALK_SECONDS} s") from late
 
 
-async def query(
-    attempt: WatchedAttempt, services: Services, *, now: datetime
-) -> ChannelReport | None:
-    """The channel's word, or None when it gave none. Settles nothing."""
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a channel answered about an attempt; `report` is None when it gave no answer."""
+
+    attempt_id: UUID
+    said: str
+    report: ChannelReport | None
+
+
+async def query(attempt: WatchedAttempt, services: Services, *, now: datetime) -> Heard:
+    """The channel's word. Settles nothing: the caller takes it in."""
     report = None
     try:
         async with talking_to(attempt.account_id, services, now=now) as channel:
@@ -153,26 +160,33 @@ async def query(
     except ChannelError as trouble:
         _log_trouble("query_failed", attempt, trouble)
         said = f"{NO_ANSWER}:{trouble.code}"
-    await note_heard(attempt.id, [said], at=now)
-    return report
+    return Heard(attempt.id, said, report)
 
 
 async def query_and_settle(
     attempt: WatchedAttempt, services: Services, *, now: datetime
 ) -> ChannelState | None:
     """Ask once and act on a certain answer; None when the channel gave none."""
-    report = await query(attempt, services, now=now)
-    if report is None:
-        return None
-    await settle_certain([report], now=now)
-    return report.state
+    heard = await query(attempt, services, now=now)
+    await take_in([heard], now=now)
+    return heard.report.state if heard.report else None
 
 
-async def settle_certain(reports: list[ChannelReport], *, now: datetime) -> None:
-    """Settle those that say something certain. A failure is logged; the next query brings it
-    again, since the attempt stays watched."""
-    items = [from_report(report) for report in reports if report.state in CERTAIN]
-    await settle_reports(items, now=now)
+async def take_in(answers: Sequence[Heard], *, now: datetime) -> None:
+    """Settle those that say something certain, then put all of them down. A failure is logged; the
+    next query brings it again, since the attempt stays watched."""
+    reports = [heard.report for heard in answers if heard.report is not None]
+    await settle_reports([from_report(one) for one in reports if one.state in CERTAIN], now=now)
+    for heard in answers:
+        await _put_down(heard.attempt_id, [heard.said], now)
+
+
+async def _put_down(attempt_id: UUID, said: Sequence[str], now: datetime) -> None:
+    """For whoever looks into it later: no money waits for it, or fails with it."""
+    try:
+        await note_heard(attempt_id, said, at=now)
+    except Exception as failure:
+        log.error("answer_not_noted", attempt_id=str(attempt_id), exc_info=failure)
 
 
 async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: datetime) -> Ending:
@@ -188,8 +202,8 @@ async def end_at_channel(attempt: WatchedAttempt, services: Services, *, now: da
     except ChannelError as trouble:
         _log_trouble("close_failed", attempt, trouble)
         heard.append(f"{NO_ANSWER}:{trouble.code}")
-    await note_heard(attempt.id, heard, at=now)
     ending = await _settled(said, now) if isinstance(said, ChannelReport) else said
+    await _put_down(attempt.id, heard, now)
     if ending is Ending.UNSEEN and rules.life_is_over(attempt.expires_at, now=now):
         await _move(attempt, AttemptState.CLOSED, reason=CloseReason.NEVER_SEEN, now=now)
         return Ending.CLOSED

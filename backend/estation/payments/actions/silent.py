@@ -16,10 +16,9 @@ from uuid import UUID
 import structlog
 from tortoise import Tortoise
 
-from estation.outside.pay_channels import ChannelReport
 from estation.payments import rules
 from estation.payments.actions import asking, orders
-from estation.payments.actions.asking import LEASE, Ending, WatchedAttempt
+from estation.payments.actions.asking import LEASE, Ending, Heard, WatchedAttempt
 from estation.payments.actions.changes import changed_orders
 from estation.payments.rules import CloseReason
 from estation.services import Services
@@ -103,8 +102,8 @@ async def _work(due: Sequence[WatchedAttempt], services: Services, now: datetime
         asyncio.gather(*(_ask(attempt, services, now) for attempt in asked)),
         asyncio.gather(*(_end(attempt, services, now) for attempt in ending)),
     )
-    reports = [report for report in answers if report]
-    await asking.settle_certain(reports, now=now)
+    heard = [answer for answer in answers if answer is not None]
+    await asking.take_in(heard, now=now)
     not_ended = [
         attempt
         for attempt, how in zip(ending, endings, strict=True)
@@ -114,13 +113,13 @@ async def _work(due: Sequence[WatchedAttempt], services: Services, now: datetime
     await _end_changed(changed, now)
     return {
         "asked": len(asked),
-        "answered": len(reports),
+        "answered": sum(answer.report is not None for answer in heard),
         "ended": len(ending) - len(not_ended),
         "not_ended": len(not_ended),
     }
 
 
-async def _ask(attempt: WatchedAttempt, services: Services, now: datetime) -> ChannelReport | None:
+async def _ask(attempt: WatchedAttempt, services: Services, now: datetime) -> Heard | None:
     try:
         return await asking.query(attempt, services, now=now)
     except Exception as failure:
