@@ -34,7 +34,7 @@ from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
 from estation.shared.key_files import KeyFiles
-from estation.shared.migrating import asyncpg_dsn, migrate_to_newest
+from estation.shared.migrating import TablesBusy, asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
 from estation.shared.pages import environment
 
@@ -224,9 +224,14 @@ def _looked_at(read: Callable[[], S]) -> S:
 
 @main.command()
 def migrate(side: Side = "online") -> None:
-    """Bring one side's database to the newest migration."""
+    """Bring one side's database to the newest migration. Exit code 1: a table was in use; what is
+    done stays, and the command may be given again."""
     config, url = _database(side)
-    asyncio.run(migrate_to_newest(config, dsn=asyncpg_dsn(url)))
+    try:
+        asyncio.run(migrate_to_newest(config, dsn=asyncpg_dsn(url)))
+    except TablesBusy:
+        console.print("要改的表正被使用，10 秒内没有等到。已完成的迁移保留，请在空闲时再执行一次。")
+        raise typer.Exit(1) from None
 
 
 @main.command()
