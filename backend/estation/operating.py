@@ -6,12 +6,15 @@ Each is the same action the worker or a page would use, so that no way by hand l
 
 import asyncio
 import json
+import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 from uuid import UUID
 
 import structlog
@@ -241,6 +244,27 @@ class _Lines:
             yield from lines
 
 
+@contextmanager
+def _whole(file: Path) -> Iterator[TextIO]:
+    """A file that takes this name when it is on the disk, and never exists half-written: beside it
+    under a name of its own, so that two that write at once do not mix; gone if anything fails."""
+    half = file.with_name(f".{file.name}.{secrets.token_hex(8)}.part")
+    try:
+        with half.open("x", encoding="utf-8") as lines:
+            yield lines
+            lines.flush()
+            os.fsync(lines.fileno())
+        half.replace(file)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 @inbox_commands.command("export")
 def export_inbox(
     file: Path,
@@ -251,13 +275,11 @@ def export_inbox(
 
     async def export() -> int:
         now, count = system_clock(), 0
-        half = file.with_name(f".{file.name}.part")
-        with half.open("w", encoding="utf-8") as lines:
+        with _whole(file) as lines:
             since = now - timedelta(hours=hours)
             async for line in replaying.inbox_lines(since=since, until=now):
                 lines.write(f"{line}\n")
                 count += 1
-        half.replace(file)
         return count
 
     console.print(f"{_on_database(export)} 条通知原文写入 {file}。")

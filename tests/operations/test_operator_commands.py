@@ -450,3 +450,43 @@ def test_bill_files_that_were_changed_are_passed_over_and_named_at_the_end() -> 
         assert told.index("a-digest") < told.index("b-digest")
     assert "channel_bill_file：已查 4，已加密 2，完成" in first.output
     assert operating._on_database(unsealed) == []
+
+
+def keep_messages(many: int) -> None:
+    """Notices of just now, and their messages."""
+
+    async def keep() -> None:
+        for number in range(many):
+            await rows(
+                """with n as (insert into pay_notice (id, channel, account_id, event_key, kind,
+                       out_trade_no, plaintext, received_at, handled_at, outcome, tries, last_error)
+                   values ($1, 'wechat_pay', 'wechat_pay:1900000109', $2, 'k', '', '{}', $3, $3,
+                       'applied', 0, '') returning id),
+                   m as (insert into pay_notice_message select id, $4 from n returning id)
+                   select id from m""",
+                ids.row_id(system_clock() - timedelta(minutes=1)), str(number), NOW, b"sealed",
+            )  # fmt: skip
+
+    operating._on_database(keep)
+
+
+def test_an_export_of_the_inbox_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_messages(3)
+    file = tmp_path / "inbox.jsonl"
+    (tmp_path / ".inbox.jsonl.part").write_text("of somebody who writes at the same time")
+    assert "3 条" in estation("inbox", "export", str(file))
+    whole = file.read_text()
+
+    async def torn(**_: object) -> Any:
+        yield "[]"
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(operating.replaying, "inbox_lines", torn)
+    broken = CliRunner().invoke(main, ["inbox", "export", str(file)])
+
+    assert len(whole.splitlines()) == 3
+    assert isinstance(broken.exception, OSError)
+    assert file.read_text() == whole
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".inbox.jsonl.part", "inbox.jsonl"]
