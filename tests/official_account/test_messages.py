@@ -12,7 +12,7 @@ from aiohttp import web
 from wechatpy.crypto import WeChatCrypto
 from wechatpy.utils import check_signature
 
-from estation.official_account import rules
+from estation.official_account import actions, rules
 from estation.official_account.actions import forget_messages
 from estation.outside.wechat.messages import MessageDoor, MessageRejected, read_aes_key
 from estation.sandbox import message_door
@@ -149,6 +149,19 @@ async def test_what_was_heard_says_nothing_of_who_said_what_and_goes_after_a_day
     assert "林晓舟" not in str(heard)
     assert "oSandbox" not in str(heard)
     assert (early, late) == (0, 1)
+
+
+async def test_as_many_go_as_are_past_their_time(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actions, "FORGET_AT_ONCE", 1)
+    for text in ("缴费", "人工", "开票"):
+        await account.does(text=text)
+
+    gone = await forget_messages(now=account.online.now[0] + rules.KEPT + timedelta(seconds=1))
+
+    assert gone == 3
+    assert await account.heard() == []
 
 
 async def test_whoever_has_the_table_cannot_try_whose_event_it_was(account: Account) -> None:

@@ -20,7 +20,7 @@ from estation.ledger.jobs import seal
 from estation.outside.pay_channels import PayChannel
 from estation.outside.pay_channels.messages import opened_message, sealed_message
 from estation.payments import api, jobs, routes, rules
-from estation.payments.actions import replaying
+from estation.payments.actions import inbox, replaying
 from estation.payments.invariants import broken_invariants
 from estation.services import OnlineApp, OnlineRequest
 from estation.shared import ids
@@ -605,6 +605,20 @@ async def test_a_message_of_a_key_that_is_no_more_is_told_and_moves_nothing(
 
     assert (replayed.read, replayed.unbelieved) == (1, 1)
     assert await every_row() == before
+
+
+async def test_more_messages_than_one_statement_takes_go_in_one_call(
+    real_doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "FORGET_AT_ONCE", 2)
+    for turn in range(5):
+        news = transaction(out_trade_no=f"20260301NOBODY{turn:010d}", transaction_id=f"42{turn}")
+        await real_doors.ring(WECHAT_DOOR, *WechatNotice(plaintext=news).sent())
+
+    gone = await jobs.forget_messages(now=NOW + rules.MESSAGES_KEPT + timedelta(seconds=1))
+
+    assert gone == {"forgotten": 5}
+    assert await count("pay_notice_message") == 0
 
 
 async def test_messages_go_after_half_a_year_and_what_they_said_stays(real_doors: Doors) -> None:

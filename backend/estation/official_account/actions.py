@@ -1,6 +1,8 @@
 """Hearing a message once, and publishing the menu."""
 
 from datetime import datetime
+from functools import partial
+from typing import Final
 
 from prometheus_client import Counter
 from tortoise import Tortoise
@@ -10,7 +12,10 @@ from estation.outside.wechat import AccountApi
 from estation.outside.wechat.messages import AccountMessage
 from estation.settings import Settings
 from estation.shared.crypto import Vault
+from estation.shared.forgetting import forget_in_rounds
 from estation.shared.jsonb import clean_text
+
+FORGET_AT_ONCE: Final = 5000
 
 HEARD = Counter("estation_wechat_messages", "Messages of the official account", ["kind"])
 
@@ -63,8 +68,12 @@ async def publish_menu(api: AccountApi, *, settings: Settings) -> None:
     await api.call("/cgi-bin/menu/create", rules.menu(_city(settings)))
 
 
-async def forget_messages(*, now: datetime, limit: int = 5000) -> int:
-    """Delete up to `limit` messages past their time; how many."""
+async def forget_messages(*, now: datetime) -> int:
+    """Delete messages past their time, as many as go within a minute; how many."""
+    return await forget_in_rounds(partial(_forget, now), at_once=FORGET_AT_ONCE)
+
+
+async def _forget(now: datetime, limit: int) -> int:
     rows = await Tortoise.get_connection("default").execute_query_dict(
         _FORGET, [now - rules.KEPT, limit]
     )

@@ -86,7 +86,7 @@ async def redrive_inbox(services: Services, *, now: datetime, limit: int = 64) -
 
 
 async def forget_messages(*, now: datetime) -> dict[str, int]:
-    """Let messages go that are past their time; a bounded number per call."""
+    """Let messages go that are past their time; for a bounded time per call."""
     return {"forgotten": await inbox.forget_messages(now=now)}
 
 

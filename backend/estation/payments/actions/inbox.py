@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -16,10 +17,13 @@ from estation.payments.actions.settle import SettleItem, settle_reports
 from estation.payments.actions.storing import OPERATOR, IncidentNote, put_incidents
 from estation.payments.rules import IncidentKind
 from estation.shared import ids
+from estation.shared.forgetting import forget_in_rounds
 from estation.shared.jsonb import clean_text, jsonb_text
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
+
+FORGET_AT_ONCE: Final = 5000
 
 
 async def keep_unhandled(item: SettleItem, *, error: Exception, now: datetime) -> None:
@@ -80,9 +84,13 @@ async def hurry(*, now: datetime, given_up: bool) -> int:
     return len(rows)
 
 
-async def forget_messages(*, now: datetime, limit: int = 5000) -> int:
-    """Delete up to `limit` messages past their time, the oldest first; how many. What they said
-    and what became of it stays."""
+async def forget_messages(*, now: datetime) -> int:
+    """Delete messages past their time, the oldest first and as many as go within a minute; how
+    many. What they said and what became of it stays."""
+    return await forget_in_rounds(partial(_forget, now), at_once=FORGET_AT_ONCE)
+
+
+async def _forget(now: datetime, limit: int) -> int:
     rows = await Tortoise.get_connection("default").execute_query_dict(
         """with gone as (
              delete from pay_notice_message where id = any(array(
