@@ -11,33 +11,45 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from estation import settings as settings_module
-from estation.settings import InnerSettings, Payee, Settings
+from estation.settings import FileMark, InnerSettings, Payee, Settings
 
 log = structlog.get_logger()
 
 LOOK_EVERY_SECONDS = 5.0
+STILL_SECONDS = 1.0
 
 
 class PayeeWatch:
     """Of one program. `look` costs nothing until it is time, and may be called at every request."""
 
     def __init__(
-        self, settings: Settings | InnerSettings, *, seconds: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings | InnerSettings,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+        wall_seconds: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._seconds = seconds
-        self._marks = settings_module.marks_of_files()
+        self._wall_seconds = wall_seconds
+        self._marks = self._seen = settings_module.marks_of_files()
         self._next = seconds() + LOOK_EVERY_SECONDS
 
     def look(self) -> list[str]:
-        """Codes of the payees that are new in the files and now in the settings. A file that
-        cannot be read (half-written, say) changes nothing; the next change of it is looked at."""
+        """Codes of the payees that are new in the files and now in the settings. Files are read
+        when nobody has written to them for a second, or since the last look: a half-written one
+        may be readable, too. One that cannot be read changes nothing; its next change is looked
+        at."""
         now = self._seconds()
         if now < self._next:
             return []
         self._next = now + LOOK_EVERY_SECONDS
         marks = settings_module.marks_of_files()
         if marks == self._marks:
+            return []
+        is_still = marks == self._seen or self._age_seconds(marks) > STILL_SECONDS
+        self._seen = marks
+        if not is_still:
             return []
         self._marks = marks
         try:
@@ -68,6 +80,15 @@ class PayeeWatch:
         """Channels are opened at the start: an account of its own has to be among them."""
         if isinstance(self._settings, InnerSettings):
             return True
-        at_wechat = {one.account_id for one in self._settings.wechat_pay}
-        at_alipay = {one.account_id for one in self._settings.alipay}
-        return set(payee.merchants.values()) <= at_wechat | at_alipay
+        opened = {
+            "wechat_pay": {one.account_id for one in self._settings.wechat_pay},
+            "alipay": {one.account_id for one in self._settings.alipay},
+        }
+        return all(
+            account_id in opened.get(channel, set())
+            for channel, account_id in payee.merchants.items()
+        )
+
+    def _age_seconds(self, marks: Sequence[FileMark]) -> float:
+        newest = max(max(one.written, one.changed) for one in marks)
+        return self._wall_seconds() - newest / 1e9

@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
@@ -323,7 +323,15 @@ class _TomlSection(TomlConfigSettingsSource):
         return {"environment": environment, **merged}
 
 
-def marks_of_files() -> tuple[tuple[int, int], ...]:
+class FileMark(NamedTuple):
+    """A file's last write and last change in nanoseconds, and its size; zeros: no such file."""
+
+    written: int
+    changed: int
+    size: int
+
+
+def marks_of_files() -> tuple[FileMark, ...]:
     """What tells whether a file of settings was changed since."""
     return tuple(_mark(path) for path in _files())
 
@@ -342,12 +350,12 @@ def _files() -> tuple[Path, Path]:
     return CONFIG / "default.toml", CONFIG / f"{environment}.toml"
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _mark(path: Path) -> FileMark:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
+        return FileMark(0, 0, 0)
+    return FileMark(found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 def _secret_variable(name: str) -> str:

@@ -1,6 +1,7 @@
 """A payee that is added needs no restart; what is changed or taken away waits for one."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,7 +35,10 @@ class Program:
     def __init__(self, kind: type[Settings] | type[InnerSettings] = Settings) -> None:
         self.now = 0.0
         self.settings = kind.read()
-        self.watch = PayeeWatch(self.settings, seconds=lambda: self.now)
+        self.wall = time.time() + 60  # nobody is writing
+        self.watch = PayeeWatch(
+            self.settings, seconds=lambda: self.now, wall_seconds=lambda: self.wall
+        )
 
     def look(self) -> list[str]:
         self.now += LOOK_EVERY_SECONDS
@@ -74,6 +78,32 @@ def test_a_payee_that_is_added_is_known_within_seconds_and_once(
     assert (too_early, found, program.look()) == ([], ["lj_treasury"], [])
     assert program.codes == [*before, "lj_treasury"]
     assert program.settings.payees[-1].name == "国家金库临江县支库"
+
+
+def test_a_file_that_is_being_written_is_left_until_it_is_still(
+    city: City,  # noqa: F811
+) -> None:
+    """What stands there half may be readable, with a payee that lacks its last line."""
+    program = Program()
+    program.wall = 0.0
+    cut = COUNTY.partition("merchants")[0]
+    head, _, tail = city.text.partition(BEHIND)
+    touch(city, head + cut + BEHIND + tail)
+    half = program.look()
+    add(city, '{ wechat_pay = "wechat_pay:1600000003" }')
+
+    writing = program.look()
+    still = program.look()
+
+    assert (half, writing, still) == ([], [], ["lj_treasury"])
+    assert program.settings.payees[-1].merchants == {"wechat_pay": "wechat_pay:1600000003"}
+
+
+def test_an_account_of_the_other_channel_is_none_of_its_own(city: City) -> None:  # noqa: F811
+    program = Program()
+    add(city, '{ alipay = "wechat_pay:1600000003" }')
+
+    assert program.look() == []
 
 
 def test_one_with_an_account_that_is_open_already_is_known_another_waits(
