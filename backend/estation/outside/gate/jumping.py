@@ -174,6 +174,8 @@ class Jump:
         self._alarm = alarm
         self._seal = seal
         self._now = now
+        self._most_news = refused.MAX_OF_PACKET * (run.last - run.first + 1)
+        self._news = 0
 
     async def apply(self, tx: BaseDBAsyncClient, position: positions.Position) -> packets.Head:
         """The head of the end's packet, where the stream stands now.
@@ -193,6 +195,7 @@ class Jump:
         await self._hand_over_things(tx, arrival)
         await self._hand_over_others(tx, arrival)
         await self._name_vanished(tx, end, arrival)
+        await self._end_refused(tx, end, arrival)
         await self._prove(end, last_lines, arrival)
         await self._record(tx, heads, position)
         await tx.execute_query("drop table gate_stage, gate_newest")
@@ -312,17 +315,21 @@ class Jump:
             try:
                 row, as_sent = rows.read(topic, body)
             except rows.BadRow as bad:
-                aside += filter(None, [refused.set_aside(topic, body, str(bad))])
+                unreadable = refused.set_aside(topic, body, str(bad))
+                if unreadable is None:
+                    detail = f"seq {staged['seq']}, topic {topic}: {bad}"
+                    raise BadPacket(Reason.bad_row, detail) from bad
+                aside.append(unreadable)
                 continue
             given.append(row)
             sent.append(as_sent)
         handler = self._handlers[topic]
         by_handler = await refused.hand_over(handler, topic, given, replace(arrival, sent=sent))
         taken = refused.without(by_handler, topic, given)
-        await refused.heal(self._stream, {topic: taken}, now=self._now)
-        await refused.keep(
+        await refused.heal({topic: taken}, now=self._now)
+        self._news += await refused.keep(
             [*aside, *by_handler], stream=self._stream, seq=arrival.seq, seal=self._seal,
-            alarm=self._alarm, now=self._now,
+            alarm=self._alarm, now=self._now, is_newest=True, most=self._most_news - self._news,
         )  # fmt: skip
 
     async def _pieces(
@@ -352,6 +359,22 @@ class Jump:
                 alarm=self._alarm,
                 now=self._now,
             )
+
+    async def _end_refused(self, tx: BaseDBAsyncClient, end: SnapshotRow, arrival: Arrival) -> None:
+        """What was set aside and is not what the sender has now."""
+        for topic in [topic for topic in self._handlers if rows.may_skip(topic)]:
+            for source in arrival.own_sources:
+                waiting = await refused.waiting_of(topic, source)
+                found = await tx.execute_query_dict(
+                    """select key, version, digest from gate_newest
+                       where topic = $1 and source = $2 and key = any($3::text[])""",
+                    [topic, source, [one.key for one in waiting]],
+                )
+                sent = {row["key"]: (row["version"], bytes(row["digest"])) for row in found}
+                await refused.end_as_sent(topic, source, sent, now=self._now)
+                for one in waiting:
+                    if end.complete and one.key not in sent:
+                        await refused.end(one, "not_sent", self._now)
 
     async def _prove(
         self, end: SnapshotRow, last_lines: Sequence[packets.Line], arrival: Arrival
