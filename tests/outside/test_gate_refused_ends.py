@@ -1,12 +1,13 @@
 """Which refused rows are news, and what ends them: nothing that is over stands there for ever."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from estation.outside.gate import merkle, refused, rows, snapshots
 from estation.registry import packets as registry_packets
-from tests.outside.gate_side import STREAM, T0, position, query
+from tests.outside.gate_side import BACK, STREAM, T0, position, query
 from tests.outside.test_gate_refused import (
     SOURCE,
     Aside,
@@ -50,7 +51,9 @@ async def send_snapshot(link: Aside) -> None:
     await link.exchange()
 
 
-async def jump_over(link: Aside, *lost: Any) -> None:
+async def jump_over(
+    link: Aside, *lost: Any, before_end: Callable[[], Awaitable[None]] | None = None
+) -> None:
     """These rows' packet is lost, and a snapshot takes its place."""
     await link.put(*(lost or [unit("Z9")]))
     for row in lost:
@@ -64,6 +67,8 @@ async def jump_over(link: Aside, *lost: Any) -> None:
     await link.arrive()
     link.later(200)
     await snapshots.plan(STREAM, snapshots.Why.asked, now=link.now)
+    if before_end is not None:
+        await before_end()
     await link.pack()
     link.carry()
     await link.arrive()
@@ -356,3 +361,30 @@ async def test_a_stranger_here_hides_no_refused_row(link: Aside) -> None:
     await link.send(wrong("R1", 2))
 
     assert await open_rows() == [("R1", 2)]
+
+
+async def test_a_jump_takes_the_newest_version_that_can_be_taken_in(link: Aside) -> None:
+    async def change() -> None:
+        await link.put(unit("R1"), unit("R1", 2), wrong("R1", 3))
+
+    await jump_over(link, before_end=change)
+
+    assert await held() == {"R1": 2, "Z8": 1, "Z9": 1}
+    assert await open_rows() == [("R1", 3)]
+
+
+async def test_a_jump_drops_no_row_in_silence(link: Aside) -> None:
+    await link.send(unit("R1"))
+    said = rows.ReceivedUpToRow(stream=BACK, seq=1, digest="0" * 64, at=T0)
+
+    async def spoil_it() -> None:
+        await link.put(said)
+        await query(
+            """update gate_outgoing_row set is_canonical = false,
+                 body = (body::jsonb || '{"more": 0.5}')::text
+               where topic = 'received_up_to' and packed_seq is null"""
+        )
+
+    await jump_over(link, before_end=spoil_it)
+
+    assert len(await query("select 1 from gate_event where kind = 'jump_refused'")) == 1

@@ -57,6 +57,13 @@ _THINGS = """
 select s.place, s.seq, s.topic, s.body from gate_newest n join gate_stage s using (place)
 where n.topic = $1 and n.place > $2 order by n.place limit $3
 """
+# $1 the topic, $2 sources, $3 keys, $4 versions that could not be taken in
+_OLDER = """
+select distinct on (s.source, s.key) s.place, s.seq, s.topic, s.body
+from gate_stage s join unnest($2::text[], $3::text[], $4::bigint[]) as t(source, key, version)
+  on s.source = t.source and s.key = t.key and s.version < t.version
+where s.topic = $1 order by s.source, s.key, s.version desc, s.place desc
+"""
 _LOOSE = """
 select place, seq, topic, body from gate_stage
 where key is null and topic = $1 and place > $2 order by place limit $3
@@ -289,7 +296,13 @@ class Jump:
         """The newest version of every thing, topic by topic, in pieces."""
         for topic in [topic for topic in self._handlers if topic in rows.TOPICS]:
             async for batch in self._pieces(tx, _THINGS, topic):
-                await self._handle(topic, batch, arrival)
+                aside = await self._handle(topic, batch, arrival)
+                while aside:  # as packet by packet: an older version that can be taken in is
+                    names = [row.name for row in aside]
+                    older = await tx.execute_query_dict(
+                        _OLDER, [topic, *map(list, zip(*names, strict=True))]
+                    )
+                    aside = await self._handle(topic, older, arrival, are_newest=False)
 
     async def _hand_over_others(self, tx: BaseDBAsyncClient, arrival: Arrival) -> None:
         """Rows that name no thing of their own, in their order; what nobody handles is parked."""
@@ -306,7 +319,15 @@ class Jump:
                 now=self._now,
             )
 
-    async def _handle(self, topic: str, batch: Sequence[dict[str, Any]], arrival: Arrival) -> None:
+    async def _handle(
+        self,
+        topic: str,
+        batch: Sequence[dict[str, Any]],
+        arrival: Arrival,
+        *,
+        are_newest: bool = True,
+    ) -> list[RefusedRow]:
+        """Those that were set aside."""
         given: list[Struct] = []
         sent: list[AsSent] = []
         aside: list[RefusedRow] = []
@@ -325,12 +346,15 @@ class Jump:
             sent.append(as_sent)
         handler = self._handlers[topic]
         by_handler = await refused.hand_over(handler, topic, given, replace(arrival, sent=sent))
+        aside += by_handler
         taken = refused.without(by_handler, topic, given)
         await refused.heal({topic: taken}, now=self._now)
         self._news += await refused.keep(
-            [*aside, *by_handler], stream=self._stream, seq=arrival.seq, seal=self._seal,
-            alarm=self._alarm, now=self._now, is_newest=True, most=self._most_news - self._news,
+            aside, stream=self._stream, seq=arrival.seq, seal=self._seal,
+            alarm=self._alarm, now=self._now, is_newest=are_newest,
+            most=self._most_news - self._news,
         )  # fmt: skip
+        return aside
 
     async def _pieces(
         self, tx: BaseDBAsyncClient, query: str, what: str | list[str]
