@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from estation.outside.gate import merkle, refused, rows, snapshots
+from estation.outside.gate import merkle, peering, refused, rows, snapshots
+from estation.outside.gate.errors import RowNotSetAside
+from estation.payments import jobs
 from estation.registry import packets as registry_packets
 from tests.outside.gate_side import BACK, STREAM, T0, position, query
 from tests.outside.test_gate_refused import (
@@ -388,3 +390,56 @@ async def test_a_jump_drops_no_row_in_silence(link: Aside) -> None:
     await jump_over(link, before_end=spoil_it)
 
     assert len(await query("select 1 from gate_event where kind = 'jump_refused'")) == 1
+
+
+async def test_a_person_gives_a_row_up_and_says_why(link: Aside) -> None:
+    await link.send(unit("R1"))
+    await link.send(wrong("R1", 2), wrong("R2"))
+    (row,) = await query("select id from gate_refused_row where key = 'R1'")
+    deed = peering.Deed(by="yw01", reason="来源已停用这一编号")
+
+    await peering.give_up_row(row["id"], deed=deed, now=link.now)
+    await jobs.end_gate_stops(now=link.now)
+
+    assert (await open_rows(), await ended()) == ([("R2", 1)], [("R1", 2, "given_up")])
+    (done,) = await query("select what, about, by, reason from gate_deed")
+    assert (done["what"], done["by"], done["reason"]) == (
+        "give_up_row", "yw01", "来源已停用这一编号",
+    )  # fmt: skip
+    assert {(one["state"], one["resolution"]) for one in await incidents()} == {
+        ("open", ""), ("resolved", "已由工作人员放弃这一行"),
+    }  # fmt: skip
+    with pytest.raises(RowNotSetAside):
+        await peering.give_up_row(row["id"], deed=deed, now=link.now)
+
+
+async def test_a_row_that_was_given_up_is_not_told_again_and_is_no_unknown_difference(
+    link: Aside,
+) -> None:
+    await link.send(wrong("R1"))
+    (row,) = await query("select id from gate_refused_row")
+    deed = peering.Deed(by="yw01", reason="来源已停用这一编号")
+    await peering.give_up_row(row["id"], deed=deed, now=link.now)
+
+    await send_snapshot(link)
+
+    assert (await open_rows(), len(await incidents())) == ([], 1)
+    assert await newest_proof() == (False, True, 1)
+    await link.send(wrong("R1", 2))
+    assert (await open_rows(), len(await incidents())) == ([("R1", 2)], 2)
+    await link.send(unit("R1", 3))
+    await prove_once(link)
+    assert await newest_proof() == (True, False, 0)
+
+
+async def test_what_ends_a_refused_row_is_said_of_its_incident(link: Aside) -> None:
+    await link.send(wrong("R1"))
+    await link.forget("R1")
+
+    await prove_once(link)
+    await jobs.end_gate_stops(now=link.now)
+
+    (one,) = await incidents()
+    assert (one["state"], one["resolution"]) == (
+        "resolved", "来源现在没有这一行，或没有这一版本",
+    )  # fmt: skip

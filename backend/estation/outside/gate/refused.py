@@ -363,6 +363,16 @@ async def waiting_of(
     return [Waiting(**row) for row in found]
 
 
+async def open_row(row_id: UUID) -> Waiting | None:
+    """The one of this number, locked, while it is open. Joins the caller's transaction."""
+    found = await _db().execute_query_dict(
+        """select id, stream, source, key, version, times from gate_refused_row
+           where id = $1 and healed_at is null for update""",
+        [row_id],
+    )
+    return Waiting(**found[0]) if found else None
+
+
 async def end_unchanged(over: Sequence[Waiting], how: str, *, now: datetime) -> None:
     """Those that did not come again since they were read are over. Joins the transaction."""
     for one in over:
@@ -388,7 +398,8 @@ async def end_as_sent(
 
 
 async def end(one: Waiting, how: str, now: datetime) -> None:
-    """`how`: taken_in, or not_sent (its sender does not have it, or not in this version)."""
+    """`how`: taken_in, not_sent (its sender does not have it, or not in this version), or
+    GIVEN_UP."""
     await _db().execute_query(
         "update gate_refused_row set healed_at = $2, healed_by = $3 where id = $1",
         [one.id, now, how],
