@@ -422,7 +422,7 @@ async def test_a_repair_mends_the_others_of_its_bucket(link: Aside) -> None:
     assert (await position())[1] == ""
 
 
-async def test_pages_say_that_something_is_missing(link: Aside) -> None:
+async def test_pages_say_that_something_of_what_they_show_is_missing(link: Aside) -> None:
     await link.send(unit("R1"))
     await query(
         """insert into gate_peer (name, title, folder, stream_in, stream_out, regions,
@@ -431,12 +431,17 @@ async def test_pages_say_that_something_is_missing(link: Aside) -> None:
         SOURCE, STREAM, BACK, T0,
     )  # fmt: skip
     await query("insert into gate_peer_source (source, peer) values ($1, $1)", SOURCE)
-    whole = await age.copy_age([SOURCE], now=link.now)
     await link.send(wrong("R1", 2))
+    of_units = await age.copy_age([SOURCE], now=link.now, topics=["unit"])
+    whole = await age.copy_age([SOURCE], now=link.now, topics=age.OF_CASES)
+    await link.put(structs.replace(CASE, state=" "))
+    await link.exchange()
 
-    lacking = await age.copy_age([SOURCE], now=link.now)
+    lacking = await age.copy_age([SOURCE], now=link.now, topics=age.OF_CASES)
+    of_money = await age.copy_age([SOURCE], now=link.now)
 
-    assert (whole["copy"].lacking, lacking["copy"].lacking) == ((), ("市中心",))
+    assert of_units["copy"].lacking == lacking["copy"].lacking == ("市中心",)
+    assert whole["copy"].lacking == of_money["copy"].lacking == ()
     shown = await unit_by_code(register.UNIT)
     assert shown.source_id == "R1"
 
