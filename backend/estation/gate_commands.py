@@ -170,6 +170,8 @@ def _proof(shown: Mapping[str, Any]) -> str:
     ]
     if shown["last_proof_equal"] and shown["known_differences"]:
         found = f"除隔离的 {shown['refused_rows']} 行外一致"
+    elif shown["last_proof_equal"] is False and shown["refused_rows"]:
+        found += "（含隔离的行）"
     return f"{shown['last_proof_at']} {found}".strip() if shown["last_proof_at"] else "—"
 
 

@@ -446,6 +446,41 @@ async def test_pages_say_that_something_of_what_they_show_is_missing(link: Aside
     assert shown.source_id == "R1"
 
 
+async def test_the_kit_lets_a_repair_pass_whose_bad_row_is_set_aside(link: Aside) -> None:
+    bucket = merkle.bucket_of("R1")
+    other = next(f"S{n}" for n in range(10_000) if merkle.bucket_of(f"S{n}") == bucket)
+    await link.put(unit("R1"), unit(other))
+    await spoil("R1", state="ruined")
+    await link.exchange()
+    await query("update registry_unit set row_digest = $1", bytes(32))
+    await prove_once(link)
+    await link.pack()
+
+    report = conformance.conform(link.outgoing, [keys.load_peer_key(PUBLIC)])
+
+    (stream,) = report.streams
+    assert stream.findings == []
+    assert any("only this row is set aside" in note for note in stream.notes)
+
+
+async def test_the_kit_counts_rows_that_were_set_aside_before_no_more(
+    link: Aside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused, "MAX_OF_PACKET", 1)
+    for name in ("R1", "R2"):
+        await link.put(unit(name))
+        await spoil(name, state="ruined")
+        await link.pack()
+    await snapshots.plan(STREAM, snapshots.Why.asked, now=link.now)
+    await link.pack()
+
+    report = conformance.conform(link.outgoing, [keys.load_peer_key(PUBLIC)])
+
+    (stream,) = report.streams
+    assert {one.rule for one in stream.findings} == {"bad_row"}
+    assert stream.snapshots == 1
+
+
 async def test_the_kit_says_what_only_sets_a_row_aside_and_judges_on(link: Aside) -> None:
     await link.put(unit("R1"), unit("R2"))
     await spoil("R2", state="ruined")
