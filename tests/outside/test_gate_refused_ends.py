@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from estation.outside.gate import merkle, peering, refused, rows, snapshots
+from estation.outside.gate import logtrees, merkle, peering, refused, rows, snapshots
 from estation.outside.gate.errors import RowNotSetAside
 from estation.payments import jobs
 from estation.registry import packets as registry_packets
+from estation.shared.transactions import in_transaction
 from tests.outside.gate_side import BACK, STREAM, T0, position, query
 from tests.outside.test_gate_refused import (
     SOURCE,
@@ -443,3 +444,17 @@ async def test_what_ends_a_refused_row_is_said_of_its_incident(link: Aside) -> N
     assert (one["state"], one["resolution"]) == (
         "resolved", "来源现在没有这一行，或没有这一版本",
     )  # fmt: skip
+
+
+async def test_a_sender_proves_also_what_it_could_not_read_today(link: Aside) -> None:
+    await link.send(unit("R1"))
+    trees = await logtrees.make(STREAM)
+    await link.put(unit("R2"))
+    await spoil("R2", state="ruined")
+
+    async with in_transaction() as tx:
+        await trees.refresh(tx, STREAM)
+
+    fresh = await logtrees.make(STREAM)
+    assert trees.trees["unit", SOURCE].root == fresh.trees["unit", SOURCE].root
+    assert trees.trees["unit", SOURCE].rows == 2
