@@ -298,10 +298,10 @@ class Jump:
             async for batch in self._pieces(tx, _THINGS, topic):
                 aside = await self._handle(topic, batch, arrival)
                 while aside:  # as packet by packet: an older version that can be taken in is
-                    names = [row.name for row in aside]
-                    older = await tx.execute_query_dict(
-                        _OLDER, [topic, *map(list, zip(*names, strict=True))]
-                    )
+                    names = zip(*(row.name for row in aside), strict=True)
+                    older = await tx.execute_query_dict(_OLDER, [topic, *map(list, names)])
+                    if not older:
+                        break
                     aside = await self._handle(topic, older, arrival, are_newest=False)
 
     async def _hand_over_others(self, tx: BaseDBAsyncClient, arrival: Arrival) -> None:
