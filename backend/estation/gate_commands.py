@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -60,6 +61,7 @@ def add_to(gate: typer.Typer) -> None:
     gate.command("symbols")(set_symbols)
     gate.command("release")(release)
     gate.command("resume")(resume)
+    gate.command("give-up-row")(give_up_row)
     gate.command("snapshot")(send_snapshot)
     gate.command("prove")(prove)
 
@@ -89,6 +91,12 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
         console.print(f"{event.at:%m-%d %H:%M} {event.stream} {event.kind} {event.topic}".rstrip())
     for file in seen.refused:
         console.print(f"隔离 {file.stream} #{file.seq or '—'} {file.reason}: {file.detail}")
+    for row in seen.refused_rows:
+        console.print(
+            f"隔离的行 {row.id} {row.stream} {row.topic} {row.key} v{row.version}: "
+            f"{escape(row.reason)}",
+            soft_wrap=True,
+        )
     for words in needed:
         console.print(f"[bold]需要人处理[/] {escape(words)}", soft_wrap=True)
     _end_inner(side, needed)
@@ -162,7 +170,23 @@ def _proof(shown: Mapping[str, Any]) -> str:
     ]
     if shown["last_proof_equal"] and shown["known_differences"]:
         found = f"除隔离的 {shown['refused_rows']} 行外一致"
+    elif shown["last_proof_equal"] is False and shown["refused_rows"]:
+        found += "（含隔离的行）"
     return f"{shown['last_proof_at']} {found}".strip() if shown["last_proof_at"] else "—"
+
+
+def give_up_row(
+    row_id: Annotated[UUID, typer.Argument(metavar="ID", help="As `estation gate status` says.")],
+    reason: Reason,
+    by: By = "",
+    side: Side = "online",
+) -> None:
+    """A row that was set aside and that its source will never mend waits no longer."""
+    _on(
+        side,
+        lambda: peering.give_up_row(row_id, deed=_deed(by, reason), now=system_clock()),
+    )
+    console.print("已放弃这一行；它以另一版本再来时仍会核验。")
 
 
 def send_snapshot(side: Side = "online", peer: Peers = "") -> None:

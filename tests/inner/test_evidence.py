@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from estation.inner import packets, personas
+from estation.inner import packets, personas, queries
 from estation.inner.actions import evidence
 from estation.inner.actions.evidence import KEY
 from estation.inner.queries import bill_view
@@ -231,6 +231,16 @@ async def test_evidence_of_bills_that_are_none_of_ours_is_listed_for_the_desk_pa
     assert "O-more" in both
     assert f'href="/bills/{receipt.source_id}"' in both
     assert receipt.order_no not in both
+
+
+async def test_what_waits_is_counted_without_reading_all_evidence(desk: Desk) -> None:
+    async with in_transaction() as tx:
+        await tx.execute_query("set local enable_seqscan = off")
+        plan = await tx.execute_query_dict(
+            f"explain select count(*) from fee_payment_evidence e where {queries._EVIDENCE_WAITS}"
+        )
+
+    assert any("ix_fee_payment_evidence_waits" in row["QUERY PLAN"] for row in plan)
 
 
 async def test_a_receipt_that_comes_behind_takes_the_evidence_off_the_list(

@@ -427,14 +427,14 @@ async def _a_bill_here_is_none_of_the_inside(world: World) -> None:
     await _our_worker_turns()
 
 
-async def _a_right_breaks_its_rules(world: World) -> None:
+async def _a_unit_breaks_its_rules(world: World) -> None:
     """The corrected version of it is on its way."""
-    bad = register.right(source="jc-center", holding="shares")
-    await sending.put_rows(GATE_STREAM, "right", [bad], now=system_clock())
+    bad = register.unit(source="jc-center", parcel_code="360102001001GB00013")
+    await sending.put_rows(GATE_STREAM, "unit", [bad], now=system_clock())
     await _packet_arrives(world)
     await _our_worker_turns()
-    corrected = register.right(source="jc-center", version=2)
-    await sending.put_rows(GATE_STREAM, "right", [corrected], now=system_clock())
+    corrected = register.unit(source="jc-center", version=2)
+    await sending.put_rows(GATE_STREAM, "unit", [corrected], now=system_clock())
     await _packet_arrives(world)
 
 
@@ -637,7 +637,7 @@ FAULTS: dict[str, Fault] = {
     "rows_are_unknown_to_their_source": Fault(_a_bill_here_is_none_of_the_inside),
     "a_snapshot_replaced_lost_packets": _finding("jumped"),
     "a_stream_is_stopped": Fault(_another_history_arrives),
-    "a_row_is_refused": Fault(_a_right_breaks_its_rules),
+    "a_row_is_refused": Fault(_a_unit_breaks_its_rules),
     "a_file_is_incomplete": _finding("file_incomplete"),
     "there_is_no_room": Fault(_the_disk_had_no_room),
     "rows_wait_at_the_gate": _as_invariant("rows_leave_through_the_gate_in_time"),

@@ -7,7 +7,7 @@ import pytest
 
 from estation.outside.gate import events, refused, upkeep
 from tests.outside.gate_side import STREAM, query
-from tests.outside.test_gate_refused import Aside, right, wrong
+from tests.outside.test_gate_refused import Aside, unit, wrong
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ async def link(database: str, tmp_path: Path) -> Aside:
 
 async def test_old_events_and_rows_that_are_over_go_and_open_ones_stay(link: Aside) -> None:
     await link.send(wrong("R1"), wrong("R2"))
-    await link.send(right("R2", 2))
+    await link.send(unit("R2", 2))
     for kind, days, about in (
         ("repaired", 31, "a"), ("repaired", 29, "b"), ("stopped", 399, "c"), ("stopped", 401, "d"),
         ("jumped", 399, "e"), ("no_room", 500, "still"), ("no_room", 500, "over"),

@@ -1,10 +1,12 @@
 """A device that loses every fifth file loses nothing, when packets travel as symbols."""
 
+import asyncio
 import hashlib
 import json
 import os
 import random
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from estation.outside.gate import (
     bounds,
@@ -571,6 +574,63 @@ async def test_a_device_that_cannot_be_written_is_its_destinations_trouble_only(
     await gate.pack(await center())
     assert {one.failure for one in (await center()).destinations} == {""}
     assert list(broken.iterdir()) == []
+
+
+async def test_a_device_that_hangs_is_its_destinations_trouble_only(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    hanging, own, mended = tmp_path / "hanging", tmp_path / "own", threading.Event()
+    await peering.add_destination("jc-center", tmp_path / "far", deed=DEED, now=gate.now)
+    await peering.add_destination("jc-center", tmp_path / "sound", deed=DEED, now=gate.now)
+    await peering.set_symbols("jc-center", (own, 50), deed=DEED, now=gate.now)
+    await peering.set_symbols(
+        "jc-center", (hanging, 50), destination=tmp_path / "far", deed=DEED, now=gate.now
+    )
+
+    def hang(folder: Path) -> bool:
+        return folder == hanging and mended.wait(20)
+
+    is_full = symbols.device_is_full
+    monkeypatch.setattr(rounds, "_touch", hang)
+    monkeypatch.setattr(symbols, "device_is_full", lambda one: hang(one) or is_full(one))
+    monkeypatch.setattr(rounds, "ANSWER_SECONDS", 0.1)
+
+    try:
+        async with asyncio.timeout(5):
+            await gate.pack(await center())
+    finally:
+        mended.set()
+
+    assert list(own.iterdir())
+    assert len(list((tmp_path / "sound").iterdir())) == 1
+    failures = {one.folder.name: one.failure for one in (await center()).destinations}
+    assert failures == {"far": "no answer", "sound": ""}
+
+
+async def test_a_device_that_stays_broken_is_told_once_with_when_it_began(
+    database: str, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(gate.now)
+    await peering.add_destination("jc-center", tmp_path / "broken", deed=DEED, now=gate.now)
+    (tmp_path / "device").write_text("no folder")
+    await peering.set_symbols(
+        "jc-center", (tmp_path / "device", 50), destination=tmp_path / "broken", deed=DEED,
+        now=gate.now,
+    )  # fmt: skip
+
+    with structlog.testing.capture_logs() as said:
+        for _ in range(3):
+            await gate.pack(await center())
+            gate.later(seconds=20)
+
+    (failed,) = await query("select failed_at from gate_destination")
+    assert failed["failed_at"] == gate.now - timedelta(seconds=60)
+    assert [one["event"] for one in said].count("gate_destination_failed") == 1
 
 
 async def test_no_destination_and_no_device_is_taken_twice(database: str, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_after_the_faults_all_sides_are_equal_and_a_fork_stops_its_stream_only()
     assert ending.met["file lost"] > 0
     assert ending.met["file cut short"] > 0
     assert ending.healed["packets written again"] > 0
+    assert ending.did["misspell"] > 0
+    assert 0 < ending.healed["row_refused"] == ending.healed["row_taken_in"]
     assert Reason.fork in ending.fork
 
 

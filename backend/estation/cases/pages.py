@@ -7,7 +7,7 @@ from sanic import Blueprint, HTTPResponse
 from estation.cases.api import CaseView, case_of, cases_of
 from estation.cases.rules import STAGES
 from estation.identity.api import citizen, citizen_only
-from estation.outside.gate.age import copy_age
+from estation.outside.gate.age import OF_CASES, copy_age
 from estation.services import OnlineRequest
 from estation.shared.pages import render
 
@@ -32,7 +32,12 @@ async def cases(request: OnlineRequest) -> HTTPResponse:
         request,
         "cases/list.html",
         cases=found,
-        **await copy_age((one.source for one in found), now=request.app.ctx.clock(), of_all=True),
+        **await copy_age(
+            (one.source for one in found),
+            now=request.app.ctx.clock(),
+            of_all=True,
+            topics=OF_CASES,
+        ),
     )
 
 
@@ -51,7 +56,7 @@ async def case(request: OnlineRequest, case_id: UUID) -> HTTPResponse:
         needs_payment=shown.state == "open" and states.get("tax") == "doing",
         my_roles="、".join(shown.my_roles),
         parties=[(party.role_word, party.name) for party in shown.parties],
-        **await copy_age([shown.source], now=services.clock()),
+        **await copy_age([shown.source], now=services.clock(), topics=OF_CASES),
     )
 
 

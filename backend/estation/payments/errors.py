@@ -177,7 +177,9 @@ class StreamStillStopped(Refused):
 
     code = "stream_still_stopped"
     http_status = 409
-    message = "光闸数据流仍停在原处或仍没有空间，不能只凭文字办结；恢复之后会自动办结。"
+    message = (
+        "光闸数据流仍停在原处、仍没有空间或这一行仍在隔离，不能只凭文字办结；恢复之后会自动办结。"
+    )
 
 
 class NothingToSettleOutside(Refused):

@@ -53,7 +53,7 @@ EVENTS = {
     "jump_refused": "快照不完整，未用",
     "disk_low": "磁盘将满，让出空间",
     "row_refused": "一行没有收下，已隔离",
-    "row_taken_in": "隔离的行已有可以接收的版本",
+    "row_taken_in": "隔离的行已了结",
     "no_room": "没有空间",
     "room_again": "又有空间",
 }
@@ -66,6 +66,7 @@ DEEDS = {
     "rotate_key": "更换我方密钥",
     "add_destination": "增加发送目录",
     "remove_destination": "停用发送目录",
+    "give_up_row": "放弃隔离的一行",
     "release": "放回数据包",
     "resume": "确认后继续",
 }

@@ -149,10 +149,11 @@ class _Stream:
         self._snapshot: str | None = None
         self._runs = 0
         self._is_whole = False  # whether `known` holds all that the stream ever said
+        self._aside: set[tuple[str, bytes]] = set()  # which rows were set aside so far
         self.report = StreamReport(stream)
 
     def take(self, seq: int, name: str) -> None:
-        judged = judge(self._folder / name, self._peer_keys, self._row_faults)
+        judged = judge(self._folder / name, self._peer_keys, self._row_faults, self._aside)
         report = self.report
         report.packets += 1
         report.first_seq = report.first_seq or seq
@@ -164,6 +165,7 @@ class _Stream:
         if judged.head is None or judged.stops:
             self._lose_track()
             return
+        self._aside.update((one.topic, one.digest) for one in judged.aside)
         self._check_place(seq, name, judged.head)
         report.rows += len(judged.lines)
         self._take_rows(seq, name, judged)
@@ -300,7 +302,7 @@ class _Stream:
             return f"{about}: {refusal}"
         for one in found.values():
             if isinstance(one, RefusedRow):
-                return f"{about}: {one.why}"
+                self.report.noted(f"{about}: {one.why} (only this row is set aside)")
         if self._is_whole and row.complete:
             held = self._known.keys(row.topic, row.source, row.bucket)
             if [key for key in held if repairs.covers(row, key)] != row.keys:

@@ -16,20 +16,11 @@ log = structlog.get_logger()
 MAX_WRITES_PER_CALL = 200
 
 
-async def write_missing(stream: str, folder: Path, *, now: datetime) -> int:
-    """Write what this destination lacks, oldest first; how many files.
-
-    An OSError of the folder is kept in the table and shown, not raised: the others go on.
-    """
+async def write_missing(stream: str, folder: Path) -> None:
+    """Write what this destination lacks, oldest first. Raises OSError when it cannot be written."""
     written = 0
-    try:
-        while written < MAX_WRITES_PER_CALL and await _write_next(stream, folder):
-            written += 1
-    except OSError as problem:
-        await note_failure(stream, folder, problem.strerror or type(problem).__name__, now=now)
-        return written
-    await note_failure(stream, folder, "", now=now)
-    return written
+    while written < MAX_WRITES_PER_CALL and await _write_next(stream, folder):
+        written += 1
 
 
 async def note_failure(stream: str, folder: Path, failure: str, *, now: datetime) -> None:

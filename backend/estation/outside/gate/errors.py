@@ -78,6 +78,13 @@ class PeerUnknown(NotFound):
     message = "光闸没有登记这个数据来源。"
 
 
+class RowNotSetAside(NotFound):
+    """No row of this number is set aside, or it is over already."""
+
+    code = "gate_row_not_set_aside"
+    message = "没有这一行隔离的记录，或它已经了结。"
+
+
 class PeerNotAcceptable(InvalidInput):
     """A peer cannot be added or changed like this; `details["field"]` says what is wrong."""
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
@@ -15,6 +15,7 @@ from estation.outside.gate import folders, refused, rows
 from estation.outside.gate import format as packets
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.keys import PeerKey
+from estation.outside.gate.refused import RefusedRow
 from estation.shared.clock import beijing_day
 
 RowFaults: TypeAlias = Mapping[str, Callable[[Any, date], str]]
@@ -75,6 +76,7 @@ class Judgement:
     notes: list[str] = field(default_factory=list)
     head: packets.Head | None = None
     lines: list[packets.Line] = field(default_factory=list)
+    aside: list[RefusedRow] = field(default_factory=list)
     only_sets_aside: bool = False
     """All that is wrong are rows that a receiver sets aside (`refused`)."""
 
@@ -111,17 +113,21 @@ class Judgement:
 
 
 def judge(
-    path: Path, peer_keys: Sequence[PeerKey] = (), row_faults: RowFaults | None = None
+    path: Path,
+    peer_keys: Sequence[PeerKey] = (),
+    row_faults: RowFaults | None = None,
+    known: Collection[tuple[str, bytes]] = (),
 ) -> Judgement:
     """Bounded in time and memory as receiving is. Without keys the seal is not judged, without
-    `row_faults` of each row only its schema.
+    `row_faults` of each row only its schema. `known`: topic and row digest of rows that were set
+    aside before, which count no more.
 
     Raises FileNotFoundError, and OSError when the file cannot be read.
     """
     found = Judgement(path.name)
     path.lstat()  # what is not there is no packet with a wrong name
     try:
-        _judge(path, {key.key_id: key for key in peer_keys}, row_faults or {}, found)
+        _judge(path, {key.key_id: key for key in peer_keys}, row_faults or {}, known, found)
     except BadPacket as bad:
         found.verdicts[bad.reason] = Verdict.failed
         found.faults.insert(0, bad.detail or RULES.get(bad.reason, ""))
@@ -129,7 +135,11 @@ def judge(
 
 
 def _judge(
-    path: Path, peer_keys: dict[str, PeerKey], row_faults: RowFaults, found: Judgement
+    path: Path,
+    peer_keys: dict[str, PeerKey],
+    row_faults: RowFaults,
+    known: Collection[tuple[str, bytes]],
+    found: Judgement,
 ) -> None:
     name = packets.parse_name(path.name)
     if name is None:
@@ -149,7 +159,7 @@ def _judge(
     with _step(found, _BODY):
         found.lines = list(packets.read_lines(data, head))
     with _step(found, _ROWS):
-        _judge_rows(found, row_faults, beijing_day(head.manifest.watermark))
+        _judge_rows(found, row_faults, known, beijing_day(head.manifest.watermark))
     _note_manifest(data, found)
 
 
@@ -176,25 +186,27 @@ def _check_seal(head: packets.Head, peer_keys: dict[str, PeerKey]) -> None:
     packets.check_seal(head, key)
 
 
-def _judge_rows(found: Judgement, row_faults: RowFaults, day: date) -> None:
+def _judge_rows(
+    found: Judgement, row_faults: RowFaults, known: Collection[tuple[str, bytes]], day: date
+) -> None:
     """All of them, so that a sender's author sees more than the first mistake."""
     faults: list[str] = []
-    aside = 0
     unknown: Counter[str] = Counter()
     unknown_fields: Counter[tuple[str, str]] = Counter()
     for number, line in enumerate(found.lines, 1):
         fault = _fault_of(line, row_faults, day)
         if fault:
-            is_aside = refused.set_aside(line.topic, bytes(line.row), fault) is not None
-            effect = "only this row is set aside" if is_aside else "the stream stops"
+            aside = refused.set_aside(line.topic, bytes(line.row), fault)
+            found.aside += [aside] if aside is not None else []
+            effect = "the stream stops" if aside is None else "only this row is set aside"
             faults.append(f"line {number}, topic {line.topic}: {fault} ({effect})")
-            aside += is_aside
         elif line.topic not in rows.TOPICS:
             unknown[line.topic] += 1
         else:
             unknown_fields.update((line.topic, name) for name in _unknown_fields(line))
     if faults:
-        found.only_sets_aside = aside == len(faults) <= refused.MAX_OF_PACKET
+        news = sum((one.topic, one.digest) not in known for one in found.aside)
+        found.only_sets_aside = len(found.aside) == len(faults) and news <= refused.MAX_OF_PACKET
         more = len(faults) - MAX_FAULTS
         found.faults += faults[1:MAX_FAULTS] + ([f"and {more} more"] if more > 0 else [])
         raise BadPacket(Reason.bad_row, faults[0])

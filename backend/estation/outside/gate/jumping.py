@@ -57,6 +57,13 @@ _THINGS = """
 select s.place, s.seq, s.topic, s.body from gate_newest n join gate_stage s using (place)
 where n.topic = $1 and n.place > $2 order by n.place limit $3
 """
+# $1 the topic, $2 sources, $3 keys, $4 versions that could not be taken in
+_OLDER = """
+select distinct on (s.source, s.key) s.place, s.seq, s.topic, s.body
+from gate_stage s join unnest($2::text[], $3::text[], $4::bigint[]) as t(source, key, version)
+  on s.source = t.source and s.key = t.key and s.version < t.version
+where s.topic = $1 order by s.source, s.key, s.version desc, s.place desc
+"""
 _LOOSE = """
 select place, seq, topic, body from gate_stage
 where key is null and topic = $1 and place > $2 order by place limit $3
@@ -174,6 +181,8 @@ class Jump:
         self._alarm = alarm
         self._seal = seal
         self._now = now
+        self._most_news = refused.MAX_OF_PACKET * (run.last - run.first + 1)
+        self._news = 0
 
     async def apply(self, tx: BaseDBAsyncClient, position: positions.Position) -> packets.Head:
         """The head of the end's packet, where the stream stands now.
@@ -193,6 +202,7 @@ class Jump:
         await self._hand_over_things(tx, arrival)
         await self._hand_over_others(tx, arrival)
         await self._name_vanished(tx, end, arrival)
+        await self._end_refused(tx, end, arrival)
         await self._prove(end, last_lines, arrival)
         await self._record(tx, heads, position)
         await tx.execute_query("drop table gate_stage, gate_newest")
@@ -286,7 +296,13 @@ class Jump:
         """The newest version of every thing, topic by topic, in pieces."""
         for topic in [topic for topic in self._handlers if topic in rows.TOPICS]:
             async for batch in self._pieces(tx, _THINGS, topic):
-                await self._handle(topic, batch, arrival)
+                aside = await self._handle(topic, batch, arrival)
+                while aside:  # as packet by packet: an older version that can be taken in is
+                    names = zip(*(row.name for row in aside), strict=True)
+                    older = await tx.execute_query_dict(_OLDER, [topic, *map(list, names)])
+                    if not older:
+                        break
+                    aside = await self._handle(topic, older, arrival, are_newest=False)
 
     async def _hand_over_others(self, tx: BaseDBAsyncClient, arrival: Arrival) -> None:
         """Rows that name no thing of their own, in their order; what nobody handles is parked."""
@@ -303,7 +319,15 @@ class Jump:
                 now=self._now,
             )
 
-    async def _handle(self, topic: str, batch: Sequence[dict[str, Any]], arrival: Arrival) -> None:
+    async def _handle(
+        self,
+        topic: str,
+        batch: Sequence[dict[str, Any]],
+        arrival: Arrival,
+        *,
+        are_newest: bool = True,
+    ) -> list[RefusedRow]:
+        """Those that were set aside."""
         given: list[Struct] = []
         sent: list[AsSent] = []
         aside: list[RefusedRow] = []
@@ -312,18 +336,25 @@ class Jump:
             try:
                 row, as_sent = rows.read(topic, body)
             except rows.BadRow as bad:
-                aside += filter(None, [refused.set_aside(topic, body, str(bad))])
+                unreadable = refused.set_aside(topic, body, str(bad))
+                if unreadable is None:
+                    detail = f"seq {staged['seq']}, topic {topic}: {bad}"
+                    raise BadPacket(Reason.bad_row, detail) from bad
+                aside.append(unreadable)
                 continue
             given.append(row)
             sent.append(as_sent)
         handler = self._handlers[topic]
         by_handler = await refused.hand_over(handler, topic, given, replace(arrival, sent=sent))
+        aside += by_handler
         taken = refused.without(by_handler, topic, given)
-        await refused.heal(self._stream, {topic: taken}, now=self._now)
-        await refused.keep(
-            [*aside, *by_handler], stream=self._stream, seq=arrival.seq, seal=self._seal,
-            alarm=self._alarm, now=self._now,
+        await refused.heal({topic: taken}, now=self._now)
+        self._news += await refused.keep(
+            aside, stream=self._stream, seq=arrival.seq, seal=self._seal,
+            alarm=self._alarm, now=self._now, is_newest=are_newest,
+            most=self._most_news - self._news,
         )  # fmt: skip
+        return aside
 
     async def _pieces(
         self, tx: BaseDBAsyncClient, query: str, what: str | list[str]
@@ -352,6 +383,22 @@ class Jump:
                 alarm=self._alarm,
                 now=self._now,
             )
+
+    async def _end_refused(self, tx: BaseDBAsyncClient, end: SnapshotRow, arrival: Arrival) -> None:
+        """What was set aside and is not what the sender has now."""
+        for topic in [topic for topic in self._handlers if rows.may_skip(topic)]:
+            for source in arrival.own_sources:
+                waiting = await refused.waiting_of(topic, source)
+                found = await tx.execute_query_dict(
+                    """select key, version, digest from gate_newest
+                       where topic = $1 and source = $2 and key = any($3::text[])""",
+                    [topic, source, [one.key for one in waiting]],
+                )
+                sent = {row["key"]: (row["version"], bytes(row["digest"])) for row in found}
+                await refused.end_as_sent(topic, source, sent, now=self._now)
+                for one in waiting:
+                    if end.complete and one.key not in sent:
+                        await refused.end(one, "not_sent", self._now)
 
     async def _prove(
         self, end: SnapshotRow, last_lines: Sequence[packets.Line], arrival: Arrival

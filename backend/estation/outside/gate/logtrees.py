@@ -106,8 +106,18 @@ async def _last_seq(tx: BaseDBAsyncClient, stream: str) -> int:
 
 
 async def _sent_since(tx: BaseDBAsyncClient, stream: str, seq: int, last: int) -> _Changed | None:
-    """The buckets of rows that are in no packet up to `seq`; None when there are too many, or
-    not all packets from there up to `last` are kept any more."""
+    """The buckets of rows that are in no packet up to `seq`; None when there are too many, when
+    not all packets from there up to `last` are kept any more, or when one of the rows can no more
+    be read here (it left before this program's rules became stricter)."""
+    try:
+        return await _buckets_since(tx, stream, seq, last)
+    except rows.BadRow:
+        return None
+
+
+async def _buckets_since(
+    tx: BaseDBAsyncClient, stream: str, seq: int, last: int
+) -> _Changed | None:
     packed = await tx.execute_query_dict(
         """select seq, coalesce(waited, rows) as waited from gate_outgoing_packet
            where stream = $1 and seq > $2 order by seq limit $3""",

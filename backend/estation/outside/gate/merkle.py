@@ -124,27 +124,35 @@ async def tree_of_replica(db: BaseDBAsyncClient, replica: Replica, source: str) 
     return found.get((replica.topic, source), Tree())
 
 
-async def refused_rows(db: BaseDBAsyncClient, topic: str, source: str) -> int:
-    """How many rows of it are set aside (`refused`)."""
-    found = await db.execute_query_dict(
-        """select count(*) as n from gate_refused_row
-           where topic = $1 and source = $2 and healed_at is null""",
-        [topic, source],
-    )
-    return int(found[0]["n"])
+STILL_REFUSED = "(healed_at is null or healed_by = 'given_up')"
+"""SQL over `gate_refused_row`: nothing of its sender has ended it. What a person gave up is told
+and shown no more, but still is the difference that proofs find."""
+_WITH_REFUSED = """
+with here as materialized ({here}),
+aside as (
+    select distinct on (key) key, version, digest from gate_refused_row
+    where topic = $1 and source = $2 and {refused} order by key, version desc, seen_at desc
+)
+select topic, source, key, version, digest, bucket from here
+where not exists (select from aside where aside.key = here.key and aside.version > here.version
+                  and here.digest <> {nothing})
+union all
+select $1::text, $2::text, key, version, digest, {bucket} from aside
+where not exists (select from here where here.key = aside.key and here.version >= aside.version)
+"""
+# A row whose digest is null or void was changed here: that is no known difference, and so it counts
+# beside the refused one.
 
 
 async def tree_with_refused(db: BaseDBAsyncClient, replica: Replica, source: str) -> Tree:
-    """What would be here if the rows that are set aside had been taken in."""
-    bucket = BUCKET_OF.format(key="key")
-    rows = f"""
-        select topic, source, key, version, digest, bucket from ({rows_of(replica)}) as here
-        where not exists (select from gate_refused_row r where r.topic = $1
-                          and r.source = here.source and r.key = here.key and r.healed_at is null)
-        union all
-        select topic, source, key, version, digest, {bucket} as bucket from gate_refused_row
-        where topic = $1 and source = $2 and healed_at is null
-        """  # noqa: S608 - names of our own
+    """What would be here if the rows that are set aside (`refused`) had been taken in: each in
+    place of an older one that is here as it was sent."""
+    rows = _WITH_REFUSED.format(
+        here=rows_of(replica),
+        refused=STILL_REFUSED,
+        nothing=_NOTHING,
+        bucket=BUCKET_OF.format(key="key"),
+    )
     found = await _trees(db, rows, [replica.topic, source])
     return found.get((replica.topic, source), Tree())
 

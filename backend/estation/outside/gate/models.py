@@ -394,7 +394,8 @@ class RefusedRow(Model):
     """A row this side could not take in, set aside until one of its thing is (`refused`).
 
     `digest` as its sender counts it, `reason` names the field and never the value, `times` how
-    often it came. `healed_by`: taken_in, newer_refused, older (it never was the newest).
+    often it came. `healed_by`: taken_in, not_sent (its sender does not have it any more),
+    given_up (by a person), older (it never was the newest).
     """
 
     id = fields.UUIDField(primary_key=True)

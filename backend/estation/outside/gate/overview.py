@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from tortoise import Tortoise
 
@@ -65,6 +66,7 @@ class Difference:
 class RefusedRowView:
     """A row that is set aside; `reason` names the field, never the value."""
 
+    id: UUID
     stream: str
     seq: int
     topic: str
@@ -133,7 +135,7 @@ async def overview(now: datetime) -> Overview:
         MOST_FILES,
     )
     aside = await _rows(
-        """select stream, seq, topic, source, key, version, reason, times, at
+        """select id, stream, seq, topic, source, key, version, reason, times, at
            from gate_refused_row where healed_at is null order by at, id limit $1""",
         MOST_FILES,
     )

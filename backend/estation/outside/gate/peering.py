@@ -15,7 +15,7 @@ import orjson
 from tortoise.backends.base.client import BaseDBAsyncClient
 from tortoise.exceptions import IntegrityError
 
-from estation.outside.gate import keys, symbols
+from estation.outside.gate import keys, refused, symbols
 from estation.outside.gate.errors import (
     KeyNotAcceptable,
     LastKey,
@@ -23,6 +23,7 @@ from estation.outside.gate.errors import (
     PeerTaken,
     PeerUnknown,
     ReasonMissing,
+    RowNotSetAside,
     SymbolsNotPossible,
 )
 from estation.outside.gate.peers import OURS, THEIRS, Destination, Peer, peer_named, peers
@@ -329,6 +330,24 @@ async def remove_destination(name: str, folder: Path, *, deed: Deed, now: dateti
         if not gone:
             raise PeerUnknown(peer=name, folder=str(folder))
         await _write_down(tx, name, "remove_destination", str(folder)[-128:], deed, now)
+
+
+async def give_up_row(row_id: UUID, *, deed: Deed, now: datetime) -> None:
+    """A row that was set aside waits for nothing any more: nobody is told of it again, unless it
+    comes in another version. Proofs go on to know the difference it makes.
+
+    Raises RowNotSetAside.
+    """
+    async with in_transaction() as tx:
+        row = await refused.open_row(row_id)
+        if row is None:
+            raise RowNotSetAside(row=str(row_id))
+        await refused.end(row, refused.GIVEN_UP, now)
+        named = await tx.execute_query_dict(
+            "select name from gate_peer where stream_in = $1", [row.stream]
+        )
+        peer = named[0]["name"] if named else row.source
+        await _write_down(tx, peer, "give_up_row", f"{row.key} {row_id}", deed, now)
 
 
 async def set_symbols(

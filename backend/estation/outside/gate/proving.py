@@ -186,16 +186,19 @@ class Prover:
                 return
             for replica, proof, _ in noted:
                 ours = await merkle.tree_of_replica(tx, replica, proof.source)
-                aside = 0
-                if ours.differing(proof.buckets):
-                    aside = await merkle.refused_rows(tx, replica.topic, proof.source)
+                aside = await refused.waiting_of(replica.topic, proof.source, tx)
                 believed = ours
-                if aside:
+                if aside and ours.differing(proof.buckets):
                     believed = await merkle.tree_with_refused(tx, replica, proof.source)
                 trees.append((ours, believed, aside))
         async with in_transaction():
             for (_, proof, _), (ours, believed, aside) in zip(noted, trees, strict=True):
-                await self._compare(proof, ours, believed, aside, arrival)
+                differing = set(ours.differing(proof.buckets))
+                if proof.complete:
+                    # Where all is as it was sent, what was set aside is not what the sender has.
+                    over = [one for one in aside if merkle.bucket_of(one.key) not in differing]
+                    await refused.end_unchanged(over, "not_sent", now=self._now)
+                await self._compare(proof, ours, believed, len(aside) if differing else 0, arrival)
 
     async def _compare(
         self, proof: ProofRow, ours: Tree, believed: Tree, aside: int, arrival: Arrival
@@ -268,10 +271,16 @@ class Prover:
             region = getattr(row, "region", None)
             if region is not None and not arrival.covers(region):
                 raise RowRefused(f"repair of {replica.topic}: region")
-        refused.require_few(aside)
         buckets = {part.bucket for part in parts}
         held = await copies.held_in(replica, source, buckets)
-        await copies.no_phantoms_any_more(replica.topic, source, list(sent))
+
+        async def take(given: Sequence[Struct], arrival: Arrival) -> None:
+            """In the handler's own savepoint: what it refuses stays the stranger it was."""
+            names = [rows.identity(replica.topic, row) for row in given]
+            keys = [name.key for name in names if name is not None]
+            await copies.no_phantoms_any_more(replica.topic, source, keys)
+            await self._handlers[replica.topic](given, arrival)
+
         wrong = [key for key, item in sent.items() if not _is_as_sent(held.get(key), item)]
         for start in range(0, len(wrong), _HAND_OVER):
             batch = [sent[key] for key in wrong[start : start + _HAND_OVER]]
@@ -285,15 +294,15 @@ class Prover:
                 repairs=True,
             )
             given = [item.row for item in batch]
-            handler = self._handlers[replica.topic]
-            by_handler = await refused.hand_over(handler, replica.topic, given, again)
+            by_handler = await refused.hand_over(take, replica.topic, given, again)
             aside += by_handler
             taken = refused.without(by_handler, replica.topic, given)
-            await refused.heal(arrival.stream, {replica.topic: taken}, now=self._now)
+            await refused.heal({replica.topic: taken}, now=self._now)
         await refused.keep(
             aside, stream=arrival.stream, seq=arrival.seq, seal=self._seal, alarm=self._alarm,
-            now=self._now,
+            now=self._now, is_newest=True,
         )  # fmt: skip
+        await self._end_refused(replica.topic, source, parts, read)
         names = {row.name.key for row in aside}
         wrong = [key for key in wrong if key not in names]
         await self._tell(replica, source, wrong, sent, buckets, arrival)
@@ -308,6 +317,28 @@ class Prover:
             replica, source, sorted(unknown), stream=arrival.stream, seq=arrival.seq,
             complete=all(part.complete for part in parts), alarm=self._alarm, now=self._now,
         )  # fmt: skip
+
+    async def _end_refused(
+        self,
+        topic: str,
+        source: str,
+        parts: Sequence[RepairRow],
+        read: Mapping[str, Sent | RefusedRow],
+    ) -> None:
+        """What was set aside and is not what the sender has now."""
+        if not rows.may_skip(topic):
+            return
+        sent = {
+            key: (item.version, item.as_sent.digest)
+            for key, item in read.items()
+            if isinstance(item, Sent)
+        }
+        await refused.end_as_sent(topic, source, sent, now=self._now)
+        for one in await refused.waiting_of(topic, source):
+            if one.key not in read and any(
+                part.complete and repairs.covers(part, one.key) for part in parts
+            ):
+                await refused.end(one, "not_sent", self._now)
 
     async def _tell(
         self,

@@ -591,7 +591,7 @@ class _Importer:
                     row, as_sent = rows.read(line.topic, bytes(line.row))
                 except rows.BadRow as bad:
                     aside.append(self._set_aside(line, number, bad))
-                    _require_few(aside)
+                    _require_bounded(aside)
                     continue
                 self._require_own(row, line, number)
                 handled[line.topic].append(row)
@@ -662,8 +662,7 @@ class _Importer:
                 refused_here = await self._handle(topic, content)
                 aside += refused_here
                 taken[topic] = refused.without(refused_here, topic, topic_rows)
-        await refused.heal(self._stream, taken, now=self._now)
-        _require_few(aside)
+        await refused.heal(taken, now=self._now)
         await self._keep_aside(aside, manifest.seq)
         if content.parked:
             await positions.park_rows(tx, content.head, content.parked, now=self._now)
@@ -789,9 +788,9 @@ class _Importer:
         )
 
 
-def _require_few(aside: Sequence[RefusedRow]) -> None:
+def _require_bounded(aside: Sequence[RefusedRow]) -> None:
     try:
-        refused.require_few(aside)
+        refused.require_bounded(aside)
     except RowRefused as refusal:
         raise BadPacket(Reason.bad_row, str(refusal)) from refusal
 

@@ -6,6 +6,7 @@ before its turn begins: it holds a thread, but neither a place nor a connection.
 """
 
 import asyncio
+import errno
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ TURN_SECONDS = 900.0
 snapshot has longer (jumping.SECONDS_A_PACKET)."""
 PATIENCE_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
+NO_ANSWER = "no answer"
 THREADS = 64
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from the others; Python's own is ten times that."""
@@ -83,7 +85,7 @@ async def pack_for(
     this folder, or the table says so of the peer; those of a further destination when the table
     says so of it. `alarm` hears of a device that takes none.
 
-    Raises OSError when its own folder cannot be written, after the others had theirs.
+    Raises OSError when its own folder or device cannot be written, after the others had theirs.
     """
     key = keys.load_seal_key(secret(peer.signing_key(now).file))
     failure: OSError | None = None
@@ -94,18 +96,16 @@ async def pack_for(
             raise
         failure = problem
         packed = await _pack(peer, None, key, max_rows, now, bounds)
+    if failure is None and (own := _cutting_of(peer, cutting)) is not None:
+        try:
+            await _cut(peer, peer.outgoing, own, alarm, now)
+        except OSError as problem:
+            failure = problem
     for destination in peer.destinations:
-        if await _answers(destination.folder):
-            await destinations.write_missing(peer.stream_out, destination.folder, now=now)
-            await _cut_further(peer, destination, alarm, now)
-        else:
-            await destinations.note_failure(
-                peer.stream_out, destination.folder, "no answer", now=now
-            )
+        trouble = await _write_further(peer, destination, alarm, now)
+        await destinations.note_failure(peer.stream_out, destination.folder, trouble, now=now)
     if failure is not None:
         raise failure
-    if (cutting := _cutting_of(peer, cutting)) is not None:
-        await _cut(peer, peer.outgoing, cutting, alarm, now)
     return packed
 
 
@@ -113,22 +113,36 @@ def _cutting_of(peer: Peer, cutting: Cutting | None) -> Cutting | None:
     return cutting if cutting is not None and cutting.of == peer.folder else peer.cutting
 
 
-async def _cut_further(
+async def _write_further(
     peer: Peer, destination: Destination, alarm: Alarm | None, now: datetime
-) -> None:
-    """What keeps one device from being written is its destination's failure and nobody else's."""
-    if destination.cutting is None:
-        return
+) -> str:
+    """What keeps one folder or its device from being written is said, and is nobody else's."""
+    troubles: list[str] = []
     try:
-        await _cut(peer, destination.folder, destination.cutting, alarm, now)
+        if await _answers(destination.folder):
+            await destinations.write_missing(peer.stream_out, destination.folder)
+        else:
+            return NO_ANSWER
     except OSError as problem:
-        failure = problem.strerror or type(problem).__name__
-        await destinations.note_failure(peer.stream_out, destination.folder, failure, now=now)
+        troubles.append(_words_of(problem))
+    if destination.cutting is not None:
+        try:
+            await _cut(peer, destination.folder, destination.cutting, alarm, now)
+        except OSError as problem:
+            troubles.append(_words_of(problem))
+    return "; ".join(dict.fromkeys(troubles))
+
+
+def _words_of(problem: OSError) -> str:
+    return problem.strerror or type(problem).__name__
 
 
 async def _cut(
     peer: Peer, outgoing: Path, cutting: Cutting, alarm: Alarm | None, now: datetime
 ) -> None:
+    """Raises OSError when the device's folder cannot be written, or hangs."""
+    if not await _answers(cutting.folder):
+        raise OSError(errno.ETIMEDOUT, NO_ANSWER)
     if await asyncio.to_thread(symbols.device_is_full, cutting.folder):
         detail = {"files": symbols.MAX_WAITING}
         await shortage.begins(peer.stream_out, Where.device, detail=detail, alarm=alarm, now=now)

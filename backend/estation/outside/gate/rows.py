@@ -517,11 +517,12 @@ ON_BAD_ROW: dict[str, OnBadRow] = {
     # Each row is the whole newest word about one thing, nothing is added up over them, and no
     # other row of the stream is wrong without it: late for one thing is better than late for all.
     "unit": OnBadRow.skip,
-    "right": OnBadRow.skip,
     "certificate": OnBadRow.skip,
     "case": OnBadRow.skip,
     "case_event": OnBadRow.skip,
-    # What is not there is read as "nothing stands against it": a seizure must not be passed over.
+    # What is not there is read as "nothing stands against it": no seizure and no mortgage may be
+    # passed over. Nor is a right by itself: of two owners one after the other both would be.
+    "right": OnBadRow.stop,
     "restriction": OnBadRow.stop,
     # Money: nobody pays, gives back or reckons beside a row that is missing.
     "fee_bill": OnBadRow.stop,

@@ -49,8 +49,14 @@ GATE_ROW_REFUSED = "gate_row_refused"
 WENT_ON = {
     GATE_STOPPED: "数据流已经继续",
     GATE_NO_ROOM: "又有了空间",
-    GATE_ROW_REFUSED: "这一行已有可以接收的版本",
+    GATE_ROW_REFUSED: "这一行不再隔离",
 }
+ROW_IS_OVER = {
+    "taken_in": "这一行已有可以接收的版本",
+    "not_sent": "来源现在没有这一行，或没有这一版本",
+    "given_up": "已由工作人员放弃这一行",
+}
+"""How a row that was set aside came to its end (`gate_refused_row.healed_by`)."""
 
 RESOLVE_ASKED = "resolve_asked"
 """The first of two persons' words on an incident of rules.ENDED_BY_TWO."""
@@ -288,15 +294,24 @@ async def escalate_overdue(*, now: datetime, limit: int = 200) -> int:
 
 async def end_gate_stops(*, now: datetime, limit: int = 200) -> int:
     """Resolve what told that a stream of the gate stands still, where it has gone on since, and
-    that a row of it was set aside, where one that can be taken in has come: no person is needed
-    any more; how many."""
+    that a row of it was set aside, where that is over: no person is needed any more; how many."""
     async with in_transaction() as db:
         gone_on = await _streams_that_went_on(db, limit=limit)
         ended = await db.execute_query_dict(
             """update incident set state = 'resolved', resolved_at = $1, resolved_by = $2,
-               resolution = $3::jsonb ->> kind where id = any($4::uuid[]) and state = 'open'
+               resolution = coalesce(
+                 (select $5::jsonb ->> r.healed_by from gate_refused_row r
+                  where kind = $6 and r.id = (evidence->>'row')::uuid), $3::jsonb ->> kind)
+               where id = any($4::uuid[]) and state = 'open'
                returning dedupe_key, resolution""",
-            [now, SYSTEM, msgspec.json.encode(WENT_ON).decode(), gone_on],
+            [
+                now,
+                SYSTEM,
+                msgspec.json.encode(WENT_ON).decode(),
+                gone_on,
+                msgspec.json.encode(ROW_IS_OVER).decode(),
+                GATE_ROW_REFUSED,
+            ],
         )
         for row in ended:
             await note_deed(

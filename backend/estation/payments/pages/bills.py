@@ -19,7 +19,7 @@ from estation.fees.api import (
     noted_of,
 )
 from estation.identity.api import citizen, citizen_only, public
-from estation.outside.gate.age import copy_age
+from estation.outside.gate.age import OF_CASES, copy_age
 from estation.payments.api import (
     MAX_BILLS,
     BillChoice,
@@ -111,7 +111,10 @@ async def home(request: OnlineRequest) -> HTTPResponse:
         cases=cases[:CASES_AT_HOME],
         more_cases=len(cases) > CASES_AT_HOME,
         **await copy_age(
-            [*(b.source for b in bills), *(c.source for c in cases)], now=now, of_all=True
+            [*(b.source for b in bills), *(c.source for c in cases)],
+            now=now,
+            of_all=True,
+            topics=OF_CASES,
         ),
     )
 

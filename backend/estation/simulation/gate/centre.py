@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import orjson
 from tortoise import Tortoise
+from tortoise.backends.base.client import BaseDBAsyncClient
 
+from estation.inner import outgoing
 from estation.inner.actions import bills, cases, refunds, register
 from estation.inner.actions.bills import NewBill
 from estation.inner.actions.cases import NewCase
@@ -14,16 +17,25 @@ from estation.inner.actions.register import NewHolder, NewRestriction, NewRight
 from estation.inner.rules import Decision, Item, Stage, StageState
 from estation.inner.seed import seed_city, worked
 from estation.inner.seed.people import Population
+from estation.outside.gate import rows
 from estation.settings import InnerSettings
 from estation.shared import ids
 from estation.shared.clock import beijing_day
 from estation.shared.errors import Refused
+from estation.shared.transactions import in_transaction
 
 DEEDS: Final[Mapping[str, int]] = {
     "take_in": 3, "move_on": 6, "issue": 8, "revise": 3, "withdraw": 1, "register_right": 2,
-    "end_right": 1, "restrict": 1, "lift": 1, "order_back": 2,
+    "end_right": 1, "restrict": 1, "lift": 1, "order_back": 2, "misspell": 1, "mend": 1,
 }  # fmt: skip
 """What a clerk does next, and how often."""
+
+NONSENSE: Final = ({"state": " "}, {"stages": "none"})
+"""What breaks a rule of cases, and what does not even fit their schema."""
+_SPOILT = """
+select key from gate_sent_row where topic = 'case'
+  and (body ->> 'state' = ' ' or jsonb_typeof(body -> 'stages') <> 'array')
+"""
 
 CLERK, HEAD = "收费员甲", "科长乙"
 
@@ -182,6 +194,59 @@ class Desks:
             number, Decision.APPROVE, note="", decided_by=HEAD, settings=self._settings, now=now
         )
         return True
+
+    async def mend_all(self, now: datetime) -> int:
+        """The program is right again: what it wrote wrongly leaves once more; how many cases."""
+        mended = 0
+        while await self._mend(now):
+            mended += 1
+        return mended
+
+    async def _misspell(self, now: datetime) -> bool:
+        """A case leaves with nonsense in it, which the program believes in: so says its log."""
+        case = await self._some("select case_no from case_file where state = 'open'")
+        if case is None:
+            return False
+        wrong = self._chance.choice(NONSENSE)
+        async with in_transaction() as tx:
+            version = await self._send_anew(tx, case["case_no"], now)
+            (sent,) = await tx.execute_query_dict(
+                "select body from gate_sent_row where topic = 'case' and key = $1",
+                [case["case_no"]],
+            )
+            body = orjson.dumps({**orjson.loads(sent["body"]), **wrong})
+            await tx.execute_query(
+                """update gate_sent_row set body = $2::jsonb, digest = $3
+                   where topic = 'case' and key = $1""",
+                [case["case_no"], body.decode(), rows.digest(body)],
+            )
+            await tx.execute_query(
+                """update gate_outgoing_row set body = $3, is_canonical = false
+                   where topic = 'case' and packed_seq is null
+                     and body::jsonb ->> 'source_id' = $1
+                     and (body::jsonb ->> 'version')::bigint = $2""",
+                [case["case_no"], version, body.decode()],
+            )
+        return True
+
+    async def _mend(self, now: datetime) -> bool:
+        spoilt = await self._some(_SPOILT)
+        if spoilt is None:
+            return False
+        async with in_transaction() as tx:
+            await self._send_anew(tx, spoilt["key"], now)
+        return True
+
+    async def _send_anew(self, tx: BaseDBAsyncClient, case_no: str, now: datetime) -> int:
+        (case,) = await tx.execute_query_dict(
+            """with changed as (
+                 update case_file set version = version + 1, changed_at = $2
+                 where case_no = $1 returning id, version)
+               select id, version from changed""",
+            [case_no, now],
+        )
+        await outgoing.send_cases([case["id"]], settings=self._settings, now=now)
+        return int(case["version"])
 
     def _items(self) -> list[Item]:
         return list(worked.worked_cases()[self._chance.choice(worked.RESALES)].bills[0].items)

@@ -283,6 +283,8 @@ class Day:
             medium.is_calm = True
         for side in self._sides.values():
             side.trouble = _Trouble()
+        for name in INNER:
+            self._note(self._sides[name].tell("mend", self._now))
         self._say("the faults are over")
         while faults := self._what_differs():
             if self._now - began > self._longest_peace:

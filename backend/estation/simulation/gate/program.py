@@ -192,6 +192,10 @@ class _InnerSide(_Side):
     async def work(self, order: Order) -> Answer:
         return Answer(events=Counter(await self._desks.work(order.count, order.now)))
 
+    async def mend(self, order: Order) -> Answer:
+        """What the centre's program wrote wrongly leaves once more, rightly."""
+        return Answer(events=Counter({"mend": await self._desks.mend_all(order.now)}))
+
     async def impostor(self, order: Order) -> Answer:
         """Somebody else who has this centre's key writes the next packet of its stream."""
         (peer,) = await peers.peers(only_active=True)
