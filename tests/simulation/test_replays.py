@@ -92,7 +92,7 @@ def played(cluster: Path) -> Result:
 
 
 def once_more(cluster: Path) -> Result:
-    return running.run_here(cohort_of(100), seed=1, steps=MORE_STEPS, cluster=cluster)
+    return running.run_here(cohort_of(150), seed=1, steps=MORE_STEPS, cluster=cluster)
 
 
 @pytest.mark.timeout(300)

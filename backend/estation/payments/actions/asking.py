@@ -177,8 +177,7 @@ async def take_in(answers: Sequence[Heard], *, now: datetime) -> None:
     next query brings it again, since the attempt stays watched."""
     reports = [heard.report for heard in answers if heard.report is not None]
     await settle_reports([from_report(one) for one in reports if one.state in CERTAIN], now=now)
-    for heard in answers:
-        await _put_down(heard.attempt_id, [heard.said], now)
+    await asyncio.gather(*(_put_down(heard.attempt_id, [heard.said], now) for heard in answers))
 
 
 async def _put_down(attempt_id: UUID, said: Sequence[str], now: datetime) -> None:
