@@ -118,7 +118,8 @@ async def test_money_that_went_back_after_the_backup_pays_nothing_in_the_restore
     postgres.create_database("restored_later")
     pg("pg_restore", postgres, "restored_later", "--exit-on-error", content=backup)
     async with opened(postgres.url("restored_later")):
-        first = await replaying.replay_lines(file, services(), now=NOW)
+        # What came in one instant has no order: here a refund's news may stand before its money's.
+        first = await replaying.replay_lines(file[::-1], services(), now=NOW)
         told = await rows("select * from incident order by id")
         again = await replaying.replay_lines(file, services(), now=NOW)
 

@@ -121,14 +121,27 @@ async def _replay_all(pages: Pages, services: Services, now: datetime) -> Replay
 async def settle_again(items: Sequence[SettleItem], *, now: datetime) -> list[Outcome | Exception]:
     """`settle_reports`, for news that may have been settled long ago: what they say of a payment
     is judged anew, what they say of a refund only where the inbox does not have it as handled."""
-    handled = await _handled([item for item in items if item.refund is not None])
+    handled = await _handled([item for item in items if _tells_a_refund(item)])
     fresh = [
-        structs.replace(item, refund=None) if _key(item) in handled else item
+        _of_the_payment(item) if _key(item) in handled else item
         for item in items
         if item.report is not None or _key(item) not in handled
     ]
     answers = await settle_reports(fresh, now=now)
     return [*answers, *[Outcome(OutcomeKind.REPEATED)] * (len(items) - len(fresh))]
+
+
+def _tells_a_refund(item: SettleItem) -> bool:
+    return item.refund is not None or bool(item.report and item.report.refunded_fen)
+
+
+def _of_the_payment(item: SettleItem) -> SettleItem:
+    """Less what was handled of the refund; that there was one still decides about money that the
+    books do not have."""
+    report = item.report
+    if report is not None and report.refunded_fen:
+        report = replace(report, refunded_fen=None, was_refunded=True)
+    return structs.replace(item, report=report, refund=None)
 
 
 async def _handled(items: Sequence[SettleItem]) -> set[tuple[str, str, str]]:
