@@ -220,7 +220,7 @@ async def test_the_conversation_and_the_menu_are_on_the_persons_phone(account: A
 
     assert answer.status == 200
     assert "您好，这里是江城市" in page
-    assert "&lt;a href=" in page  # the phone's own words stay words here
+    assert f'<a href="{account.settings.public_url}/fees"' in page  # on the phone a link is one
     assert "第 1 次投递：✓ 已答复" in page
 
 
