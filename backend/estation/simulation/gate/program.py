@@ -22,6 +22,7 @@ from estation.inner import database as inner_database
 from estation.inner import worker as inner_worker
 from estation.outside.gate import folders, keys, peers, upkeep
 from estation.outside.gate import format as packets
+from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.outside.gate.status import StreamStatus, stream_status
@@ -147,12 +148,15 @@ class _Side(ABC):
         peer: Peer,
         now: datetime,
     ) -> Any:
-        """A disk that is full fails a turn, and the next one goes on."""
+        """A disk that is full fails a turn, and the next one goes on; so does a clock that was put
+        back before the day on which our key begins."""
         try:
             return await work(peer, now)
         except OSError as problem:
             answer.events[f"a turn failed: {problem.strerror}"] += 1
-            return None
+        except PeerUnknown:
+            answer.events["a turn failed: no key of ours is valid yet"] += 1
+        return None
 
     async def prove(self, order: Order) -> Answer:
         """A proof of everything leaves in every outgoing stream."""
