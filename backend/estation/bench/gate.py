@@ -217,7 +217,8 @@ async def _require_same(dsn: str, rows: int) -> None:
 @contextlib.contextmanager
 def _importer(url: str, places: Places) -> Iterator[Any]:
     public = places.secrets / "gate" / "jc-center_public.pem"
-    command = [sys.executable, "-m", "estation.bench.gate_import", url, str(public)]
+    data_key = places.secrets / "data.key"
+    command = [sys.executable, "-m", "estation.bench.gate_import", url, str(public), str(data_key)]
     with (places.logs / "import.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True

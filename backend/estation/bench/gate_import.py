@@ -1,7 +1,8 @@
 """The importing process of `scripts/bench gate`, alone so that its memory can be seen.
 
-`python -m estation.bench.gate_import URL PUBLIC_KEY_FILE`: each line on standard input names an
-`incoming/` folder, which is applied until nothing moves; each answer is one JSON object.
+`python -m estation.bench.gate_import URL PUBLIC_KEY_FILE DATA_KEY_FILE`: each line on standard
+input names an `incoming/` folder, which is applied until nothing moves; each answer is one JSON
+object.
 """
 
 import asyncio
@@ -21,15 +22,13 @@ from estation.shared import logs
 from estation.shared.clock import system_clock
 from estation.shared.crypto import Vault
 
-DATA_KEY = bytes(range(32))
 
-
-async def _serve(url: str, public_key: bytes) -> None:
+async def _serve(url: str, public_key: bytes, data_key: bytes) -> None:
     rounds.use_enough_threads()  # as the worker does
     await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
     try:
         peer = keys.load_peer_key(public_key)
-        handlers = {"fee_bill": fee_packets.make_handler(Vault(DATA_KEY), payees=set(PAYEES))}
+        handlers = {"fee_bill": fee_packets.make_handler(Vault(data_key), payees=set(PAYEES))}
         for line in sys.stdin:
             answer = await _apply(Path(line.strip()), peer, handlers)
             sys.stdout.write(json.dumps(answer) + "\n")
@@ -64,7 +63,8 @@ async def _apply(
 
 def main() -> None:
     logs.configure(as_json=True)
-    asyncio.run(_serve(sys.argv[1], Path(sys.argv[2]).read_bytes()))
+    url, *files = sys.argv[1:]
+    asyncio.run(_serve(url, *(Path(file).read_bytes() for file in files)))
 
 
 if __name__ == "__main__":
