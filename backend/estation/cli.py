@@ -24,16 +24,15 @@ from typer.core import TyperGroup
 
 from estation import settings as settings_module
 from estation import settings_check
+from estation.commanding import data_vault, database_of, settings_of, with_database
 from estation.inner import database as inner_database
 from estation.ledger import api as ledger
 from estation.outside.gate import keys, sending
 from estation.settings import Gate as GateSettings
-from estation.settings import InnerSettings, Settings
+from estation.settings import Settings
 from estation.shared import logs, outbox, sealing
 from estation.shared.clock import system_clock
-from estation.shared.crypto import Vault
 from estation.shared.errors import Refused
-from estation.shared.key_files import KeyFiles
 from estation.shared.migrating import TablesBusy, asyncpg_dsn, migrate_to_newest
 from estation.shared.money import display_yuan
 from estation.shared.pages import environment
@@ -195,7 +194,7 @@ def _work_once() -> None:
 
     settings = _looked_at(lambda: settings_check.online_settings(signs_heads=True))
     logs.configure(as_json=settings.log_as_json)
-    fates = asyncio.run(_with_database("online", worker.work_once(settings)))
+    fates = asyncio.run(with_database("online", lambda: worker.work_once(settings)))
     for job, fate in fates.items():
         console.print(f"{job}: {fate}")
     raise typer.Exit(0 if set(fates.values()) == {"ok"} else 1)
@@ -226,7 +225,7 @@ def _looked_at(read: Callable[[], S]) -> S:
 def migrate(side: Side = "online") -> None:
     """Bring one side's database to the newest migration. Exit code 1: a table was in use; what is
     done stays, and the command may be given again."""
-    config, url = _database(side)
+    config, url = database_of(side)
     try:
         asyncio.run(migrate_to_newest(config, dsn=asyncpg_dsn(url)))
     except TablesBusy:
@@ -249,9 +248,9 @@ def gate_resend(first: int, last: int, side: Side = "online") -> None:
     """Write these packets of our outgoing stream into `outgoing/` again, bit for bit."""
     here = _gate_of(side)
     written = asyncio.run(
-        _with_database(
+        with_database(
             side,
-            sending.write_again(
+            lambda: sending.write_again(
                 here.stream_out, folder=here.folder / "outgoing", first=first, last=last
             ),
         )
@@ -266,7 +265,7 @@ def revive_messages() -> None:
     async def revive() -> int:
         return await outbox.revive_dead(Tortoise.get_connection("default"), now=system_clock())
 
-    console.print(f"{asyncio.run(_with_database('online', revive()))} 条消息将重新发送。")
+    console.print(f"{asyncio.run(with_database('online', revive))} 条消息将重新发送。")
 
 
 @main.command("seal-payers")
@@ -285,7 +284,7 @@ def seal_payers(
     from estation.payments import api as payments
     from estation.reconciliation import api as reconciliation
 
-    vault = _vault()
+    vault = data_vault()
     walks = {
         **identity.walks_over_openids(vault),
         **payments.walks_over_payers(vault),
@@ -300,7 +299,7 @@ def seal_payers(
         await sealing.walk_through(walks, now=system_clock(), again=again, tell=tell)
         return await reconciliation.unsealed_bills()
 
-    changed, named = asyncio.run(_with_database("online", work()))
+    changed, named = asyncio.run(with_database("online", work))
     if not changed:
         return
     console.print(
@@ -332,7 +331,7 @@ def reconcile(
             )
 
     try:
-        view = asyncio.run(_with_database("online", run()))
+        view = asyncio.run(with_database("online", run))
     except (Refused, ValueError) as refusal:
         console.print(getattr(refusal, "message", f"日期应写作 YYYY-MM-DD：{refusal}"))
         raise typer.Exit(2) from None
@@ -356,9 +355,9 @@ def ledger_verify(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("核对账本", total=None)
         found = asyncio.run(
-            _with_database(
+            with_database(
                 "online",
-                ledger.verify(
+                lambda: ledger.verify(
                     now=system_clock(),
                     keys=trusted,
                     folder=settings.published_dir,
@@ -374,7 +373,7 @@ def ledger_verify(
 @books.command("head")
 def ledger_head(as_json: AsJson = False) -> None:
     """The newest block of every book."""
-    states = asyncio.run(_with_database("online", ledger.newest_blocks()))
+    states = asyncio.run(with_database("online", ledger.newest_blocks))
     if as_json:
         console.print_json(data=[asdict(state) for state in states], default=str)
         return
@@ -394,7 +393,7 @@ def ledger_head(as_json: AsJson = False) -> None:
 @books.command("seal")
 def ledger_seal() -> None:
     """Chain what is committed now, without waiting for the worker."""
-    sealed = asyncio.run(_with_database("online", ledger.seal(system_clock())))
+    sealed = asyncio.run(with_database("online", lambda: ledger.seal(system_clock())))
     if sealed is None:
         console.print("另一个程序正在封账，请稍后再试。")
         raise typer.Exit(1)
@@ -442,7 +441,7 @@ def split_export(
         return [view for view in made if view is not None]
 
     try:
-        views = asyncio.run(_with_database("online", make_all()))
+        views = asyncio.run(with_database("online", make_all))
     except (Refused, ValueError) as refusal:
         console.print(getattr(refusal, "message", f"日期应写作 YYYY-MM-DD：{refusal}"))
         raise typer.Exit(2) from None
@@ -531,30 +530,8 @@ async def _drift(config: dict[str, Any]) -> list[str]:
         await Tortoise.close_connections()
 
 
-async def _with_database(side: str, work: Any) -> Any:
-    config, _ = _database(side)
-    await Tortoise.init(config=config, _enable_global_fallback=True)
-    try:
-        return await work
-    finally:
-        await Tortoise.close_connections()
-
-
-def _vault() -> Vault:
-    settings = Settings.read()
-    return Vault.watching(KeyFiles.of(settings), settings.data_key_file)
-
-
 def _gate_of(side: str) -> GateSettings:
-    return InnerSettings.read().gate if side == "inner" else Settings.read().gate
-
-
-def _database(side: str) -> tuple[dict[str, Any], str]:
-    if side == "inner":
-        url = InnerSettings.read().database_url
-        return inner_database.database(url), url
-    url = Settings.read().database_url
-    return settings_module.database(url), url
+    return settings_of(side).gate
 
 
 def _print_run(view: Any, as_json: bool) -> None:

@@ -1,8 +1,7 @@
 """`estation gate …`: the peers of the gate, their keys and folders, and what happens there."""
 
-import asyncio
 import getpass
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -12,10 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tortoise import Tortoise
 
-from estation import settings as settings_module
-from estation.inner import database as inner_database
+from estation.commanding import on_side, settings_of
 from estation.outside.gate import (
     attention,
     keys,
@@ -32,7 +29,6 @@ from estation.outside.gate.peers import OURS, Peer
 from estation.outside.gate.snapshots import Why
 from estation.settings import Gate, InnerSettings, Settings
 from estation.shared.clock import BEIJING, system_clock
-from estation.shared.errors import Refused
 
 T = TypeVar("T")
 console = Console()
@@ -70,7 +66,7 @@ def show_status(side: Side = "online", as_json: AsJson = False) -> None:
     """Where every stream stands, what is late, parked or quarantined, and why. On the inner side,
     which has no incidents, exit code 1 says that somebody is needed; the last lines for what."""
     now = system_clock()
-    seen = _on(side, lambda: overview.overview(now))
+    seen = on_side(side, lambda: overview.overview(now))
     needed = attention.words_of([one.status for one in seen.streams], seen.peers, now=now)
     if as_json:
         console.print_json(data=[overview.as_dict(stream) for stream in seen.streams])
@@ -182,7 +178,7 @@ def give_up_row(
     side: Side = "online",
 ) -> None:
     """A row that was set aside and that its source will never mend waits no longer."""
-    _on(
+    on_side(
         side,
         lambda: peering.give_up_row(row_id, deed=_deed(by, reason), now=system_clock()),
     )
@@ -196,7 +192,7 @@ def send_snapshot(side: Side = "online", peer: Peers = "") -> None:
         stream = (await _peer_or_first(side, peer)).stream_out
         return await snapshots.plan(stream, Why.asked, now=system_clock())
 
-    planned = _on(side, plan)
+    planned = on_side(side, plan)
     console.print("全量快照将随后续数据包发出。" if planned else "已有一份快照正在发出。")
 
 
@@ -206,14 +202,14 @@ def prove(side: Side = "online", peer: Peers = "") -> None:
     async def plan() -> None:
         await upkeep.prove((await _peer_or_first(side, peer)).stream_out)
 
-    _on(side, plan)
+    on_side(side, plan)
     console.print("一致性证明将随后续数据包发出。")
 
 
 def show_sources(side: Side = "online", as_json: AsJson = False) -> None:
     """Every peer: sources, regions, folder, keys and their state."""
     now = system_clock()
-    found = _on(side, peers.peers)
+    found = on_side(side, peers.peers)
     if as_json:
         console.print_json(data=[_as_dict(peer, now) for peer in found])
         return
@@ -278,7 +274,7 @@ def add_source(
             settings_symbols=settings.gate.symbols_folder,
         )
 
-    peer = _on("online", add)
+    peer = on_side("online", add)
     ours = next(one for one in peer.keys if one.owner == OURS)
     public = _public_file(settings, peer.name, ours.key_id, ours.public_pem)
     console.print(f"已接入 {peer.name}。请把以下内容交给对方：")
@@ -291,13 +287,13 @@ def add_source(
 
 def suspend_source(name: Name, reason: Reason, by: By = "", side: Side = "online") -> None:
     """Neither receive from nor pack for it; files and rows wait."""
-    _on(side, lambda: _set_state(name, "suspended", by, reason))
+    on_side(side, lambda: _set_state(name, "suspended", by, reason))
     console.print("已暂停，双方的数据将等待恢复。")
 
 
 def resume_source(name: Name, reason: Reason, by: By = "", side: Side = "online") -> None:
     """Go on with a suspended one, from where it stood."""
-    _on(side, lambda: _set_state(name, "active", by, reason))
+    on_side(side, lambda: _set_state(name, "active", by, reason))
     console.print("已恢复。")
 
 
@@ -318,7 +314,7 @@ def add_key(
             name, pem, valid_from=begins or now, deed=_deed(by, reason), now=now
         )
 
-    console.print(f"已登记对方公钥，指纹 {_on(side, add)}。")
+    console.print(f"已登记对方公钥，指纹 {on_side(side, add)}。")
 
 
 def retire_key(
@@ -340,7 +336,7 @@ def retire_key(
             name, key_id, valid_until=ends or now, deed=_deed(by, reason), now=now
         )
 
-    _on(side, retire)
+    on_side(side, retire)
     console.print("已停用。")
 
 
@@ -356,7 +352,7 @@ def rotate_key(
 ) -> None:
     """Make our new key for this peer. It seals after the notice; the former one counts a week
     longer on their side."""
-    secrets_dir = _settings(side).secrets_dir
+    secrets_dir = settings_of(side).secrets_dir
 
     async def rotate() -> peering.Rotation:
         now = system_clock()
@@ -369,7 +365,7 @@ def rotate_key(
             algorithm=algorithm,
         )
 
-    made = _on(side, rotate)
+    made = on_side(side, rotate)
     console.print(f"新公钥 {made.public_file}（指纹 {made.key_id}）", soft_wrap=True)
     console.print(
         f"请对方在 {made.valid_from.astimezone(BEIJING):%Y-%m-%d %H:%M} 之前用 gate add-key 登记。"
@@ -390,10 +386,10 @@ def add_destination(
     async def add() -> None:
         await peering.add_destination(
             name, where, deed=_deed(by, reason), now=system_clock(),
-            from_now_on=not everything, settings_symbols=_settings(side).gate.symbols_folder,
+            from_now_on=not everything, settings_symbols=settings_of(side).gate.symbols_folder,
         )  # fmt: skip
 
-    _on(side, add)
+    on_side(side, add)
     console.print("已增加。")
 
 
@@ -406,7 +402,7 @@ def remove_destination(
     async def remove() -> None:
         await peering.remove_destination(name, where, deed=_deed(by, reason), now=system_clock())
 
-    _on(side, remove)
+    on_side(side, remove)
     console.print("已停用。")
 
 
@@ -433,10 +429,10 @@ def set_symbols(
     async def change() -> None:
         await peering.set_symbols(
             name, cutting, deed=_deed(by, reason), now=system_clock(), destination=further,
-            settings_symbols=_settings(side).gate.symbols_folder,
+            settings_symbols=settings_of(side).gate.symbols_folder,
         )  # fmt: skip
 
-    _on(side, change)
+    on_side(side, change)
     console.print("数据包将拆成符号发出。" if cutting else "数据包将整个发出。")
 
 
@@ -459,7 +455,7 @@ def release(
             )
         return done
 
-    done = _on(side, let_go)
+    done = on_side(side, let_go)
     console.print("已放回 incoming/。" if done else "隔离区里没有这个序号的数据包。")
     raise typer.Exit(0 if done else 1)
 
@@ -479,14 +475,14 @@ def resume(
             found.name, "resume", "", deed=_deed(by, reason), now=system_clock()
         )
 
-    _on(side, go_on)
+    on_side(side, go_on)
     console.print("数据流将从现在的位置继续。")
 
 
 async def _peer_or_first(side: str, name: str) -> Peer:
     if name:
         return await peers.peer_named(name)
-    await _keep_first(_settings(side), system_clock())
+    await _keep_first(settings_of(side), system_clock())
     return await peers.peer_named(peering.ends(_gate(side))[0])
 
 
@@ -571,31 +567,5 @@ def _moment(text: str) -> datetime | None:
         raise typer.Exit(2) from None
 
 
-def _settings(side: str) -> Settings | InnerSettings:
-    if side not in ("online", "inner"):
-        console.print("--side 只能是 online 或 inner。")
-        raise typer.Exit(2)
-    return InnerSettings.read() if side == "inner" else Settings.read()
-
-
 def _gate(side: str) -> Gate:
-    return _settings(side).gate
-
-
-def _on(side: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Run it on that side's database; a refusal is said in its sentence, exit code 2."""
-
-    async def run() -> T:
-        url = _settings(side).database_url
-        database = inner_database.database if side == "inner" else settings_module.database
-        await Tortoise.init(config=database(url), _enable_global_fallback=True)
-        try:
-            return await work()
-        finally:
-            await Tortoise.close_connections()
-
-    try:
-        return asyncio.run(run())
-    except Refused as refusal:
-        console.print(refusal.message)
-        raise typer.Exit(2) from None
+    return settings_of(side).gate

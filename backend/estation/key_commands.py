@@ -7,20 +7,19 @@ by themselves. Nothing here tells what a key is, only its id.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 from uuid import UUID
 
 import asyncpg
 import typer
 from rich.console import Console
 from rich.table import Table
-from tortoise import Tortoise
 
-from estation import settings as settings_module
 from estation.cases import actions as cases
+from estation.commanding import data_vault, with_database
 from estation.fees import actions as fees
 from estation.identity.actions import sealing as identity
 from estation.outside.gate import refused
@@ -31,7 +30,6 @@ from estation.settings import InnerSettings, Settings
 from estation.shared import keyring, sealing
 from estation.shared.clock import system_clock
 from estation.shared.crypto import HAND_OVER_SECONDS, Vault, read_data_keys
-from estation.shared.key_files import KeyFiles
 from estation.shared.resealing import (
     Resealing,
     RowsMeet,
@@ -124,7 +122,7 @@ def drop(
         _stop(f"{name} 只有一把密钥，不能取出。")
     if which is Which.DATA:
         _require_settled(path)
-        needed = asyncio.run(_on_database(lambda: _needed_but(without or [])))
+        needed = asyncio.run(with_database("online", lambda: _needed_but(without or [])))
         if any(needed.values()):
             _print_needed(needed)
             _stop("还有数据需要旧密钥，没有取出。先执行 estation reseal。")
@@ -152,7 +150,7 @@ def reseal(
 ) -> None:
     """Seal and index all personal data anew with the newest data key. May be broken off at any
     time and goes on where it stood. Exit code 0: no row needs a former key any more."""
-    vault = _vault()
+    vault = data_vault()
     held = vault.keys.held
     if not held[0].is_named:
         _stop("data_key_file 里还没有新密钥。先执行 estation keys add data。")
@@ -160,10 +158,11 @@ def reseal(
     walks_too, resealings = not check and len(held) > 1, _resealings(vault)
     try:
         needed = asyncio.run(
-            _on_database(
+            with_database(
+                "online",
                 lambda: _reseal(
                     vault, resealings if walks_too else [], again=again, forgets=forget_bindings
-                )
+                ),
             )
         )
     except RowsMeet as trouble:
@@ -191,7 +190,7 @@ async def _reseal(
 
 async def _needed_but(named: Sequence[UUID]) -> dict[str, int]:
     """Stops for a named row that a key opens, or that is not there: it is no loss to be taken."""
-    resealings = _resealings(_vault())
+    resealings = _resealings(data_vault())
     for row_id in named:
         if not any([await is_unopened(one, row_id) for one in resealings]):
             _stop(f"没有打不开的数据 {row_id}，没有取出。请核对 estation reseal 列出的编号。")
@@ -286,20 +285,6 @@ def _print_needed(needed: dict[str, int]) -> None:
     for name, count in needed.items():
         table.add_row(name, str(count))
     console.print(table)
-
-
-def _vault() -> Vault:
-    settings = Settings.read()
-    return Vault.watching(KeyFiles.of(settings), settings.data_key_file)
-
-
-async def _on_database(work: Callable[[], Any]) -> Any:
-    url = Settings.read().database_url
-    await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
-    try:
-        return await work()
-    finally:
-        await Tortoise.close_connections()
 
 
 def _name_of(which: Which, settings: Settings) -> str:

@@ -24,7 +24,7 @@ from rich.table import Table
 from tortoise import Tortoise
 
 from estation import measuring
-from estation import settings as settings_module
+from estation.commanding import on_online
 from estation.identity.api import StaffMember, staff_by_login
 from estation.official_account.actions import publish_menu
 from estation.outside.wechat import WechatRefused, WechatUnavailable
@@ -47,7 +47,6 @@ from estation.payments.staff_words import CLAIM_END_WORDS, incident_name
 from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared.clock import BEIJING, system_clock
-from estation.shared.errors import Refused
 from estation.shared.money import display_yuan, fen_from_yuan
 
 T = TypeVar("T")
@@ -111,7 +110,7 @@ def show_invariants(
         now = system_clock()
         return {one: await breaches_of(one, now=now) for one in wanted}
 
-    found = _on_database(look)
+    found = on_online(look)
     broken = {one: breaches for one, breaches in found.items() if breaches.total}
     if as_json:
         _print_json(
@@ -148,7 +147,7 @@ def show_signals() -> None:
     async def read() -> bytes:
         return await measuring.facts(now=system_clock(), with_books=True)
 
-    sys.stdout.write(_on_database(read).decode())
+    sys.stdout.write(on_online(read).decode())
 
 
 def publish_wechat_menu() -> None:
@@ -179,7 +178,7 @@ def show_inbox() -> None:
         )
         return rows
 
-    _print_table(_on_database(read))
+    _print_table(on_online(read))
 
 
 @inbox_commands.command("redrive")
@@ -200,7 +199,7 @@ def redrive_inbox(
                 break
         return settled, failed
 
-    settled, failed = _on_database(redrive)
+    settled, failed = on_online(redrive)
     console.print(f"{settled} 条通知已处理，{failed} 条仍然失败（见 estation inbox show）。")
     raise typer.Exit(1 if failed else 0)
 
@@ -221,7 +220,7 @@ def replay_inbox(
                 return await replaying.replay_inbox(services, now=system_clock())
             return await replaying.replay_lines(_Lines(file), services, now=system_clock())
 
-    found = _on_database(replay)
+    found = on_online(replay)
     if as_json:
         _print_json({**asdict(found), "outcomes": dict(found.outcomes)})
     else:
@@ -282,7 +281,7 @@ def export_inbox(
                 count += 1
         return count
 
-    console.print(f"{_on_database(export)} 条通知原文写入 {file}。")
+    console.print(f"{on_online(export)} 条通知原文写入 {file}。")
 
 
 @attempt_commands.command("query")
@@ -302,7 +301,7 @@ def _asked(ask: Callable[[Services], Awaitable[asking.AskedAgain]]) -> None:
         async with open_services(Settings.read(), system_clock) as services:
             return await ask(services)
 
-    found = _on_database(run)
+    found = on_online(run)
     console.print(
         f"{found.out_trade_no}：渠道答复 {found.answer or '无'}，{found.before} → {found.after}"
     )
@@ -328,7 +327,7 @@ def show_incidents(as_json: AsJson = False) -> None:
         ]
         return open_ones, await Incident.filter(state=IncidentState.OPEN).count()
 
-    rows, total = _on_database(read)
+    rows, total = on_online(read)
     if as_json:
         listed = [{**row, "due": row["due"].isoformat()} for row in rows]
         _print_json({"open": total, "incidents": listed})
@@ -341,7 +340,7 @@ def show_incidents(as_json: AsJson = False) -> None:
 @incident_commands.command("adopt")
 def adopt_unowned() -> None:
     """Open an incident for each sum in suspense, or automatic refund, that has none."""
-    opened = _on_database(lambda: incidents.adopt_unowned(now=system_clock()))
+    opened = on_online(lambda: incidents.adopt_unowned(now=system_clock()))
     console.print(f"为 {opened} 笔无人负责的钱登记了异常事件。")
 
 
@@ -365,7 +364,7 @@ def resolve_incident(
         )
         return told.state
 
-    is_over = _on_database(resolve) is IncidentState.RESOLVED
+    is_over = on_online(resolve) is IncidentState.RESOLVED
     console.print("已办结。" if is_over else "已记下。这类异常由两人办结，请另一人核对后办结。")
 
 
@@ -397,13 +396,13 @@ def reverse_transfer(
         )
         return mirror
 
-    console.print(f"已用反向凭证 {_on_database(reverse)} 冲回。")
+    console.print(f"已用反向凭证 {on_online(reverse)} 冲回。")
 
 
 @receipt_commands.command("resend")
 def resend_receipts(order_no: str) -> None:
     """Queue the receipts a paid order should have sent to the centre and did not."""
-    queued = _on_database(lambda: receipts.resend_receipts(order_no=order_no, now=system_clock()))
+    queued = on_online(lambda: receipts.resend_receipts(order_no=order_no, now=system_clock()))
     console.print(f"补发 {queued} 份回执。")
 
 
@@ -430,7 +429,7 @@ def ask_refund(
             now=system_clock(),
         )
 
-    request_id = _on_database(ask)
+    request_id = on_online(ask)
     console.print(f"已申请退款 {request_id}，请复核人在 /staff/refunds 复核。")
 
 
@@ -450,13 +449,13 @@ def book_paid_by_hand(
             now=system_clock(),
         )
 
-    console.print(f"已登记转付，凭证 {_on_database(book)}。")
+    console.print(f"已登记转付，凭证 {on_online(book)}。")
 
 
 @claim_commands.command("list")
 def show_claims(as_json: AsJson = False) -> None:
     """Those that have not ended, most urgent first; at most 50, and how many there are in all."""
-    found, total = _on_database(lambda: open_claims(limit=INCIDENTS_SHOWN))
+    found, total = on_online(lambda: open_claims(limit=INCIDENTS_SHOWN))
     rows = [
         {
             "incident": str(one.incident.id),
@@ -556,7 +555,7 @@ def _end_claim(
             now=system_clock(),
         )
 
-    console.print(f"已{CLAIM_END_WORDS[kind]}，凭证 {_on_database(book)}。")
+    console.print(f"已{CLAIM_END_WORDS[kind]}，凭证 {on_online(book)}。")
 
 
 async def _two_for(
@@ -596,24 +595,6 @@ async def _officer_for(deed: Deed, incident_id: UUID, login: str) -> StaffMember
     if deed not in offered:
         raise NotYourIncident
     return officer
-
-
-def _on_database(work: Callable[[], Awaitable[T]]) -> T:
-    """Run it on the online database; a refusal is said in its sentence, exit code 2."""
-
-    async def run() -> T:
-        url = Settings.read().database_url
-        await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
-        try:
-            return await work()
-        finally:
-            await Tortoise.close_connections()
-
-    try:
-        return asyncio.run(run())
-    except Refused as refusal:
-        console.print(refusal.message)
-        raise typer.Exit(2) from None
 
 
 def _print_json(value: Any) -> None:

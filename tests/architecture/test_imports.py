@@ -18,6 +18,7 @@ SEES_ALL = {
     "gate_commands",
     "gate_kit_commands",
     "key_commands",
+    "commanding",
     "measuring",
     "demo",
     "bench",

@@ -200,7 +200,8 @@ async def back_in_wechat(vault: Vault) -> sessions.OpenedSession:
     )
 
 
-async def test_a_wechat_user_is_found_under_the_former_key_and_brought_to_the_new_one() -> None:
+async def bound_before() -> None:
+    """Under the former key, without the openid itself."""
     known = await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
     await WechatBinding(
         id=known["1", ANNA.id_no],
@@ -209,6 +210,10 @@ async def test_a_wechat_user_is_found_under_the_former_key_and_brought_to_the_ne
         person_id=known["1", ANNA.id_no],
         bound_at=NOW,
     ).save(force_create=True)
+
+
+async def test_a_wechat_user_is_found_under_the_former_key_and_brought_to_the_new_one() -> None:
+    await bound_before()
 
     first, second = await back_in_wechat(BOTH), await back_in_wechat(AFTER)
 
@@ -220,14 +225,7 @@ async def test_a_wechat_user_is_found_under_the_former_key_and_brought_to_the_ne
 
 
 async def test_a_binding_of_before_is_kept_sealed_when_its_owner_comes_by() -> None:
-    known = await upsert_persons([ANNA], vault=VAULT, by=CENTRE, now=NOW)
-    await WechatBinding(
-        id=known["1", ANNA.id_no],
-        appid="wx1",
-        openid_index=openid_index("openid-1", vault=VAULT),
-        person_id=known["1", ANNA.id_no],
-        bound_at=NOW,
-    ).save(force_create=True)
+    await bound_before()
 
     await back_in_wechat(VAULT)
 

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from typer.testing import CliRunner
 
-from estation import operating
 from estation.cli import main
+from estation.commanding import on_online
 from estation.identity.api import ensure_staff
 from estation.ledger.api import balance
 from estation.outside.pay_channels import RefundStatus
@@ -75,7 +75,7 @@ def claim(_city: None) -> UUID:
         await an_office()
         return await open_claim(City())
 
-    return operating._on_database(make)
+    return on_online(make)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def refund_incident(_city: None) -> UUID:
         (found,) = await rows("select id from incident where kind = 'refund_abnormal'")
         return UUID(str(found["id"]))
 
-    return operating._on_database(make)
+    return on_online(make)
 
 
 def recovered(claim: UUID, *, by: str = "caiwu", approved_by: str = "fuhe", **changes: str) -> Any:
@@ -114,23 +114,19 @@ def by_hand(incident: UUID, *, by: str = "caiwu", approved_by: str = "fuhe", no:
     )  # fmt: skip
 
 
-def on_database(work: Any) -> Any:
-    return operating._on_database(work)
-
-
 def balances(*accounts: str) -> list[int]:
     async def read() -> list[int]:
         return [await balance(one) for one in accounts]
 
-    return on_database(read)
+    return on_online(read)
 
 
 def everything() -> Any:
-    return on_database(at_the_pages.everything)
+    return on_online(at_the_pages.everything)
 
 
 def deeds(*, of: str) -> Any:
-    return on_database(
+    return on_online(
         lambda: rows(
             """select a.action, s.login, a.note from incident_action a
                join staff_user s on s.id = a.by_id where a.action like $1 order by a.at""",
@@ -140,9 +136,7 @@ def deeds(*, of: str) -> Any:
 
 
 def test_an_open_claim_is_listed_with_its_sum_and_what_hinders_it(claim: UUID) -> None:
-    (trade,) = on_database(
-        lambda: rows("select channel_trade_no from incident where id = $1", claim)
-    )
+    (trade,) = on_online(lambda: rows("select channel_trade_no from incident where id = $1", claim))
 
     told = listed()
 
@@ -161,7 +155,7 @@ def test_an_open_claim_is_listed_with_its_sum_and_what_hinders_it(claim: UUID) -
 
 
 def test_two_incidents_of_one_claim_are_one_in_the_list(claim: UUID) -> None:
-    on_database(
+    on_online(
         lambda: rows(
             """insert into incident (id, dedupe_key, kind, state, owner, channel, account_id,
                    out_trade_no, channel_trade_no, amount_fen, order_id, evidence, opened_at,
@@ -193,7 +187,7 @@ def test_what_came_back_is_booked_in_part_and_the_rest_written_off(claim: UUID) 
         {"action": "claim_recovered", "login": "fuhe", "note": words},
     ]
     assert [one["action"] for one in deeds(of="claim")[2:]] == ["claim_asked", "claim_written_off"]
-    assert on_database(broken_invariants) == {}
+    assert on_online(broken_invariants) == {}
 
 
 def test_a_part_is_booked_once_though_its_command_is_given_twice(claim: UUID) -> None:
@@ -249,7 +243,7 @@ def test_a_wrong_paper_or_sum_ends_no_claim(claim: UUID) -> None:
 
 
 def test_what_waits_for_a_checker_at_the_page_is_answered_there(claim: UUID) -> None:
-    on_database(lambda: at_the_pages.ask_to_recover(claim, 2_000))
+    on_online(lambda: at_the_pages.ask_to_recover(claim, 2_000))
 
     waiting = listed()["claims"][0]["asked"]
     before = everything()
@@ -272,7 +266,7 @@ async def two_on_their_way(city: City) -> UUID:
 
 
 def test_while_another_refund_of_the_money_is_under_way_nothing_is_booked() -> None:
-    claim = on_database(lambda: two_on_their_way(City()))
+    claim = on_online(lambda: two_on_their_way(City()))
     before = everything()
 
     code, said = recovered(claim)
@@ -284,9 +278,7 @@ def test_while_another_refund_of_the_money_is_under_way_nothing_is_booked() -> N
 
 
 def test_what_is_no_claim_is_not_ended(claim: UUID) -> None:
-    (other,) = on_database(
-        lambda: rows("select id from incident where kind = 'contradicting_news'")
-    )
+    (other,) = on_online(lambda: rows("select id from incident where kind = 'contradicting_news'"))
     assert recovered(claim)[0] == 0
 
     assert recovered(UUID(str(other["id"])))[1] == NotYourIncident.message
@@ -302,7 +294,7 @@ def test_a_claim_that_ended_by_itself_is_neither_listed_nor_booked() -> None:
         await api.settle_batch([api.from_refund(closed)], now=later(hours=6))
         return claim
 
-    claim = on_database(the_other_closed)
+    claim = on_online(the_other_closed)
 
     assert listed() == {"open": 0, "claims": []}
     assert recovered(claim) == (2, NoClaim.message)
@@ -318,7 +310,7 @@ def test_a_refund_paid_by_hand_is_booked_by_two_persons(refund_incident: UUID) -
         {"action": "hand_asked", "login": "caiwu", "note": "9"},
         {"action": "paid_by_hand", "login": "fuhe", "note": "9"},
     ]
-    assert on_database(broken_invariants) == {}
+    assert on_online(broken_invariants) == {}
 
 
 def test_one_person_or_no_paper_books_nothing_as_paid_by_hand(refund_incident: UUID) -> None:
@@ -344,7 +336,7 @@ def test_what_is_not_at_our_card_was_not_paid_out() -> None:
         (found,) = await rows("select id from incident where kind = 'refund_abnormal'")
         return UUID(str(found["id"]))
 
-    incident = on_database(stuck)
+    incident = on_online(stuck)
 
     assert by_hand(incident) == (2, RefundNotRedirected.message)
     assert balances(RECEIVED) == [0]

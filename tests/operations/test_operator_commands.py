@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from estation import operating
 from estation.cli import main
+from estation.commanding import on_online
 from estation.identity.api import ensure_staff
 from estation.ledger.api import Leg, TransferInput, clearing, payee_payable, post_many
 from estation.payments import api
@@ -51,7 +52,7 @@ def plant(many: int) -> None:
                 now=NOW + timedelta(seconds=number),
             )
 
-    operating._on_database(open_them)
+    on_online(open_them)
 
 
 def listed() -> Any:
@@ -114,7 +115,7 @@ async def an_office_with_odd_money() -> UUID:
 
 
 def test_who_asks_at_the_command_line_may_not_approve_at_the_page() -> None:
-    incident_id = operating._on_database(an_office_with_odd_money)
+    incident_id = on_online(an_office_with_odd_money)
 
     estation("refunds", "ask", str(incident_id), "--by", "fuhe", "--reason", "原路退回")
 
@@ -127,14 +128,14 @@ def test_who_asks_at_the_command_line_may_not_approve_at_the_page() -> None:
             )
         return refund, officer["id"]
 
-    refund, account = operating._on_database(approve)
+    refund, account = on_online(approve)
     assert (refund["state"], refund["asked_by"]) == ("asked", CHECKER)
     assert refund["asked_by_id"] == account
 
 
 @pytest.mark.parametrize("by", ["罗建平", "nobody", "", "a\x00b", "\udcff", "yunwei"])
 def test_only_a_known_login_of_finance_asks_for_a_refund(by: str) -> None:
-    incident_id = operating._on_database(an_office_with_odd_money)
+    incident_id = on_online(an_office_with_odd_money)
 
     result = CliRunner().invoke(
         main, ["refunds", "ask", str(incident_id), "--by", by, "--reason", "原路退回"]
@@ -143,7 +144,7 @@ def test_only_a_known_login_of_finance_asks_for_a_refund(by: str) -> None:
     assert result.exit_code == 2
     words = NotYourIncident.message if by == "yunwei" else "没有这个登录名的工作人员"
     assert words in result.output.replace("\n", "")
-    assert operating._on_database(lambda: rows("select id from pay_refund")) == []
+    assert on_online(lambda: rows("select id from pay_refund")) == []
 
 
 def resolve(incident_id: Any, by: str) -> tuple[int, str]:
@@ -154,7 +155,7 @@ def resolve(incident_id: Any, by: str) -> tuple[int, str]:
 
 def incident_of(number: str) -> Any:
     """The incident of this number and who the history names."""
-    (row,) = operating._on_database(
+    (row,) = on_online(
         lambda: rows(
             """select i.id, i.state, i.resolved_by, s.login from incident i
                left join incident_action a on a.incident_id = i.id
@@ -166,7 +167,7 @@ def incident_of(number: str) -> Any:
 
 
 def test_who_resolves_at_the_command_line_is_named_as_at_the_page() -> None:
-    operating._on_database(an_office_with_odd_money)
+    on_online(an_office_with_odd_money)
     plant(1)
     one = incident_of(NUMBER)
 
@@ -192,9 +193,9 @@ def test_who_resolves_at_the_command_line_is_named_as_at_the_page() -> None:
 def test_the_command_line_resolves_for_nobody_whom_the_page_refuses(
     owner: str, by: str, words: str
 ) -> None:
-    operating._on_database(an_office_with_odd_money)
+    on_online(an_office_with_odd_money)
     plant(1)
-    operating._on_database(
+    on_online(
         lambda: rows(
             "update incident set owner = $2 where out_trade_no = $1 returning id", NUMBER, owner
         )
@@ -210,9 +211,9 @@ def test_the_command_line_resolves_for_nobody_whom_the_page_refuses(
 
 
 def test_an_operator_resolves_what_is_the_operators() -> None:
-    operating._on_database(an_office_with_odd_money)
+    on_online(an_office_with_odd_money)
     plant(1)
-    operating._on_database(
+    on_online(
         lambda: rows("update incident set owner = 'operator' where out_trade_no = $1", NUMBER)
     )
 
@@ -246,7 +247,7 @@ def a_transfer_by_hand(kind: str = "payout") -> str:
         (posted,) = await post_many([transfer], now=now)
         return posted
 
-    return str(operating._on_database(post))
+    return str(on_online(post))
 
 
 def reverse(transfer: str, incident_id: Any, by: str, approved_by: str) -> tuple[int, str]:
@@ -257,7 +258,7 @@ def reverse(transfer: str, incident_id: Any, by: str, approved_by: str) -> tuple
 
 
 def mirrors() -> Any:
-    return operating._on_database(
+    return on_online(
         lambda: rows(
             """select t.reverses_id::text as undone, a.action, s.login from ledger_transfer t
                left join incident_action a on a.transfer_id = t.id
@@ -268,7 +269,7 @@ def mirrors() -> Any:
 
 
 def test_a_transfer_is_undone_by_two_persons_of_finance_who_both_stand_in_the_history() -> None:
-    incident_id = operating._on_database(an_office_with_odd_money)
+    incident_id = on_online(an_office_with_odd_money)
     transfer = a_transfer_by_hand()
 
     code, _ = reverse(transfer, incident_id, "caiwu", "fuhe")
@@ -295,7 +296,7 @@ def test_a_transfer_is_undone_by_two_persons_of_finance_who_both_stand_in_the_hi
 def test_one_person_or_one_of_another_post_undoes_no_transfer(
     by: str, approved_by: str, words: str
 ) -> None:
-    incident_id = operating._on_database(an_office_with_odd_money)
+    incident_id = on_online(an_office_with_odd_money)
     transfer = a_transfer_by_hand()
 
     code, said = reverse(transfer, incident_id, by, approved_by)
@@ -303,15 +304,13 @@ def test_one_person_or_one_of_another_post_undoes_no_transfer(
     assert code == 2
     assert words in said
     assert mirrors() == []
-    assert operating._on_database(lambda: rows("select id from incident_action")) == []
+    assert on_online(lambda: rows("select id from incident_action")) == []
 
 
 def test_what_our_own_actions_post_is_undone_by_no_hand() -> None:
-    incident_id = operating._on_database(an_office_with_odd_money)
+    incident_id = on_online(an_office_with_odd_money)
     a_transfer_by_hand()
-    (own,) = operating._on_database(
-        lambda: rows("select id from ledger_transfer where kind = 'suspense'")
-    )
+    (own,) = on_online(lambda: rows("select id from ledger_transfer where kind = 'suspense'"))
 
     for transfer in (str(own["id"]), str(uuid4())):
         code, said = reverse(transfer, incident_id, "caiwu", "fuhe")
@@ -322,7 +321,7 @@ def test_what_our_own_actions_post_is_undone_by_no_hand() -> None:
 
 
 def test_a_closed_incident_leads_to_no_reversal() -> None:
-    operating._on_database(an_office_with_odd_money)
+    on_online(an_office_with_odd_money)
     plant(1)
     transfer = a_transfer_by_hand()
     closed = incident_of(NUMBER)["id"]
@@ -339,11 +338,9 @@ def test_a_closed_incident_leads_to_no_reversal() -> None:
     "words", ["\x00", "已\x00核实", "已\x1b[2J核实", "\udcff", " ", "字" * 2001]
 )
 def test_words_that_are_no_text_are_refused_at_the_command_line(words: str) -> None:
-    incident_id = str(operating._on_database(an_office_with_odd_money))
+    incident_id = str(on_online(an_office_with_odd_money))
     plant(1)
-    (found,) = operating._on_database(
-        lambda: rows("select id from incident where out_trade_no = $1", NUMBER)
-    )
+    (found,) = on_online(lambda: rows("select id from incident where out_trade_no = $1", NUMBER))
     asked = ["refunds", "ask", incident_id, "--by", "fuhe", "--reason", words]
     resolved = ["incidents", "resolve", str(found["id"]), "--by", "fuhe", "--words", words]
 
@@ -352,8 +349,8 @@ def test_words_that_are_no_text_are_refused_at_the_command_line(words: str) -> N
 
         assert (result.exit_code, type(result.exception)) == (2, SystemExit)
         assert "填写的内容" in result.output
-    assert operating._on_database(lambda: rows("select id from pay_refund")) == []
-    assert operating._on_database(lambda: rows("select 1 from incident_action")) == []
+    assert on_online(lambda: rows("select id from pay_refund")) == []
+    assert on_online(lambda: rows("select 1 from incident_action")) == []
 
 
 @pytest.mark.parametrize("number", ["a\x00b", "\udcff", "\x1b", "NOBODYS"])
@@ -391,12 +388,12 @@ def test_who_paid_is_sealed_in_older_rows_by_one_command_that_may_be_repeated() 
         (kept,) = await rows("select evidence::text as said from incident")
         return str(kept["said"])
 
-    operating._on_database(plant_an_old_one)
+    on_online(plant_an_old_one)
 
     first = estation("seal-payers")
     again, from_the_start = estation("seal-payers"), estation("seal-payers", "--again")
 
-    assert "oUpF8uMuAJO" not in operating._on_database(evidence)
+    assert "oUpF8uMuAJO" not in on_online(evidence)
     assert "incident：已查 1，已加密 1，完成" in first
     assert "incident：已查 1，已加密 1，完成" in again
     assert "incident：已查 1，已加密 0，完成" in from_the_start
@@ -435,12 +432,12 @@ def test_bill_files_that_were_changed_are_passed_over_and_named_at_the_end() -> 
         )
         await rows("alter table channel_bill_file enable trigger user")
 
-    operating._on_database(plant)
+    on_online(plant)
 
     first = CliRunner().invoke(main, ["seal-payers"])
-    left = operating._on_database(unsealed)
+    left = on_online(unsealed)
     repeated = CliRunner().invoke(main, ["seal-payers"])
-    operating._on_database(restore)
+    on_online(restore)
     again = CliRunner().invoke(main, ["seal-payers", "--again"])
 
     assert (first.exit_code, repeated.exit_code, again.exit_code) == (1, 1, 0)
@@ -449,7 +446,7 @@ def test_bill_files_that_were_changed_are_passed_over_and_named_at_the_end() -> 
         assert "2 个账单文件" in told
         assert told.index("a-digest") < told.index("b-digest")
     assert "channel_bill_file：已查 4，已加密 2，完成" in first.output
-    assert operating._on_database(unsealed) == []
+    assert on_online(unsealed) == []
 
 
 def keep_messages(many: int) -> None:
@@ -467,7 +464,7 @@ def keep_messages(many: int) -> None:
                 ids.row_id(system_clock() - timedelta(minutes=1)), str(number), NOW, b"sealed",
             )  # fmt: skip
 
-    operating._on_database(keep)
+    on_online(keep)
 
 
 def test_an_export_of_the_inbox_is_whole_or_not_there(

@@ -33,7 +33,8 @@ from tests.registry import rows as register
 class Copies(Link):
     """A link whose online side keeps what came where it belongs."""
 
-    async def arrive(self, **_: Any) -> receiving.ReceiveReport:
+    async def arrive(self, **differently: Any) -> receiving.ReceiveReport:
+        given = {"alarm": self.alarm, **differently}
         return await receiving.apply_incoming(
             STREAM,
             folder=self.incoming,
@@ -41,7 +42,7 @@ class Copies(Link):
             handlers=self.handlers(),
             now=self.now,
             reply_stream=BACK,
-            alarm=self.alarm,
+            **given,
         )
 
     def handlers(self) -> dict[str, Handler]:

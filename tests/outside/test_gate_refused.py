@@ -18,7 +18,6 @@ from estation.outside.gate import (
     keys,
     merkle,
     overview,
-    receiving,
     refused,
     rows,
     sending,
@@ -46,16 +45,7 @@ class Aside(Copies):
     """As the worker receives: somebody hears of it, and what the rows say is hidden."""
 
     async def arrive(self, **_: Any) -> ReceiveReport:
-        return await receiving.apply_incoming(
-            STREAM,
-            folder=self.incoming,
-            peer_key=keys.load_peer_key(PUBLIC),
-            handlers=self.handlers(),
-            now=self.now,
-            reply_stream=BACK,
-            alarm=worker.open_gate_incident,
-            seal=VAULT.seal,
-        )
+        return await super().arrive(alarm=worker.open_gate_incident, seal=VAULT.seal)
 
     async def put(self, *given: Any) -> None:
         for row in given:
@@ -404,12 +394,18 @@ async def test_a_jump_goes_over_a_snapshot_with_such_a_row(link: Aside) -> None:
     assert await newest_proof() == (True, False, 0)
 
 
-async def test_a_repair_mends_the_others_of_its_bucket(link: Aside) -> None:
+async def refused_beside_another(link: Aside) -> int:
+    """R1 is set aside, and another unit of its bucket, which is told, is not."""
     bucket = merkle.bucket_of("R1")
     other = next(f"S{n}" for n in range(10_000) if merkle.bucket_of(f"S{n}") == bucket)
     await link.put(unit("R1"), unit(other))
     await spoil("R1", state="ruined")
     await link.exchange()
+    return bucket
+
+
+async def test_a_repair_mends_the_others_of_its_bucket(link: Aside) -> None:
+    bucket = await refused_beside_another(link)
     await query("update registry_unit set usage = '9', row_digest = $1", bytes(32))
 
     await prove_once(link)
@@ -447,11 +443,7 @@ async def test_pages_say_that_something_of_what_they_show_is_missing(link: Aside
 
 
 async def test_the_kit_lets_a_repair_pass_whose_bad_row_is_set_aside(link: Aside) -> None:
-    bucket = merkle.bucket_of("R1")
-    other = next(f"S{n}" for n in range(10_000) if merkle.bucket_of(f"S{n}") == bucket)
-    await link.put(unit("R1"), unit(other))
-    await spoil("R1", state="ruined")
-    await link.exchange()
+    await refused_beside_another(link)
     await query("update registry_unit set row_digest = $1", bytes(32))
     await prove_once(link)
     await link.pack()

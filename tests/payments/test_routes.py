@@ -4,7 +4,8 @@ import asyncio
 import json
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import SimpleNamespace
@@ -314,17 +315,22 @@ async def test_a_notice_of_a_refund_is_kept_and_owned(real_doors: Doors) -> None
     assert incident.kind == "unexpected_refund"
 
 
-async def test_what_cannot_be_settled_is_refused_to_the_channel_and_settled_later(
-    real_doors: Doors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number = await opened_number(real_doors)
-    notice = WechatNotice(plaintext=transaction(out_trade_no=number))
-
+@contextmanager
+def nothing_settles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     async def broken(*args: object, **kwargs: object) -> None:
         raise ConnectionError("the database restarts")
 
     with monkeypatch.context() as patch:
         patch.setattr("estation.payments.actions.settle.lock_for_news", broken)
+        yield
+
+
+async def test_what_cannot_be_settled_is_refused_to_the_channel_and_settled_later(
+    real_doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await opened_number(real_doors)
+    notice = WechatNotice(plaintext=transaction(out_trade_no=number))
+    with nothing_settles(monkeypatch):
         status, said = await real_doors.ring(WECHAT_DOOR, *notice.sent())
     waiting = await count("pay_notice", "handled_at is null")
     await jobs.redrive_inbox(real_doors.app.ctx, now=NOW + timedelta(seconds=5))
@@ -466,12 +472,7 @@ async def test_a_notice_that_waits_keeps_its_message_and_settles_without_another
 ) -> None:
     number = await opened_number(real_doors)
     notice = WechatNotice(plaintext=transaction(out_trade_no=number))
-
-    async def broken(*args: object, **kwargs: object) -> None:
-        raise ConnectionError("the database restarts")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("estation.payments.actions.settle.lock_for_news", broken)
+    with nothing_settles(monkeypatch):
         await real_doors.ring(WECHAT_DOOR, *notice.sent())
     assert await count("pay_notice_message") == 1
     await real_doors.ring(WECHAT_DOOR, *notice.sent())
