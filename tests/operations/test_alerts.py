@@ -397,8 +397,9 @@ async def _a_proof_arrives(world: World) -> None:
 async def _inside_lacks_a_bill(world: World) -> None:
     """One that is alone in its bucket, so that no other row is asked for with it."""
     alone = await rows(
-        f"""select min(source_id) as one from bill where state = 'payable'
-            group by {merkle.BUCKET_OF.format(key="source_id")} having count(*) = 1 order by 1"""
+        f"""select min(source_id) as one from bill
+            group by {merkle.BUCKET_OF.format(key="source_id")}
+            having count(*) = 1 and bool_and(state = 'payable') order by 1"""
     )
     await _inside_holds(f"source_id <> '{alone[0]['one']}'")
     await _a_proof_arrives(world)
