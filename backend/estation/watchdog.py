@@ -22,6 +22,9 @@ log = structlog.get_logger()
 
 LOOK_SECONDS = 0.5
 AFTER_RESTART_SECONDS = 3.0
+BACKLOG = 1024
+"""Connections that may wait to be accepted. Of more than Sanic's 100 at once (a channel catching up
+after an outage, the doors of the hall at nine) the rest would try again after a whole second."""
 TO_LEAVE_SECONDS = 5.0
 """For workers told to stop while they start: few have anybody to answer yet."""
 
@@ -33,15 +36,16 @@ def serve(factory: Callable[[], Sanic[Any, Any]], *, host: str, port: int, worke
         app = factory()
         app.prepare(
             host=host, port=port, single_process=True, motd=False, access_log=False,
-            protocol=PromptHttp,
+            protocol=PromptHttp, backlog=BACKLOG,
         )  # fmt: skip
         Sanic.serve_single(primary=app)
         return
     Sanic.start_method = "fork"
     app = _watched(factory())
     app.prepare(
-        host=host, port=port, workers=workers, motd=False, access_log=False, protocol=PromptHttp
-    )
+        host=host, port=port, workers=workers, motd=False, access_log=False,
+        protocol=PromptHttp, backlog=BACKLOG,
+    )  # fmt: skip
     Sanic.serve(primary=app)
 
 
