@@ -26,6 +26,7 @@ from estation.shared.crypto import Vault
 from estation.shared.key_files import KeyFiles, read_word
 from estation.shared.keyring import read_secrets
 from estation.shared.limiting import FloodBound, Limiter
+from estation.shared.turnstile import Turnstile
 
 
 class NoticeDesk(Protocol):
@@ -50,6 +51,7 @@ class Services:
     sms: SmsSender
     redis: Redis | None  # None or unreachable: slower, never wrong
     notice_desk: NoticeDesk | None = None
+    notice_door: Turnstile = field(default_factory=Turnstile)  # before notices are verified
     mini_program: MiniProgramPlatform | None = None  # None: the city has no mini-program
     account_api: AccountApi | None = None  # the official account's
     message_door: MessageDoor | None = None  # None: the city takes no messages

@@ -341,13 +341,14 @@ async def test_what_cannot_be_settled_is_refused_to_the_channel_and_settled_late
     assert await count("pay_notice", "handled_at is not null") == 1
 
 
-async def test_a_full_desk_asks_the_channel_to_come_again(
-    real_doors: Doors, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("place", "door"), [("notice_desk", "submit"), ("notice_door", "enter")])
+async def test_a_full_desk_or_door_asks_the_channel_to_come_again(
+    real_doors: Doors, monkeypatch: pytest.MonkeyPatch, place: str, door: str
 ) -> None:
-    async def full(item: object) -> None:
+    async def full(*item: object) -> None:
         raise Overloaded
 
-    monkeypatch.setattr(real_doors.app.ctx.notice_desk, "submit", full)
+    monkeypatch.setattr(getattr(real_doors.app.ctx, place), door, full)
 
     status, _ = await real_doors.ring(WECHAT_DOOR, *WechatNotice().sent())
 

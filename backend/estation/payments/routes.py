@@ -53,6 +53,7 @@ from estation.shared.gather import Gatherer, Overloaded
 from estation.shared.limiting import FloodBound
 from estation.shared.openapi import described
 from estation.shared.replies import json_reply
+from estation.shared.turnstile import Turnstile
 
 log = structlog.get_logger()
 
@@ -223,6 +224,7 @@ def start_notice_desk(app: OnlineApp) -> None:
     desk: Gatherer[SettleItem, Outcome] = Gatherer(flush)
     desk.start()
     services.notice_desk = desk
+    services.notice_door = Turnstile()
     services.unbelieved = FloodBound()
     _calm_the_collector()
 
@@ -252,8 +254,12 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
     if services.unbelieved.is_flooding(sender, now=now):
         REFUSED_NOTICES.labels(channel.channel, "flood").inc()
         return _answer(channel, 429)
+    began = time.perf_counter()
     try:
+        await services.notice_door.enter()
         notice, message = _opened(request, channel, content_type, now)
+    except Overloaded:
+        return _answer(channel, 503)
     except NoticeRejected as rejected:
         services.unbelieved.note_refused(sender, now=now)
         REFUSED_NOTICES.labels(channel.channel, rejected.reason).inc()
@@ -261,7 +267,6 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
         return _answer(channel, rejected.status)
     services.unbelieved.note_believed(sender, now=now)
     item = from_notice(notice, channel=channel.channel, account_id=account_id, message=message)
-    began = time.perf_counter()
     try:
         return await _settle(item, channel, services, now)
     finally:
