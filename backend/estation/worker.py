@@ -34,6 +34,7 @@ from estation.services import Services, open_services
 from estation.settings import Settings
 from estation.shared import outbox
 from estation.shared.clock import Clock, system_clock
+from estation.shared.collecting import calm_the_collector
 from estation.shared.looping import repeat, stop_on_signals
 from estation.shared.transactions import in_transaction
 
@@ -57,6 +58,7 @@ async def work(settings: Settings, *, clock: Clock = system_clock) -> None:
     """Run every job until SIGTERM or SIGINT, then finish the one at hand."""
     stopping = stop_on_signals()
     rounds.use_enough_threads()
+    calm_the_collector()
     await Tortoise.init(
         config=settings_module.database(settings.database_url), _enable_global_fallback=True
     )

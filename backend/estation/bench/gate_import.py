@@ -20,11 +20,13 @@ from estation.fees import packets as fee_packets
 from estation.outside.gate import keys, receiving, rounds
 from estation.shared import logs
 from estation.shared.clock import system_clock
+from estation.shared.collecting import calm_the_collector
 from estation.shared.crypto import Vault
 
 
 async def _serve(url: str, public_key: bytes, data_key: bytes) -> None:
-    rounds.use_enough_threads()  # as the worker does
+    rounds.use_enough_threads()  # this and the next as the worker does
+    calm_the_collector()
     await Tortoise.init(config=settings_module.database(url), _enable_global_fallback=True)
     try:
         peer = keys.load_peer_key(public_key)

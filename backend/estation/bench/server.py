@@ -4,7 +4,6 @@ bare: an answer of the right size. verify: our channel client opens the notice (
 decryption, addressee, money; who paid sealed) and nothing is kept. full: the online program itself.
 """
 
-import gc
 import sys
 from typing import Any
 
@@ -19,6 +18,7 @@ from estation.outside.pay_channels.building import channels_from_settings
 from estation.settings import Settings
 from estation.shared import logs
 from estation.shared.clock import system_clock
+from estation.shared.collecting import calm_the_collector
 from estation.shared.crypto import Vault
 from estation.shared.key_files import KeyFiles
 
@@ -38,10 +38,7 @@ def create_floor(kind: str, settings: Settings) -> Sanic[Any, Any]:
             system_clock,
             Vault.watching(KeyFiles.of(settings), settings.data_key_file),
         )
-        # As in the online program, so that the comparison is fair.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 20)
+        calm_the_collector()  # as in the online program, so that the comparison is fair
 
     async def close_channels(app: Sanic[Any, Any]) -> None:
         await app.ctx.session.close()

@@ -89,7 +89,7 @@ where b.id = any($1::uuid[]) and n.bill_id = b.id and n.version = b.version
 
 _KNOWN = """
 select b.id, b.source, b.source_id, b.version
-from bill b join unnest($1::text[], $2::text[]) as t(source, source_id)
+from bill b join unnest($1::text::text[], $2::text::text[]) as t(source, source_id)
     on b.source = t.source and b.source_id = t.source_id
 """
 
@@ -283,8 +283,12 @@ Known = Mapping[BillKey, tuple[UUID, int]]
 async def known_bills(db: BaseDBAsyncClient, rows: Sequence[FeeBillRow]) -> Known:
     """Only the importer, which is one per source, adds bills and changes their versions."""
     keys = {(row.source, row.source_id) for row in rows}
-    found = await db.execute_query_dict(
-        _KNOWN, [[source for source, _ in keys], [source_id for _, source_id in keys]]
+    _, found = await db.execute_query(
+        _KNOWN,
+        [
+            array_text([source for source, _ in keys]),
+            array_text([source_id for _, source_id in keys]),
+        ],
     )
     return {(row["source"], row["source_id"]): (row["id"], row["version"]) for row in found}
 

@@ -19,6 +19,7 @@ from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
 from estation.shared.clock import Clock, system_clock
+from estation.shared.collecting import calm_the_collector
 from estation.shared.looping import repeat, stop_on_signals
 from estation.shared.turns import TurnsFailed
 
@@ -104,6 +105,7 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
     """Round after round until SIGTERM or SIGINT, then finish the one at hand."""
     stopping = stop_on_signals()
     rounds.use_enough_threads()
+    calm_the_collector()
     side = GateSide(settings)
     turns = rounds.Rounds(
         prepare=side.prepare, pack=side.pack, receive=side.receive, look_after=side.look_after

@@ -194,23 +194,23 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
         _, ((put, *known),) = await tx.execute_query(_UPSERT)
         if put < len(persons.rows):
             await tx.execute_query(_KEEP_WORDS)
-    keys = [(key[0], persons.indexes[key][0]) for key in persons.keys]
-    found: dict[PersonKey, UUID | str]
+    found: dict[PersonKey, UUID | str] = dict(zip(persons.rows, row_ids, strict=True))
     if put < len(persons.rows):  # of those we know newer news, nothing was returned
-        rows = await Tortoise.get_connection("default").execute_query_dict(
-            _IDS, [[id_type for id_type, _ in keys], [index for _, index in keys]]
-        )
-        found = {(row["id_type"], row["id_no_index"]): row["id"] for row in rows}
-    else:
-        found = {
-            (row.id_type, row.id_no_index): row_id
-            for row_id, row in zip(row_ids, persons.rows.values(), strict=True)
-        }
+        found |= await _found(persons)
+    elif known[0]:
+        of = {(key[0], persons.indexes[key][0]): key for key in persons.rows}
         found |= {
-            (id_type, index): person_id
-            for id_type, index, person_id in zip(*(part or () for part in known), strict=True)
+            of[id_type, index]: person_id for id_type, index, person_id in zip(*known, strict=True)
         }
-    return [found[key] for key in keys]
+    return [found[key] for key in persons.keys]
+
+
+async def _found(persons: SealedPersons) -> dict[PersonKey, UUID | str]:
+    of = {(key[0], persons.indexes[key][0]): key for key in persons.rows}
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        _IDS, [[id_type for id_type, _ in of], [index for _, index in of]]
+    )
+    return {of[row["id_type"], row["id_no_index"]]: row["id"] for row in rows}
 
 
 @asynccontextmanager
