@@ -1,19 +1,26 @@
-"""The floor of `scripts/bench gate`: the same final rows by COPY and MERGE, nothing verified."""
+"""The floor of `scripts/bench gate`: the same final rows by COPY and MERGE, nothing verified.
+
+A bill ends as rows of three tables: its payer, itself, its items.
+"""
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
 from estation.bench.bills import SOURCE
 
 _TABLES: Final = """
+create table floor_person (like person including all);
 create table floor_bill (like bill including all);
 alter table floor_bill set (fillfactor = 80);
 create table floor_bill_item (like bill_item including all);
 alter table floor_bill_item add foreign key (bill_id) references floor_bill (id);
 """
+_PERSONS = f"""select * from person where id in (
+                 select payer_id from bill where source = '{SOURCE}'
+                 and source_id >= $1 and source_id < $2) order by id"""  # noqa: S608 - as below
 _BILLS = f"""select * from bill where source = '{SOURCE}' and source_id >= $1 and source_id < $2
              order by id"""  # noqa: S608 - a name of our own
 _ITEMS = f"""select i.* from bill_item i join bill b on b.id = i.bill_id
@@ -29,32 +36,54 @@ async def make_tables(dsn: str) -> None:
         await connection.close()
 
 
-async def copy_and_merge(dsn: str, folder: Path, first: str, last: str) -> float:
-    """Seconds for the bills `first` <= source_id < `last`, from files in COPY's binary form."""
+_KEYS: Final = {
+    "person": ("id_type", "id_no_index"),
+    "bill": ("source", "source_id"),
+    "bill_item": ("bill_id", "version", "seq"),
+}
+"""The tables in the order in which rows refer to each other, and by what a row is known."""
+_QUERIES: Final = {"person": _PERSONS, "bill": _BILLS, "bill_item": _ITEMS}
+
+
+class Took(NamedTuple):
+    """Seconds."""
+
+    all: float
+    payers: float
+
+
+async def copy_and_merge(dsn: str, folder: Path, first: str, last: str) -> Took:
+    """The bills `first` <= source_id < `last`, from files in COPY's binary form."""
     connection: Any = await asyncpg.connect(dsn)
-    bills, items = folder / "floor_bill", folder / "floor_bill_item"
+    files = {table: folder / f"floor_{table}" for table in _KEYS}
     try:
-        await connection.copy_from_query(_BILLS, first, last, output=bills, format="binary")
-        await connection.copy_from_query(_ITEMS, first, last, output=items, format="binary")
-        columns = {table: await _columns(connection, table) for table in ("bill", "bill_item")}
+        for table, query in _QUERIES.items():
+            await connection.copy_from_query(
+                query, first, last, output=files[table], format="binary"
+            )
+        columns = {table: await _columns(connection, table) for table in _KEYS}
         begun = time.perf_counter()
         async with connection.transaction():
-            for table, file in (("bill", bills), ("bill_item", items)):
-                await connection.execute(
-                    f"create temporary table floor_stage_{table} on commit drop as"  # noqa: S608
-                    f" select * from {table} with no data"
-                )
-                await connection.copy_to_table(f"floor_stage_{table}", source=file, format="binary")
-                await connection.execute(f"analyze floor_stage_{table}")
-            await connection.execute(_merge("bill", columns["bill"], ("source", "source_id")))
-            await connection.execute(
-                _merge("bill_item", columns["bill_item"], ("bill_id", "version", "seq"))
-            )
-        return time.perf_counter() - begun
+            await _copy_and_merge(connection, "person", files["person"], columns["person"])
+            payers = time.perf_counter() - begun
+            for table in ("bill", "bill_item"):
+                await _copy_and_merge(connection, table, files[table], columns[table])
+        return Took(time.perf_counter() - begun, payers)
     finally:
-        bills.unlink(missing_ok=True)
-        items.unlink(missing_ok=True)
+        for file in files.values():
+            file.unlink(missing_ok=True)
         await connection.close()
+
+
+async def _copy_and_merge(connection: Any, table: str, file: Path, columns: list[str]) -> None:
+    stage = f"floor_stage_{table}"
+    await connection.execute(
+        f"create temporary table {stage} on commit drop as"  # noqa: S608 - names of our own
+        f" select * from {table} with no data"
+    )
+    await connection.copy_to_table(stage, source=file, format="binary")
+    await connection.execute(f"analyze {stage}")
+    await connection.execute(_merge(table, columns, _KEYS[table]))
 
 
 async def _columns(connection: Any, table: str) -> list[str]:
@@ -66,13 +95,16 @@ async def _columns(connection: Any, table: str) -> list[str]:
     return [row["attname"] for row in rows]
 
 
+_NEWER_BY: Final = {"person": "updated_at", "bill": "version"}
+
+
 def _merge(table: str, columns: list[str], key: tuple[str, ...]) -> str:
-    """A newer version replaces; rows without a version of their own are only added."""
+    """A newer row replaces; items, which belong to a version of their bill, are only added."""
     on = " and ".join(f"t.{name} = s.{name}" for name in key)
     matched = ""
-    if "version" not in key:
+    if newer := _NEWER_BY.get(table):
         changes = ", ".join(f"{name} = s.{name}" for name in columns if name not in ("id", *key))
-        matched = f"when matched and t.version < s.version then update set {changes}"
+        matched = f"when matched and t.{newer} < s.{newer} then update set {changes}"
     values = ", ".join(f"s.{name}" for name in columns)
     return (
         f"merge into floor_{table} t using floor_stage_{table} s on {on} {matched}"  # noqa: S608
