@@ -16,6 +16,7 @@ from estation.payments.rules import (
     IncidentKind,
     OrderNow,
     OrderState,
+    OutcomeKind,
     Part,
     Posting,
 )
@@ -94,6 +95,15 @@ def route(**changes: Any) -> Route:
 def test_money_goes_straight_to_the_payees_where_each_has_an_account() -> None:
     assert route() == Route("wechat_combine:1", ASKED)
     assert route(sums={"treasury": 60, "non_tax": 0}) == Route("wechat_pay:1")
+    assert len(route(sums={"treasury": 60, "non_tax": 1}).parts) == 2
+
+
+def test_fifty_payees_are_the_most_that_one_act_can_pay() -> None:
+    payees = [f"p{n:02}" for n in range(combining.MOST_PARTS)]
+
+    made = route(sums=dict.fromkeys(payees, 1), merchants={p: f"wechat_pay:{p}" for p in payees})
+
+    assert [part.payee_code for part in made.parts] == payees
 
 
 @pytest.mark.parametrize(
@@ -147,6 +157,7 @@ def test_all_parts_as_asked_are_applied_together() -> None:
         replace(PAID, parts=(replace(FIRST, channel_trade_no=None), SECOND)),
         replace(PAID, parts=(replace(FIRST, paid_at=None), SECOND)),
         replace(PAID, parts=(replace(FIRST, paid_fen=None), SECOND)),
+        replace(PAID, parts=(replace(FIRST, paid_fen=0), SECOND)),
         replace(PAID, parts=(replace(FIRST, paid_fen=-1), SECOND)),
         replace(PAID, parts=(FIRST, replace(FIRST, out_trade_no=f"{NUMBER}-02"))),
     ],
@@ -189,7 +200,8 @@ def test_money_that_is_nobodys_waits_and_what_is_known_is_no_news(
 
     fresh, again = judged(**changes), judged(**changes, arrivals=known)
 
-    assert (fresh.verdict.incident, fresh.post) == (kind, (FIRST, SECOND))
+    assert (fresh.verdict.incident, fresh.verdict.outcome) == (kind, OutcomeKind.INCIDENT)
+    assert fresh.post == fresh.tell == (FIRST, SECOND)
     assert again.verdict is rules.REPEATED
 
 
@@ -199,6 +211,33 @@ def test_parts_that_came_before_we_knew_the_number_end_the_order_unpaid() -> Non
     assert found.verdict.incident is IncidentKind.UNKNOWN_ORDER
     assert (found.post, found.tell) == ((SECOND,), (FIRST, SECOND))
     assert found.verdict.order_to is OrderState.CLOSED
+    assert found.verdict.posting is Posting.SUSPENSE
+
+
+def test_when_both_parts_came_before_we_knew_the_number_nothing_is_posted_again() -> None:
+    arrivals = {combining.part_key(FIRST): Arrival(40), combining.part_key(SECOND): Arrival(60)}
+
+    found = judged(arrivals=arrivals)
+
+    assert found.verdict.incident is IncidentKind.UNKNOWN_ORDER
+    assert (found.post, found.tell) == ((), (FIRST, SECOND))
+    assert found.verdict.posting is None
+
+
+def test_a_part_of_one_fen_is_money_like_any_other() -> None:
+    one_fen = replace(FIRST, paid_fen=1)
+
+    found = judged(replace(PAID, paid_fen=61, parts=(one_fen, SECOND)))
+
+    assert found.verdict.incident is IncidentKind.WRONG_AMOUNT
+    assert found.post == (one_fen, SECOND)
+
+
+def test_a_part_stands_in_the_books_under_its_own_merchants_trade() -> None:
+    assert combining.part_key(FIRST) == rules.arrival_key("wechat_pay:2", "T0")
+    assert combining.part_key(replace(FIRST, channel_trade_no=None)) == rules.arrival_key(
+        "wechat_pay:2", ""
+    )
 
 
 @pytest.mark.parametrize(

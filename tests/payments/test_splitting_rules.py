@@ -1,6 +1,7 @@
 """Split instructions as pure rules: who is told what, of payments, refunds and corrections."""
 
 import csv
+import hashlib
 import io
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -53,6 +54,25 @@ def test_a_payments_fee_is_shared_and_one_without_a_fee_costs_nothing() -> None:
     assert [line.fee_fen for line in free] == [0]
 
 
+def test_a_line_says_of_which_transfer_it_is_and_is_not_late_by_itself() -> None:
+    assert instructions_of([PAYMENT], {}) == [
+        Instruction(UUID(int=1), "treasury", False, 817_524, 0, "FY1", "4200", AT)
+    ]
+
+
+def test_fees_of_payments_and_of_refunds_never_share_a_key() -> None:
+    assert fee_key("4200", is_refund=False) == "payment:4200"
+    assert fee_key("4200", is_refund=True) == "refund:4200"
+
+
+def test_a_refund_of_one_fen_that_was_reversed_costs_no_fee() -> None:
+    reversed_ = replace(REFUND, kind="refund_reversal", fen=1)
+
+    lines = instructions_of([reversed_], {fee_key("R1", is_refund=True): 1})
+
+    assert [(line.is_refund, line.fee_fen) for line in lines] == [(False, 0)]
+
+
 def test_a_refund_takes_back_amount_and_fee_where_it_was_reserved_first() -> None:
     fees = {fee_key("R1", is_refund=True): 3}
     again = replace(REFUND, transfer_id=UUID(int=3), idempotency_key=start_key("R1", again=True))
@@ -78,6 +98,7 @@ def test_the_keys_of_refunds_are_those_of_both_beginnings() -> None:
     fees = {fee_key("4200", is_refund=False): 1, fee_key("R1", is_refund=True): 1}
 
     assert refund_keys(fees) == ["refund_start:R1", "refund_start:R1:again"]
+    assert refund_keys({"refund:R:2": 1}) == ["refund_start:R:2", "refund_start:R:2:again"]
 
 
 def test_a_fee_known_later_corrects_only_whose_share_it_changes() -> None:
@@ -93,6 +114,43 @@ def test_a_fee_known_later_corrects_only_whose_share_it_changes() -> None:
     ]
     assert all(line.is_correction and line.is_late for line in more)
     assert same == unknown == []
+
+
+def test_each_transfers_fee_is_corrected_by_its_own_payees() -> None:
+    other = replace(PAYMENT, transfer_id=UUID(int=5), channel_no="4201", fen=10_000)
+    told = [Instructed(PAYMENT, 4905), Instructed(TO_NON_TAX, 48), Instructed(other, 60)]
+
+    lines = corrections_of(told, {"payment:4200": 4953, "payment:4201": 61})
+
+    assert [(line.transfer_id, line.fee_fen) for line in lines] == [(UUID(int=5), 1)]
+
+
+def test_the_file_is_word_for_word_what_the_settlement_system_reads() -> None:
+    line = Instruction(
+        UUID(int=1), "treasury", False, 817_524, 4905, "FY1", "4200",
+        datetime(2026, 8, 3, 9, 5, 7, tzinfo=UTC),
+    )  # fmt: skip
+
+    sheet = sheet_of(
+        [line],
+        export_no="S1",
+        day=date(2026, 8, 4),
+        account_id="wechat_pay:9",
+        payee_names={"treasury": "国库"},
+    )
+
+    transfer = "00000000-0000-0000-0000-000000000001"
+    sums = "8175.24,49.05,8126.19"
+    assert sheet.content.decode("utf-8-sig").split("\r\n") == [
+        "分账指令,S1,清算日期,2026-08-04,归集账户,wechat_pay:9",
+        "序号,收款单位代码,收款单位,类型,金额（元）,手续费（元）,应划金额（元）,商户订单号,渠道流水号,"
+        "渠道时间,总账凭证,备注",
+        f"1,treasury,国库,付款,{sums},FY1,4200,2026-08-03 17:05:07,{transfer},",
+        f"小计,treasury,国库,,{sums},,,,,",
+        f"合计,,1 条,,{sums},,,,,",
+        "",
+    ]
+    assert sheet.sha256 == hashlib.sha256(sheet.content).hexdigest()
 
 
 def test_the_sheet_says_what_each_line_is_and_ties_out() -> None:
