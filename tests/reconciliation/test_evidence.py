@@ -13,6 +13,7 @@ import pytest
 
 from estation import worker
 from estation.outside.gate import rows as gate_rows
+from estation.outside.pay_channels import Channel, Scene
 from estation.outside.pay_channels.payers import seal_payers
 from estation.payments import api
 from estation.payments.actions import evidence
@@ -155,6 +156,31 @@ async def test_news_of_its_refund_is_no_notice_of_a_payment_learnt_by_asking(
 
     (said,) = await told()
     assert (said["notice_id"], said["notice_digest"], said["noticed_at"]) == ("", "", None)
+
+
+async def test_news_of_another_payment_of_its_order_is_no_notice_of_this_one(
+    database: str, city: City
+) -> None:
+    """The second wallet's money, which goes back, is known already when its notice comes."""
+    _, order, number = await city.opened()
+    other = await city.attempt(order, Channel.ALIPAY, Scene.PRECREATE)
+    city.alipay.pay(other.out_trade_no)
+    report, twice = city.paid(number), city.alipay.report(other.out_trade_no)
+    news = city.alipay.notice(twice)
+    await api.settle_batch(
+        [
+            api.from_report(report),
+            api.from_report(twice),
+            api.from_notice(news, channel=twice.channel, account_id=twice.account_id),
+        ],
+        now=later(seconds=30),
+    )
+    assert await rows("select outcome from pay_notice") == [{"outcome": "repeated"}]
+
+    await reconcile(Line(number, TOTAL, report.paid_at or NOW, str(report.channel_trade_no)))
+
+    (said,) = await told()
+    assert (said["out_trade_no"], said["notice_id"]) == (number, "")
 
 
 async def test_evidence_becomes_due_bit_by_bit_and_is_not_late_before_its_turn(

@@ -71,6 +71,8 @@ from given g
     select n.event_key, n.plaintext, n.received_at
     from pay_attempt a join pay_notice n on n.out_trade_no = a.out_trade_no
     where a.order_id = g.order_id and a.state = 'paid' and n.account_id = a.account_id
+      and (a.out_trade_no = g.out_trade_no or part.payee_code is not null
+           and a.parts @> jsonb_build_array(jsonb_build_object('out_trade_no', g.out_trade_no)))
       and n.outcome in ('applied', 'repeated') and n.refund is null and n.kind not like 'REFUND.%'
     order by n.received_at, n.id limit 1) notice on true
 where told.version is null or (told.file_digest, told.file_line) <> (g.file_digest, g.file_line)
