@@ -29,6 +29,7 @@ from estation.payees import LOOK_EVERY_SECONDS, PayeeWatch
 from estation.payments import jobs as payment_jobs
 from estation.payments import packets as payment_packets
 from estation.payments.api import open_incident
+from estation.reconciliation.api import tell_of_late
 from estation.registry import packets as registry_packets
 from estation.services import Services, open_services
 from estation.settings import Settings
@@ -126,6 +127,7 @@ def jobs(services: Services) -> list[Job]:
         Job("close_due", 5, lambda now: payment_jobs.close_due_orders(services, now=now)),
         Job("release_holds", 5, lambda now: payment_jobs.release_holds(now=now)),
         Job("expect_forgotten", 60, lambda now: payment_jobs.expect_forgotten(now=now)),
+        Job("late_evidence", 60, lambda now: tell_of_late(vault=services.vault, now=now)),
         Job("escalate", 60, lambda now: payment_jobs.escalate_overdue(now=now)),
         Job("gate_stops", 5, lambda now: payment_jobs.end_gate_stops(now=now)),
         # Looks more often than it works: a worker that starts finds the round due or just made.

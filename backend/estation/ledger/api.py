@@ -5,6 +5,7 @@ from estation.ledger.actions.publishing import as_dict as head_as_dict
 from estation.ledger.actions.sealing import Sealed, seal
 from estation.ledger.actions.undoing import release_holds, reverse
 from estation.ledger.arrivals import (
+    APPLIED_LATER,
     REFUND_BY_NUMBER,
     ArrivedMoney,
     arrival_by_key,
@@ -69,6 +70,7 @@ from estation.ledger.verifying import Verification, verify
 
 __all__ = [
     "ACCOUNT_KINDS",
+    "APPLIED_LATER",
     "CHANNEL_RECEIPTS",
     "NEGATIVE_ACCOUNTS",
     "POSTING",

@@ -38,6 +38,15 @@ where t.kind = 'refund_start'
 """What the books say of the refund started under a key, as a query to join laterally with: for
 whose account, how much, and how it ended."""
 
+APPLIED_LATER = """
+select a.id as transfer_id, a.order_id, t.id as arrival_id
+from ledger_transfer t join ledger_transfer a
+    on a.idempotency_key = 'applied:' || t.idempotency_key
+where t.kind = 'suspense'
+"""
+"""Money that waited in suspense (`arrival_id`) and pays its order by a transfer of its own, as a
+query to join with."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArrivedMoney:

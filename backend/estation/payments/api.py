@@ -83,6 +83,7 @@ from estation.payments.queries import (
     order_of,
     orders_of,
     paid_order_for_bill,
+    untold_late,
 )
 from estation.payments.receipt_queries import (
     NumberedReceipt,
@@ -238,5 +239,6 @@ __all__ = [
     "split_standing",
     "start_order",
     "take_incident",
+    "untold_late",
     "walks_over_payers",
 ]

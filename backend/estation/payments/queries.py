@@ -16,6 +16,7 @@ from estation.payments.combining import parts_of, whole_number
 from estation.payments.errors import IncidentNotFound, OrderNotFound
 from estation.payments.models import Incident, Notice, PayAttempt, PayOrder, PayOrderBill
 from estation.payments.models import PayOrderSplit as SplitRow
+from estation.payments.refund_rules import APPLICABLE, APPLIED
 from estation.payments.rules import (
     BOUND_TO_A_PAYER,
     H5_LINK_LIFE,
@@ -247,6 +248,22 @@ async def ended_unpaid(out_trade_nos: Sequence[str]) -> list[str]:
         [list(whole)],
     )
     return [number for row in rows for number in whole[row["out_trade_no"]]]
+
+
+async def untold_late(*, since: datetime, limit: int) -> dict[UUID, datetime]:
+    """Payments made of money that waited in suspense, of which no centre was told by what they
+    are proved: transfer -> when the money arrived. Newest first, of incidents opened since then.
+    Joins the caller's transaction."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select a.transfer_id, t.occurred_at
+           from incident i join incident_action a on a.incident_id = i.id and a.action = $1
+               join ledger_transfer t on t.id = a.transfer_id
+           where i.kind = any($2::text[]) and i.opened_at >= $3 and not exists (
+               select from payment_evidence e where e.transfer_id = a.transfer_id)
+           order by a.at desc, a.id desc limit $4""",
+        [APPLIED, sorted(APPLICABLE), since, limit],
+    )
+    return {row["transfer_id"]: row["occurred_at"] for row in rows}
 
 
 async def open_incident_count() -> int:

@@ -143,6 +143,9 @@ REDIRECT_REFUSED: Final = "redirect_refused"
 PAID_BY_HAND: Final = "paid_by_hand"
 """Deed.PAY_BY_HAND once two persons booked it: in the same history, and as a kind of transfer."""
 
+APPLIED: Final = "applied"
+"""Deed.APPLY once two persons agreed, in the same history."""
+
 _GIVE_AWAY = frozenset({Deed.REFUND, Deed.SETTLE_OUTSIDE})
 """How money leaves suspense for good."""
 
@@ -165,6 +168,9 @@ LEGAL_DEEDS: Mapping[str, frozenset[Deed]] = {
 }
 """Beside these, every open incident may be taken on, and resolved in words once none of its money
 is in suspense (`unsettled_fen`)."""
+
+APPLICABLE = frozenset(kind for kind, deeds in LEGAL_DEEDS.items() if Deed.APPLY in deeds)
+"""Incidents of money that came too late, and may pay its bill after all."""
 
 
 def legal_deeds(kind: str) -> frozenset[Deed]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from estation.reconciliation.actions.evidence import tell_of_late
 from estation.reconciliation.actions.reconcile import reconcile_day
 from estation.reconciliation.actions.sealing import unsealed_bills, walks_over_bills
 from estation.reconciliation.errors import BillFileNotFound, DayNotOver, RunNotFound
@@ -53,6 +54,7 @@ __all__ = [
     "latest_run",
     "reconcile_day",
     "split_fees",
+    "tell_of_late",
     "unsealed_bills",
     "waiting_fees",
     "walks_over_bills",

@@ -1,7 +1,8 @@
 """Telling the centres what a channel's bill proves of payments of their bills.
 
-Called when a day is reconciled, never while a payment settles. Told once for each file and line:
-the same day reconciled again tells nothing new.
+Called when a day is reconciled, and for money that is applied to its bill after that; never while
+a payment settles. Told once for each file and line: the same day reconciled again tells nothing
+new.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate.rows import PaymentEvidenceRow
 from estation.outside.pay_channels.payers import MARK, open_payers
+from estation.payments.refund_rules import APPLICABLE
 from estation.shared import ids, outbox
 from estation.shared.crypto import Vault
 
@@ -27,7 +29,10 @@ _AT_ONCE = 2000
 
 @dataclass(frozen=True, slots=True)
 class ProvenLine:
-    """A line of a proven bill and the payment in our ledger it was matched with."""
+    """A line of a proven bill and the payment in our ledger it was matched with at `proved_at`.
+
+    Of money that was applied late the payment is what took it out of suspense: the receipt's.
+    """
 
     transfer_id: UUID
     order_id: UUID
@@ -40,7 +45,11 @@ class ProvenLine:
     day: date
     file_digest: str
     file_line: int
+    proved_at: datetime
 
+
+_SAID_SO = ("applied", "repeated", *sorted(APPLICABLE))
+"""What became of notices that told of a payment's success, also where it came too late."""
 
 # Of a part of a combined payment only the bills that owe its payee something. WeChat Pay tells of
 # a refund alone under the payment's number: that proves no payment.
@@ -73,7 +82,7 @@ from given g
     where a.order_id = g.order_id and a.state = 'paid' and n.account_id = a.account_id
       and (a.out_trade_no = g.out_trade_no or part.payee_code is not null
            and a.parts @> jsonb_build_array(jsonb_build_object('out_trade_no', g.out_trade_no)))
-      and n.outcome in ('applied', 'repeated') and n.refund is null and n.kind not like 'REFUND.%'
+      and n.outcome = any($6::text[]) and n.refund is null and n.kind not like 'REFUND.%'
     order by n.received_at, n.id limit 1) notice on true
 where told.version is null or (told.file_digest, told.file_line) <> (g.file_digest, g.file_line)
 order by g.transfer_id, ob.bill_no
@@ -111,11 +120,12 @@ async def _put(
             [line.out_trade_no for line in some],
             [line.file_digest for line in some],
             [line.file_line for line in some],
+            list(_SAID_SO),
         ],
     )
     if not news:
         return 0
-    bodies = [to_builtins(_row(lines[one["transfer_id"]], one, vault, now)) for one in news]
+    bodies = [to_builtins(_row(lines[one["transfer_id"]], one, vault)) for one in news]
     await db.execute_query(
         """insert into payment_evidence
              (id, transfer_id, bill_id, version, file_digest, file_line, said, at)
@@ -136,7 +146,7 @@ async def _put(
     return len(bodies)
 
 
-def _row(line: ProvenLine, one: dict[str, Any], vault: Vault, now: datetime) -> PaymentEvidenceRow:
+def _row(line: ProvenLine, one: dict[str, Any], vault: Vault) -> PaymentEvidenceRow:
     has_notice = one["notice_id"] is not None
     return PaymentEvidenceRow(
         source=one["source"],
@@ -154,7 +164,7 @@ def _row(line: ProvenLine, one: dict[str, Any], vault: Vault, now: datetime) -> 
         channel_day=line.day,
         file_digest=line.file_digest,
         file_line=line.file_line,
-        proved_at=now,
+        proved_at=line.proved_at,
         notice_id=one["notice_id"] if has_notice else "",
         notice_digest=_digest(one["notice"], vault) if has_notice else "",
         noticed_at=one["noticed_at"] if has_notice else None,

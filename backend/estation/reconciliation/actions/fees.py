@@ -20,6 +20,7 @@ from estation.ledger.api import (
 from estation.payments.api import open_incident
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import fetch
+from estation.reconciliation.actions.locking import take_day
 from estation.reconciliation.errors import KeptFileChanged
 from estation.shared import ids
 from estation.shared.clock import day_bounds
@@ -64,7 +65,7 @@ async def _book_forgotten(
     for account_id, day in await queries.unbooked_days(
         account_ids, other_than=today, limit=MOST_FORGOTTEN
     ):
-        if not await _lock_day(db, day):
+        if not await take_day(db, day):
             continue
         try:
             await _book(db, account_id, day, vault, now)
@@ -87,19 +88,6 @@ async def tell_of_changed(
         owner="operator",
         now=now,
     )
-
-
-async def _lock_day(db: BaseDBAsyncClient, day: date) -> bool:
-    rows = await db.execute_query_dict(
-        "select pg_try_advisory_xact_lock(hashtextextended($1, 0)) as is_ours",
-        [day_lock(day)],
-    )
-    return bool(rows[0]["is_ours"])
-
-
-def day_lock(day: date) -> str:
-    """What one run of a day at a time holds."""
-    return f"reconcile:{day}"
 
 
 def fee_number(account_id: str, day: date) -> str:

@@ -13,9 +13,10 @@ from estation.payments.api import ended_unpaid
 from estation.reconciliation import queries, rules
 from estation.reconciliation.actions import findings, matching
 from estation.reconciliation.actions.evidence import tell_centres
-from estation.reconciliation.actions.fees import book_fees, day_lock, tell_of_changed
+from estation.reconciliation.actions.fees import book_fees, tell_of_changed
 from estation.reconciliation.actions.fetch import Leg, fetch_day
 from estation.reconciliation.actions.incidents import open_incidents
+from estation.reconciliation.actions.locking import wait_for_day
 from estation.reconciliation.errors import DayNotOver, KeptFileChanged
 from estation.reconciliation.queries import RunView
 from estation.services import Services
@@ -57,9 +58,7 @@ async def _run(
     run_id = ids.row_id(now)
     async with in_transaction() as db:
         # One run of a day at a time: the second sees the incidents of the first.
-        await db.execute_query(
-            "select pg_advisory_xact_lock(hashtextextended($1, 0))", [day_lock(day)]
-        )
+        await wait_for_day(db, day)
         neighbours = await _match(db, day, legs)
         sides = await findings.totals(db, day)
         findings.check_counts(legs, sides)
@@ -69,7 +68,7 @@ async def _run(
         await _conclude(db, run_id, day, legs, neighbours, services)
         await open_incidents(db, run_id, day, now=now)
         await book_fees(db, day, legs, vault=services.vault, now=now)
-        await tell_centres(db, day, vault=services.vault, now=now)
+        await tell_centres(db, day, run_id, vault=services.vault, now=now)
     return run_id
 
 

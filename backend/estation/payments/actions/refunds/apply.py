@@ -21,12 +21,12 @@ from estation.payments.errors import (
 )
 from estation.payments.models import Incident, IncidentAction
 from estation.payments.persons import Person, is_same, person
-from estation.payments.refund_rules import MAX_NOTE, Deed
+from estation.payments.refund_rules import APPLIED, MAX_NOTE, Deed
 from estation.payments.rules import IncidentState, RefundState
 from estation.shared.transactions import in_transaction
 from estation.shared.typed import typed_text
 
-ASKED, REJECTED, APPLIED = "apply_asked", "apply_rejected", "applied"
+ASKED, REJECTED = "apply_asked", "apply_rejected"
 
 
 @dataclass(frozen=True, slots=True)
