@@ -29,6 +29,7 @@ from estation.payments.actions.replaying import settle_again
 from estation.payments.api import SettleItem, from_notice, settle_batch
 from estation.payments.invariants import broken_invariants
 from estation.payments.staff_queries import open_claims
+from estation.reconciliation.api import tell_of_late
 from estation.services import Services
 from estation.shared.clock import BEIJING, beijing_day
 from estation.shared.crypto import Vault
@@ -227,6 +228,7 @@ class City:
             lambda: jobs.close_due_orders(services, now=now, limit=500),
             lambda: jobs.send_refunds(services, now=now, limit=500),
             lambda: jobs.escalate_overdue(now=now),
+            lambda: tell_of_late(vault=services.vault, now=now),
             lambda: worker.dispatch_outbox(services, now),
             lambda: seal(now),
             lambda: jobs.release_holds(now=now, limit=500),

@@ -67,7 +67,7 @@ class Finance:
         for day in self.days_over(now):
             found += await self._faults_of(day, paid, set_aside)
         found += await self._wrong_fees()
-        found += await self._wrong_evidence(paid, set_aside)
+        found += await self._wrong_evidence(paid, set_aside, await _applied_later())
         for account_id in self._collecting():
             found += await _wrong_instructions(account_id)
             found += await self._wrong_told_fees(account_id)
@@ -135,16 +135,19 @@ class Finance:
         ]
 
     async def _wrong_evidence(
-        self, paid: Collection[Paid], set_aside: Collection[str]
+        self, paid: Collection[Paid], set_aside: Collection[str], applied: Collection[str]
     ) -> list[str]:
+        """Money that was set aside proves nothing, until it pays its order after all."""
         told: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in await _rows(_EVIDENCE):
             told[row["key"]].append(row)
         found = []
         for one in paid:
             key = rules.arrival_key(one.account_id, one.trade_no)
-            lines = self._lines_of(one) if one.out_trade_no not in set_aside else []
-            found += _wrong_words(one, lines, told.pop(key, []))
+            late = f"applied:{key}"
+            pays = late in applied or one.out_trade_no not in set_aside
+            lines = self._lines_of(one) if pays else []
+            found += _wrong_words(one, lines, told.pop(late if late in applied else key, []))
         found += [f"evidence of {key}, which no channel has" for key in told]
         rows = await _rows(_EVIDENCE_SENT)
         if len({row["n"] for row in rows}) != 1:
@@ -261,6 +264,15 @@ async def _set_aside() -> set[str]:
     """The numbers of money that came into suspense, whatever became of it since."""
     rows = await _rows("select our_no from ledger_transfer where kind = 'suspense'")
     return {row["our_no"] for row in rows}
+
+
+async def _applied_later() -> set[str]:
+    """The keys of what took money out of suspense, to pay its order after all."""
+    rows = await _rows(
+        "select idempotency_key as key from ledger_transfer"
+        " where starts_with(idempotency_key, 'applied:')"
+    )
+    return {row["key"] for row in rows}
 
 
 async def _rows(sql: str, *values: object) -> list[dict[str, Any]]:
