@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +13,16 @@ import msgspec
 import pytest
 from tortoise import Tortoise
 
+from estation import worker
 from estation.ledger.api import Leg, TransferInput, balance, payee_payable, post_many, suspense
 from estation.outside.gate import rows as gate_rows
 from estation.outside.pay_channels import Channel, ChannelRefused, Scene
 from estation.payments import api, jobs
+from estation.payments.errors import NothingToApply
 from estation.payments.invariants import broken_invariants
 from estation.reconciliation.actions.locking import wait_for_day
 from estation.reconciliation.api import latest_run, reconcile_day, tell_of_late
+from estation.settings import Settings
 from estation.shared import ids
 from estation.shared.transactions import in_transaction
 from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
@@ -56,17 +60,16 @@ async def came_late(city: City, *, refund_fails: bool = True, noticed: bool = Tr
     return Line(number, TOTAL, later(minutes=14), str(report.channel_trade_no))
 
 
-async def apply(line: Line, *, hours: float = 24 + 2) -> str:
+async def apply(line: Line, *, hours: float = 24 + 2, kind: str = "paid_after_expiry") -> str:
     """Two persons let it pay its bill; the payment's transfer."""
-    incident = await incident_of(line)
+    incident = await incident_of(line, kind)
     await api.ask_to_apply(incident_id=incident, by="maker", note="市民要求", now=later(hours=1))
     return await api.approve_applying(incident_id=incident, by="checker", now=later(hours=hours))
 
 
-async def incident_of(line: Line) -> UUID:
+async def incident_of(line: Line, kind: str = "paid_after_expiry") -> UUID:
     (found,) = await rows(
-        "select id from incident where out_trade_no = $1 and kind = 'paid_after_expiry'",
-        line.number,
+        "select id from incident where out_trade_no = $1 and kind = $2", line.number, kind
     )
     return UUID(str(found["id"]))
 
@@ -262,6 +265,24 @@ async def test_two_workers_tell_it_once(database: str, city: City) -> None:
     assert len(await told()) == await count("payment_evidence") == 1
 
 
+async def test_the_worker_looks_for_it_each_minute(
+    database: str, city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTATION_ENVIRONMENT", "local")
+    services: Any = SimpleNamespace(
+        settings=Settings.read(), vault=days.VAULT, clock=lambda: AFTERWARDS
+    )
+    line = await came_late(city)
+    await reconcile(line)
+    await apply(line)
+
+    (job,) = [one for one in worker.jobs(services) if one.name == "late_evidence"]
+    await job.run(AFTERWARDS)
+
+    assert job.every_seconds == 60
+    assert len(await told()) == 1
+
+
 async def test_old_incidents_are_left_to_the_next_run_of_their_day(
     database: str, city: City
 ) -> None:
@@ -330,6 +351,9 @@ async def test_each_part_of_a_combined_payment_is_proved_by_its_own_account(data
         )
     await reconcile(more=day)
     waiting = await told()
+    part = report.parts[0]
+    with pytest.raises(NothingToApply) as refusal:
+        await apply(Line(part.out_trade_no, 0, later(), ""), kind="paid_after_close")
 
     await apply_parts(report.parts, order.id)
     await reconcile(more=day)
@@ -337,6 +361,7 @@ async def test_each_part_of_a_combined_payment_is_proved_by_its_own_account(data
 
     said = await told()
     assert waiting == []
+    assert refusal.value.details == {"why": "no_order"}
     assert len(said) == len(report.parts) > 1
     assert {one["merchant_id"] for one in said} == {
         part.account_id.partition(":")[2] for part in report.parts
