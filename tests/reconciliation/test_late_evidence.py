@@ -231,6 +231,23 @@ async def test_a_line_in_the_bill_of_the_next_day_proves_it_too(database: str, c
     assert said["channel_day"] == str(after)
 
 
+async def test_a_later_run_without_a_whole_bill_does_not_hide_what_an_earlier_one_found(
+    database: str, city: City
+) -> None:
+    line = await came_late(city)
+    day = await reconcile(line)
+    day.raw[WECHAT, DAY] = days.as_file([line], count=9)
+    await again(day)
+    await apply(line)
+
+    rounds = [await look(hours=4), await look(hours=5)]
+
+    (said,) = await told()
+    assert await differences() == ["leg_unproven"]
+    assert rounds == [1, 0]
+    assert said["proved_at"] == "2026-08-04T02:00:00Z"  # of the run that had it
+
+
 async def test_a_round_leaves_a_day_alone_that_is_being_reconciled(
     database: str, city: City
 ) -> None:
