@@ -509,6 +509,7 @@ def code_page(user_agent: str = DESKTOP, *, state: str = "payable", **more: Any)
         "told": "",
         "problem": "",
         "ended": None,
+        "hall": HALL,
         **more,
     }
 
@@ -543,6 +544,7 @@ def bill_page(items: list[Values], **more: Any) -> State:
         "noted": None,
         "ended": None,
         "ended_order": None,
+        "hall": HALL,
         "changed": "",
         **as_of(),
         **more,
@@ -810,6 +812,7 @@ def _pages() -> dict[str, State]:
         "code-ended": code_page(ended=TELLINGS[IncidentKind.WRONG_AMOUNT]),
         "code-changed": code_page(problem="缴费单刚刚有更新，请核对新的金额后再缴。"),
         "code-paid": code_page(state="paid"),
+        "code-paid-twice": code_page(state="paid", ended=TELLINGS[IncidentKind.DOUBLE_PAYMENT]),
         "code-withdrawn": code_page(state="withdrawn"),
         "code-refunded": code_page(state="refunded"),
         "own-code": (

@@ -381,6 +381,77 @@ async def test_late_money_is_told_from_on_its_way_to_its_true_end(
     assert "正在退款" not in page
 
 
+async def test_a_refund_that_is_stuck_names_whom_to_turn_to(desk: Desk, bill: Bill) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    number = (await live()).out_trade_no
+    await desk.browser().post(f"{base}/cancel")
+    desk.city.wechat.pay(number, at=NOW)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(number))], now=NOW)
+    await jobs.send_refunds(desk.city.services, now=NOW)
+    (refund_no,) = desk.city.wechat.refunds
+    stuck = desk.city.wechat.finish(refund_no, RefundStatus.ABNORMAL, at=NOW)
+    await api.settle_batch([api.from_refund(stuck)], now=NOW)
+    debtor = await desk.citizen()
+
+    pages = [(await desk.browser().get(base))[1], (await debtor.get(f"/fees/{bill.id}"))[1]]
+
+    for page in pages:
+        assert "也可以主动联系我们" in page
+        assert 'href="tel:12345"' in page
+
+
+async def test_who_pays_a_bill_that_was_withdrawn_meanwhile_reads_that_the_money_goes_back(
+    desk: Desk, bill: Bill
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base)
+    number = (await live()).out_trade_no
+    await rows("update bill set state = 'withdrawn' where id = $1", bill.id)
+    desk.city.wechat.pay(number)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(number))], now=NOW)
+
+    _, page, _ = await desk.browser().get(base)
+
+    assert "请不要缴纳" in page
+    assert "付款时账单已撤回" in page
+    assert "钱会自动原路退回，不需要您申请" in page
+    assert choices(page) == []
+
+
+async def test_who_pays_what_was_paid_already_reads_that_the_money_goes_back(
+    desk: Desk, bill: Bill
+) -> None:
+    """Two telephones before one printed code; one of them meets an Alipay code that lives on."""
+    base = f"/c/{desk.code(bill)}"
+    await begin(desk.browser(), base, channel="alipay", scene="precreate")
+    second = (await live()).out_trade_no
+    await begin(desk.browser(), base)
+    first = (await live()).out_trade_no
+    desk.city.wechat.pay(first)
+    await api.settle_batch([api.from_report(desk.city.wechat.report(first))], now=NOW)
+    _, paid, _ = await desk.browser().get(base)
+    desk.city.alipay.pay(second)
+    await api.settle_batch([api.from_report(desk.city.alipay.report(second))], now=NOW)
+
+    _, page, _ = await desk.browser().get(base)
+    await jobs.send_refunds(desk.city.services, now=NOW)
+    (refund_no,) = desk.city.alipay.refunds
+    done = desk.city.alipay.finish(refund_no, RefundStatus.SUCCESS, at=NOW)
+    await api.settle_batch([api.from_refund(done)], now=NOW)
+    _, given_back, _ = await desk.browser().get(base)
+    desk.clock[0] = NOW + timedelta(hours=2)
+    _, later, _ = await desk.browser().get(base)
+
+    assert "另有一次付款" not in paid
+    assert "已缴清" in page
+    assert "同一笔费用付了两次。多付的一笔会自动原路退回" in page
+    assert "另有一次付款：退款成功" in given_back
+    assert "已缴清" in later
+    assert "另有一次付款" not in later
+    assert await broken_invariants() == {}
+
+
 async def test_an_order_past_its_end_makes_room_for_a_new_one(desk: Desk, bill: Bill) -> None:
     base = f"/c/{desk.code(bill)}"
     await begin(desk.browser(), base)

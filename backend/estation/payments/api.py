@@ -62,6 +62,7 @@ from estation.payments.history_queries import (
     SettledOutside,
     history_of,
     last_ended,
+    not_applied,
     set_aside_of,
     settled_outside_of,
 )
@@ -205,6 +206,7 @@ __all__ = [
     "list_refunds",
     "live_attempt_serves",
     "make_split_export",
+    "not_applied",
     "notices_about",
     "open_attempt",
     "open_incident",

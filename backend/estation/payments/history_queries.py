@@ -31,6 +31,8 @@ from estation.payments.rules import (
 
 PAGE_SIZE = 10
 MAX_PAGE = 100
+ORDERS_OF_A_BILL = 5
+"""So many of a bill's newest orders are looked at for money that could not be applied."""
 
 UNDER_REVIEW = frozenset(
     {
@@ -220,18 +222,41 @@ async def last_ended(person_id: UUID, bill_id: UUID, *, since: datetime) -> Ende
     )
     if not rows or rows[0]["state"] != OrderState.CLOSED:
         return None
-    order_id, reason, closed_at = (rows[0][name] for name in ("id", "close_reason", "closed_at"))
-    settled = (await settled_outside_of([order_id])).get(order_id)
-    ended = EndedOrder(
-        order_id,
-        reason,
-        await refunds_of_order(person_id, order_id),
-        await set_aside_of(person_id, order_id),
-        settled is not None and settled.is_all,
+    return await _ended(person_id, rows[0], since=since)
+
+
+async def not_applied(person_id: UUID, bill_id: UUID, *, since: datetime) -> EndedOrder | None:
+    """Money that came for the bill and could not be applied, when it has found its end at or after
+    `since`, or none yet: of the newest of its last orders that has any. Also of a paid order,
+    which somebody paid twice; then `close_reason` is that."""
+    rows = await Tortoise.get_connection("default").execute_query_dict(
+        """select o.id, o.state, o.closed_at, o.close_reason
+           from pay_order_bill b join pay_order o on o.id = b.order_id
+           where b.bill_id = $1 and o.payer_id = $2 and o.state <> 'open'
+           order by o.created_at desc, o.id desc limit $3""",
+        [bill_id, person_id, ORDERS_OF_A_BILL],
     )
+    for row in rows:
+        ended = await _ended(person_id, row, since=since)
+        if ended and (ended.refunds or ended.aside or ended.is_settled_outside):
+            return ended
+    return None
+
+
+async def _ended(person_id: UUID, row: Mapping[str, Any], *, since: datetime) -> EndedOrder | None:
+    """None when its payer has known how it ended since before `since`."""
+    order_id, reason, closed_at = row["id"], row["close_reason"], row["closed_at"]
+    refunds = await refunds_of_order(person_id, order_id)
+    aside = await set_aside_of(person_id, order_id)
+    settled = (await settled_outside_of([order_id])).get(order_id)
+    is_settled = settled is not None and settled.is_all
+    if row["state"] == OrderState.PAID:
+        reason, closed_at = IncidentKind.DOUBLE_PAYMENT, None
+        refunds = [one for one in refunds if not one.is_of_payment]
+    ended = EndedOrder(order_id, reason, refunds, aside, is_settled)
     if _is_open(ended):
         return ended
-    ends = [closed_at, settled and settled.at, *(one.at for one in ended.refunds)]
+    ends = [closed_at, settled and settled.at, *(one.at for one in refunds)]
     return ended if any(at is not None and at >= since for at in ends) else None
 
 

@@ -257,6 +257,7 @@ async def _bill_page(
         ended_order=ended,
         ended=ending_of(ended) if ended else None,
         changed=changed,
+        hall=request.app.ctx.settings.hall,
         **await copy_age([shown.source], now=now),
     )
 

@@ -5,7 +5,7 @@ the debtor's, so that a payment begun here and one begun by the debtor are the s
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -33,10 +33,12 @@ from estation.outside.gate.age import copy_age
 from estation.outside.gate.pay_codes import bill_no_of, is_code_of, pay_code
 from estation.payments.api import (
     BillChoice,
+    EndedOrder,
     OrderView,
     cancel_order,
     last_ended,
     live_attempt_serves,
+    not_applied,
     open_attempt,
     open_order_for_bill,
     order_of,
@@ -56,6 +58,7 @@ from estation.payments.pages.paying import (
     user_agent_of,
     wanted,
 )
+from estation.payments.pages.tellings import for_a_holder
 from estation.payments.pages.views import (
     PayeeGroup,
     in_wechat,
@@ -278,8 +281,7 @@ async def _page(
     if order is None:
         # Looked at again: asking the channel may have settled it just now.
         holder = await opened_by(request, holder.code)
-        since = request.app.ctx.clock() - ENDINGS_ARE_TOLD_FOR
-        ended = await last_ended(holder.payer_id, holder.bill_id, since=since)
+        ended = await _ending(holder, since=request.app.ctx.clock() - ENDINGS_ARE_TOLD_FOR)
         return render(
             request,
             "payments/code.html",
@@ -289,7 +291,8 @@ async def _page(
             choices=choices,
             told=told,
             problem=problem,
-            ended=ending_of(ended) if ended else None,
+            ended=for_a_holder(ending_of(ended)) if ended else None,
+            hall=request.app.ctx.settings.hall,
             **await copy_age(await sources_of([holder.bill_id]), now=request.app.ctx.clock()),
         )
     return await order_page(
@@ -304,6 +307,15 @@ async def _page(
         holder=holder,
         is_for_us=await live_attempt_serves(order.id, _openid(request)),
     )
+
+
+async def _ending(holder: Holder, *, since: datetime) -> EndedOrder | None:
+    """How the last payment ended, as long as that is news. Where nothing is due any more, money
+    that came all the same comes first: whoever paid it learns nowhere else that it goes back."""
+    about = (holder.payer_id, holder.bill_id)
+    if holder.state == "payable":
+        return await last_ended(*about, since=since) or await not_applied(*about, since=since)
+    return await not_applied(*about, since=since) or await last_ended(*about, since=since)
 
 
 def _is_stranger(request: OnlineRequest) -> bool:

@@ -332,6 +332,13 @@ def ending_told(
     return told
 
 
+def for_a_holder(told: Telling) -> Telling:
+    """For the page of a bill's code, which names no account of anybody's."""
+    if told is TELLINGS[PayersRefund.REFUNDING]:
+        return replace(told, next_step="何时到账由支付渠道和您的开户银行决定，请留意付款账户。")
+    return told
+
+
 def refunded_fen(refunds: Iterable[RefundLike]) -> int:
     return sum(one.amount_fen for one in refunds if one.state in _RETURNED)
 
