@@ -49,6 +49,7 @@ from estation.payments.pages.views import (
     deadline_of,
     payee_groups,
     payee_sums,
+    stands_in,
     wallet_choices,
 )
 from estation.settings import Hall, Payee
@@ -510,6 +511,7 @@ def code_page(user_agent: str = DESKTOP, *, state: str = "payable", **more: Any)
         "problem": "",
         "ended": None,
         "hall": HALL,
+        "qr_svg": qr_svg(CODE_ADDRESS, "缴费码") if stands_in(user_agent) == "elsewhere" else "",
         **more,
     }
 

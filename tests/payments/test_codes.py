@@ -17,6 +17,7 @@ from estation.payments import api, jobs
 from estation.payments.api import OrderState
 from estation.payments.invariants import broken_invariants
 from estation.payments.models import PayAttempt, PayOrder
+from estation.shared.qr import qr_svg
 from tests.identity.people import ANNA
 from tests.payments.city import City, count, make_bill, rows
 from tests.payments.pages import (
@@ -450,6 +451,20 @@ async def test_who_pays_what_was_paid_already_reads_that_the_money_goes_back(
     assert "已缴清" in later
     assert "另有一次付款" not in later
     assert await broken_invariants() == {}
+
+
+@pytest.mark.parametrize(("agent", "has_code"), [("", True), (TELEPHONE, True), (IN_ALIPAY, False)])
+async def test_outside_both_wallets_the_page_shows_the_code_that_either_of_them_opens(
+    desk: Desk, bill: Bill, agent: str, has_code: bool
+) -> None:
+    base = f"/c/{desk.code(bill)}"
+
+    _, page, _ = await desk.browser(agent).get(base)
+
+    own = str(qr_svg(f"http://{desk.host}{base}", "缴费码"))
+    assert (own in page) is has_code
+    assert {"native", "precreate"} <= set(choices(page))
+    assert await count("pay_attempt") == 0
 
 
 async def test_an_order_past_its_end_makes_room_for_a_new_one(desk: Desk, bill: Bill) -> None:

@@ -63,6 +63,7 @@ from estation.payments.pages.views import (
     PayeeGroup,
     in_wechat,
     payee_groups,
+    stands_in,
     wallet_choices,
 )
 from estation.services import OnlineRequest
@@ -293,6 +294,7 @@ async def _page(
             problem=problem,
             ended=for_a_holder(ending_of(ended)) if ended else None,
             hall=request.app.ctx.settings.hall,
+            qr_svg=_own_qr(request, holder),
             **await copy_age(await sources_of([holder.bill_id]), now=request.app.ctx.clock()),
         )
     return await order_page(
@@ -316,6 +318,14 @@ async def _ending(holder: Holder, *, since: datetime) -> EndedOrder | None:
     if holder.state == "payable":
         return await last_ended(*about, since=since) or await not_applied(*about, since=since)
     return await not_applied(*about, since=since) or await last_ended(*about, since=since)
+
+
+def _own_qr(request: OnlineRequest, holder: Holder) -> Any:
+    """The code of this page itself, which each wallet opens with its own scene, where the page
+    is open in neither of them. Two codes of channels at once would be two chances to pay."""
+    if stands_in(user_agent_of(request)) != "elsewhere" or holder.state != "payable":
+        return ""
+    return qr_svg(f"{request.app.ctx.settings.public_url}{holder.base}", "缴费码")
 
 
 def _is_stranger(request: OnlineRequest) -> bool:
