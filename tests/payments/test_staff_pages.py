@@ -15,7 +15,7 @@ import pytest
 from estation.outside.pay_channels import RefundStatus, VerifiedNotice
 from estation.outside.pay_channels.messages import sealed_message
 from estation.outside.pay_channels.payers import seal_payers
-from estation.payments import api, jobs
+from estation.payments import api, jobs, staff_words
 from estation.payments.actions import asking, incidents
 from estation.payments.actions.hearing import note_heard
 from estation.payments.actions.incidents import open_incident
@@ -23,7 +23,7 @@ from estation.payments.incident_deeds import ORDER, ROLES, deeds_for
 from estation.payments.invariants import broken_invariants
 from estation.payments.models import Incident, IncidentAction, PayAttempt, PayOrder, Refund
 from estation.payments.refund_rules import LEGAL_DEEDS, Deed, legal_deeds
-from estation.payments.rules import IncidentKind, IncidentState, RefundState
+from estation.payments.rules import CloseReason, IncidentKind, IncidentState, RefundState
 from estation.shared.crypto import Vault
 from estation.shared.money import fen_from_yuan
 from tests.payments.city import MERCHANTS, TOTAL, City, count, later, rows
@@ -367,6 +367,36 @@ async def test_the_timeline_tells_what_the_channel_answered_and_when_it_changed(
         "关单：付款人正在支付，稍后再试",
         "已支付",
     ]
+
+
+async def test_the_timeline_tells_each_move_of_the_order_and_of_its_refund(office: Office) -> None:
+    city = office.city
+    _, order, number = await city.opened()
+    await api.cancel_order(
+        person_id=city.person_id, order_id=order.id, services=city.services, now=later(minutes=1)
+    )
+    city.wechat.pay(number, at=later(minutes=2))
+    news = api.from_report(city.wechat.report(number))
+    await api.settle_batch([news], now=later(minutes=2))
+    await jobs.send_refunds(city.services, now=later(minutes=3))
+    (incident,) = await api.list_incidents()
+    await office.sit_down("clerk")
+
+    await office.get(f"/staff/incidents/{incident.id}")
+
+    told = re.findall(r'<td class="nowrap">([^<]*)</td><td>([^<]*)</td></tr>', office.text)
+    moves = [(what, detail) for what, detail in told if what in MOVES]
+    assert [what for what, _ in moves] == list(MOVES)
+    assert moves[1][1] == f"{order.order_no}（付款人取消）"
+
+
+MOVES = ("下单", "订单关闭", "事件登记", "退款送交渠道")
+
+
+@pytest.mark.parametrize("reason", CloseReason)
+def test_why_an_order_ended_is_said_in_words(reason: CloseReason) -> None:
+    assert staff_words.closing_words(reason) != reason
+    assert staff_words.closing_words(IncidentKind.WRONG_AMOUNT) == "金额不符"
 
 
 async def test_of_many_answers_the_first_and_the_last_are_kept(database: str) -> None:

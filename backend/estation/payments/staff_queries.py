@@ -47,9 +47,11 @@ from estation.payments.staff_words import (
     DEED_WORDS,
     REFUND_STATE_WORDS,
     claim_words,
+    closing_words,
     heard_words,
     incident_name,
     who,
+    yuan,
 )
 from estation.shared.crypto import Vault
 from estation.shared.money import yuan_from_fen
@@ -437,6 +439,7 @@ async def story_of(incident: IncidentView) -> Story:
     deeds = await IncidentAction.filter(incident_id=incident.id).order_by("at", "id").limit(200)
     moments = [
         *_of_incident(incident),
+        *(_of_order(order) if order else ()),
         *(_of_deed(deed) for deed in deeds if deed.action != Deed.RESOLVE),
         *(moment for refund in refunds for moment in _of_refund(refund)),
         *(moment for attempt in attempts for moment in _of_attempt(attempt)),
@@ -484,6 +487,16 @@ def _of_incident(incident: IncidentView) -> list[Moment]:
     return moments
 
 
+def _of_order(order: PayOrder) -> list[Moment]:
+    moments = [Moment(order.created_at, "下单", f"{order.order_no} {yuan(order.amount_fen)}")]
+    if order.paid_at:
+        moments.append(Moment(order.paid_at, "订单已支付", order.order_no))
+    if order.closed_at:
+        reason = closing_words(order.close_reason)
+        moments.append(Moment(order.closed_at, "订单关闭", f"{order.order_no}（{reason}）"))
+    return moments
+
+
 def _of_attempt(attempt: PayAttempt) -> list[Moment]:
     name = f"{attempt.channel} {attempt.scene} {attempt.out_trade_no}"
     moments = [Moment(attempt.created_at, "发起支付", name)]
@@ -494,7 +507,8 @@ def _of_attempt(attempt: PayAttempt) -> list[Moment]:
     if attempt.paid_at:
         moments.append(Moment(attempt.paid_at, "渠道收款", f"{name} → {attempt.channel_trade_no}"))
     if attempt.closed_at:
-        moments.append(Moment(attempt.closed_at, "支付关闭", f"{name}（{attempt.close_reason}）"))
+        reason = closing_words(attempt.close_reason)
+        moments.append(Moment(attempt.closed_at, "支付关闭", f"{name}（{reason}）"))
     return moments
 
 
@@ -522,6 +536,8 @@ def _of_refund(refund: Refund) -> list[Moment]:
         rejected = refund.state is RefundState.REJECTED
         what = "退款未批准" if rejected else "退款批准"
         moments.append(Moment(refund.decided_at, what, f"{name}：{who(refund.decided_by)}"))
+    if refund.sent_at:
+        moments.append(Moment(refund.sent_at, "退款送交渠道", name))
     if refund.ended_at and refund.state in (RefundState.SUCCEEDED, RefundState.CLOSED):
         said = f"{name}：{REFUND_STATE_WORDS[refund.state]} {refund.received_account}"
         moments.append(Moment(refund.ended_at, "退款结束", said.strip()))

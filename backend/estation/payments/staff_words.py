@@ -144,6 +144,15 @@ ATTEMPT_WORDS = {
     "closed": "已关闭",
     "refused": "渠道拒绝",
 }
+CLOSE_WORDS = {
+    "cancelled": "付款人取消",
+    "expired": "到期未付",
+    "bill_changed": "账单有变动",
+    "channel": "渠道已关闭",
+    "never_seen": "渠道从未见过",
+}
+"""Why an order or an attempt ended, where it is no kind of incident."""
+
 HEARD_WORDS = {
     "not_paid": "未支付",
     "paying": "付款人正在支付",
@@ -212,6 +221,11 @@ def incident_name(kind: str) -> str:
 
 def incident_meaning(kind: str) -> str:
     return INCIDENT_WORDS[kind][1] if kind in INCIDENT_WORDS else ""
+
+
+def closing_words(reason: str) -> str:
+    """Why an order or an attempt ended without money, or with money that was set aside."""
+    return CLOSE_WORDS.get(reason) or incident_name(reason)
 
 
 def heard_words(said: str) -> str:
