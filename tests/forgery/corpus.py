@@ -11,6 +11,7 @@ from dataclasses import replace
 from random import Random
 
 from tests.forgery.alipay_lies import ALIPAY
+from tests.forgery.combined_lies import COMBINED
 from tests.forgery.forging import (
     Forgery,
     Genuine,
@@ -38,6 +39,7 @@ def makers(xml: Sequence[bytes]) -> dict[str, Maker]:
     """Kind -> how it is made."""
     return {
         **{f"wechat: {name}": maker for name, maker in WECHAT.items()},
+        **{f"combined: {name}": maker for name, maker in COMBINED.items()},
         **{f"alipay: {name}": maker for name, maker in ALIPAY.items()},
         "wechat: xml": lambda chance, genuine: _xml(chance, genuine.wechat, xml),
         "alipay: xml": lambda chance, genuine: _xml(chance, genuine.alipay, xml),

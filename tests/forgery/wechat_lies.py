@@ -127,12 +127,12 @@ def _w_mixed(chance: Random, genuine: Genuine) -> Forgery:
 # WeChat Pay: signed by the platform, and still nothing we may believe.
 
 
-def _signed(kind_of: Forgery, body: bytes) -> Forgery:
+def rightly_signed(kind_of: Forgery, body: bytes) -> Forgery:
     headers = {"content-type": "application/json", **wechat_signature(body)}
     return replace(kind_of, headers=tuple(headers.items()), body=body)
 
 
-def _envelope(resource: Any, **changes: Any) -> bytes:
+def envelope(resource: Any, **changes: Any) -> bytes:
     fields = {"id": "EV-1", "event_type": "TRANSACTION.SUCCESS", "resource": resource, **changes}
     return json.dumps(fields, ensure_ascii=False).encode(errors="surrogatepass")
 
@@ -148,15 +148,15 @@ def _w_shape(chance: Random, genuine: Genuine) -> Forgery:
             genuine.wechat.body + b"x", genuine.wechat.body + genuine.wechat.body,
             b"\xef\xbb\xbf" + genuine.wechat.body, genuine.wechat.body.decode().encode("gbk"),
             genuine.wechat.body.decode().encode("utf-16"), b"<xml></xml>",
-            _envelope(None), _envelope([]), _envelope("x"), _envelope({}), _envelope(5),
-            _envelope({**resource, "nonce": 5}), _envelope({**resource, "ciphertext": None}),
-            _envelope({**resource, "associated_data": 7}), _envelope(resource, event_type=None),
-            _envelope(resource, event_type=""), _envelope(resource, event_type="x" * 500),
-            _envelope(resource, event_type=["TRANSACTION.SUCCESS"]),
+            envelope(None), envelope([]), envelope("x"), envelope({}), envelope(5),
+            envelope({**resource, "nonce": 5}), envelope({**resource, "ciphertext": None}),
+            envelope({**resource, "associated_data": 7}), envelope(resource, event_type=None),
+            envelope(resource, event_type=""), envelope(resource, event_type="x" * 500),
+            envelope(resource, event_type=["TRANSACTION.SUCCESS"]),
             b'{"x":"' + b"x" * chance.randrange(1, 60_000) + b'"}',
         ]
     )  # fmt: skip
-    return _signed(genuine.wechat, body)
+    return rightly_signed(genuine.wechat, body)
 
 
 def _w_encryption(chance: Random, genuine: Genuine) -> Forgery:
@@ -184,13 +184,13 @@ def _w_encryption(chance: Random, genuine: Genuine) -> Forgery:
                                                                 b"transaction"))},
         ]
     )  # fmt: skip
-    return _signed(genuine.wechat, _envelope({**right, **changed}))
+    return rightly_signed(genuine.wechat, envelope({**right, **changed}))
 
 
 def _w_plaintext(chance: Random, genuine: Genuine) -> Forgery:
     """Rightly sealed, and no object inside."""
     inside = chance.choice([b"", b"[]", b"null", b"1", b"{", b"\xff", b'"x"', b"[" * 2000, b"<a/>"])
-    return _signed(genuine.wechat, _envelope(sealed(inside)))
+    return rightly_signed(genuine.wechat, envelope(sealed(inside)))
 
 
 def _w_addressee(chance: Random, genuine: Genuine) -> Forgery:
@@ -203,7 +203,7 @@ def _w_addressee(chance: Random, genuine: Genuine) -> Forgery:
         {"combine_mchid": other, "combine_out_trade_no": genuine.number},
     ]  # fmt: skip
     plaintext = genuine.transaction(**chance.choice(changes))
-    return _signed(genuine.wechat, _envelope(sealed(json.dumps(plaintext).encode())))
+    return rightly_signed(genuine.wechat, envelope(sealed(json.dumps(plaintext).encode())))
 
 
 def _w_refund_of_another(chance: Random, genuine: Genuine) -> Forgery:
@@ -213,15 +213,15 @@ def _w_refund_of_another(chance: Random, genuine: Genuine) -> Forgery:
         "out_refund_no": "R1",
         "refund_status": "SUCCESS",
     }
-    body = _envelope(sealed(json.dumps(plaintext).encode()), event_type="REFUND.SUCCESS")
-    return _signed(genuine.wechat, body)
+    body = envelope(sealed(json.dumps(plaintext).encode()), event_type="REFUND.SUCCESS")
+    return rightly_signed(genuine.wechat, body)
 
 
 def _w_from_alipay(chance: Random, genuine: Genuine) -> Forgery:
     body = genuine.alipay.body
     if chance.random() < 0.5:
         return replace(genuine.wechat, body=body)
-    return _signed(genuine.wechat, body)
+    return rightly_signed(genuine.wechat, body)
 
 
 WECHAT: dict[str, Maker] = {
