@@ -54,6 +54,7 @@ def _a_sign_type(chance: Random, genuine: Genuine) -> Forgery:
 
 
 def _a_unsigned(chance: Random, genuine: Genuine) -> Forgery:
+    """D17: the signature is absent, empty, or under another name."""
     kept = [p for p in _pairs(genuine.alipay.body) if not p.startswith(b"sign=")]
     extra = chance.choice([[], [b"sign="], [b"Sign=" + _value(genuine, "sign")], [b"sign"]])
     return _joined(genuine, kept + extra)

@@ -48,6 +48,7 @@ def _w_serial(chance: Random, genuine: Genuine) -> Forgery:
 
 
 def _w_missing(chance: Random, genuine: Genuine) -> Forgery:
+    """D17: the signature, or what it is made over, is absent or empty."""
     name = chance.choice(["timestamp", "nonce", "signature", "serial"])
     if chance.random() < 0.5:
         return genuine.wechat.with_header(f"wechatpay-{name}", "")

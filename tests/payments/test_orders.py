@@ -355,6 +355,27 @@ async def test_a_refused_opening_can_be_tried_again(database: str, city: City) -
     assert second.qr_content
 
 
+async def test_money_under_a_number_that_the_channel_had_refused_pays_the_order(
+    database: str, city: City
+) -> None:
+    """D10: money found after an error. The channel's no was not the last word."""
+    bill = await make_bill(city.person_id)
+    order = await city.order(bill)
+    city.wechat.trouble["open"] = ChannelRefused("PARAM_ERROR")
+    with pytest.raises(ChannelTrouble):
+        await city.attempt(order)
+    (refused,) = await api.attempts_of_order(order.id)
+
+    (outcome,) = await api.settle_batch(
+        [api.from_report(city.paid(refused.out_trade_no, amount_fen=TOTAL))], now=later(seconds=9)
+    )
+
+    assert (refused.state, outcome.kind) == (AttemptState.REFUSED, OutcomeKind.APPLIED)
+    assert (await api.order_of(city.person_id, order.id)).state is OrderState.PAID
+    assert (await rows("select state from bill where id = $1", bill.id)) == [{"state": "paid"}]
+    assert await broken_invariants() == {}
+
+
 async def test_an_opening_that_timed_out_is_asked_again_under_the_same_number(
     database: str, city: City
 ) -> None:

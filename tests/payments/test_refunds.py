@@ -179,7 +179,8 @@ async def test_a_request_that_never_landed_is_sent_again_under_its_number(
 
 
 async def test_two_days_of_unknown_is_still_not_failed(database: str, city: City) -> None:
-    """D12 for refunds: asked for ever, ever more rarely; the operator is told after a day."""
+    """D12, and D2 for refunds, which no clock of ours ends: asked for ever, ever more rarely; the
+    operator is told after a day."""
     _, _, refund_no = await paid_twice(city)
     city.wechat.trouble["refund"] = city.wechat.trouble["query_refund"] = UNKNOWN
     for hours in range(1, 49):

@@ -244,6 +244,7 @@ async def test_taken_on_it_is_mine_until_a_colleague_takes_it(office: Office) ->
 )
 @pytest.mark.parametrize("path", ["/staff/incidents", "/staff/incidents.csv"])
 async def test_a_filter_is_one_of_the_known_words(office: Office, path: str, query: str) -> None:
+    """D17: no word from outside gets into a query as an order of rows."""
     await office.sit_down("clerk")
     only_the_list = path.endswith("csv") and query.startswith(("sort", "page"))
 
