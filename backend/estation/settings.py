@@ -212,7 +212,25 @@ class _FromToml(BaseSettings):
         return (init_settings, env_settings, _TomlSection(cls.section, settings_cls))
 
 
-class Settings(_FromToml):
+class _WithSecrets(_FromToml):
+    """Secrets of either side: files of one folder, or variables."""
+
+    secrets_dir: Path
+
+    def secret(self, name: str) -> bytes:
+        """A secret's bytes, from `ESTATION_SECRET_<NAME>` or else from its file.
+
+        Raises OSError naming the file.
+        """
+        given = os.environ.get(_secret_variable(name))
+        return given.encode() if given else (self.secrets_dir / name).read_bytes()
+
+    def secret_path(self, name: str) -> Path | None:
+        """The file that may be replaced while we run; None for one from the environment."""
+        return None if os.environ.get(_secret_variable(name)) else self.secrets_dir / name
+
+
+class Settings(_WithSecrets):
     """Everything the online programs need; `inner` has its own few in `InnerSettings`."""
 
     model_config = SettingsConfigDict(
@@ -230,7 +248,6 @@ class Settings(_FromToml):
     log_as_json: bool
     database_url: str
     redis_url: str
-    secrets_dir: Path
     data_key_file: str
     ledger_key_file: str  # signs the published heads
     ledger_public_key_files: list[str]  # its public half, and those of former keys
@@ -257,20 +274,8 @@ class Settings(_FromToml):
         """From the files and the environment. Raises pydantic's ValidationError naming a gap."""
         return cls.model_validate({})
 
-    def secret(self, name: str) -> bytes:
-        """A secret's bytes, from `ESTATION_SECRET_<NAME>` or else from its file.
 
-        Raises OSError naming the file.
-        """
-        given = os.environ.get(_secret_variable(name))
-        return given.encode() if given else (self.secrets_dir / name).read_bytes()
-
-    def secret_path(self, name: str) -> Path | None:
-        """The file that may be replaced while we run; None for one from the environment."""
-        return None if os.environ.get(_secret_variable(name)) else self.secrets_dir / name
-
-
-class InnerSettings(_FromToml):
+class InnerSettings(_WithSecrets):
     """Everything the internal platform needs."""
 
     model_config = SettingsConfigDict(
@@ -284,7 +289,6 @@ class InnerSettings(_FromToml):
     port: int
     log_as_json: bool
     database_url: str
-    secrets_dir: Path
     source: str
     region: str
     bureau_name: str
@@ -296,12 +300,6 @@ class InnerSettings(_FromToml):
     @classmethod
     def read(cls) -> "InnerSettings":
         return cls.model_validate({})
-
-    def secret(self, name: str) -> bytes:
-        return self.secret_path(name).read_bytes()
-
-    def secret_path(self, name: str) -> Path:
-        return self.secrets_dir / name
 
 
 class _TomlSection(TomlConfigSettingsSource):

@@ -282,7 +282,7 @@ def folders(gate: Gate) -> Problems:
 def files(settings: AnySettings, *, signs_heads: bool = False) -> Problems:
     """Every key is there and can be read; outside the demo not by everybody on the machine."""
     for name, file, is_secret in _named_files(settings, signs_heads=signs_heads):
-        if isinstance(settings, Settings) and settings.secret_path(file) is None:
+        if settings.secret_path(file) is None:
             continue  # from the environment
         path = settings.secrets_dir / file
         if not path.is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from estation.settings import Settings
+from estation.settings import InnerSettings, Settings
 from estation.shared.key_files import OVERLAP_SECONDS, KeyFiles, WatchedKey
 
 
@@ -171,10 +171,11 @@ def test_a_first_key_that_cannot_be_read_stops_the_start(machine: Machine) -> No
         machine.files().watch("three", parse=number)
 
 
+@pytest.mark.parametrize("side", [Settings, InnerSettings])
 def test_a_secret_from_the_environment_is_used_and_never_looked_at_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side: type[Settings | InnerSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(secrets_dir=tmp_path)
+    settings = side(secrets_dir=tmp_path)
     monkeypatch.setenv("ESTATION_SECRET_WECHAT_PAY_API_V3_KEY", "0123")
 
     assert settings.secret("wechat_pay/api_v3.key") == b"0123"
