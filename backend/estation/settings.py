@@ -55,9 +55,9 @@ class Payee(Strict):
 class WechatPayMerchant(Strict):
     """One merchant number at WeChat Pay; file names are relative to secrets_dir.
 
-    What signs for WeChat Pay: a public key (`public_key_id` with its file, and in `public_keys`
-    those to come or still in use: id -> file), platform certificates (`certificates`: fetched
-    at start and kept fresh), or both while WeChat moves the merchant from one to the other.
+    What signs for WeChat Pay: a public key (`public_key_id` with its file, which while it changes
+    names several; others in `public_keys`: id -> file), platform certificates (`certificates`:
+    fetched at start and kept fresh), or both while WeChat moves the merchant between them.
     """
 
     account_id: str

@@ -461,6 +461,59 @@ def test_a_replaced_public_key_file_is_the_new_key(safe: Safe) -> None:
     assert channel.open_notice(headers, body, now=NOW).report is not None
 
 
+async def test_a_public_key_of_a_new_id_joins_the_old_one_without_a_restart(
+    safe: Safe, there: Listener
+) -> None:
+    """WeChat Pay gives a new public key a new id, and changes calls and notices apart."""
+    new = b"PUB_KEY_ID_2\n" + public_pem("platform-2")
+    old = PUBLIC_KEY_ID.encode() + b"\n" + public_pem("platform")
+    both_kinds = (("platform", PUBLIC_KEY_ID), ("platform-2", "PUB_KEY_ID_2"))
+    there.say(paid())
+    async with calling() as session:
+        channel = safe.channel(session, there.base_url)
+        safe.put("platform", new + old)
+        safe.seconds += 2
+        for signer, serial in both_kinds:
+            headers, body = WechatNotice(signer=signer, serial=serial).sent()
+            assert channel.open_notice(headers, body, now=NOW).report is not None
+        await channel.query(NUMBER)
+        safe.put("platform", new)  # the old one is over
+        safe.seconds += 2
+        headers, body = WechatNotice().sent()
+        assert channel.open_notice(headers, body, now=NOW).report is not None, "for another day"
+        safe.seconds += 26 * 3600
+        with pytest.raises(NoticeRejected, match="unknown_serial"):
+            channel.open_notice(headers, body, now=NOW)
+
+    assert there.heard[0].headers["wechatpay-serial"] == "PUB_KEY_ID_2"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        public_pem("platform-2") + public_pem("platform"),
+        b"PUB_KEY_ID_2\n" + public_pem("platform-2") + public_pem("platform"),
+        (b"PUB_KEY_ID_2\n" + public_pem("platform-2")) * 2,
+        b"PUB_KEY_ID_2\n" + public_pem("platform-2") + b"PUB_KEY_ID_3\n",
+        b"PUB_KEY_ID_2\nPUB_KEY_ID_3\n" + public_pem("platform-2"),
+        b"PUB_KEY_ID_2\n",
+        b"PUB_KEY_ID_2\n" + private_pem("platform-2"),
+    ],
+)
+def test_a_file_in_which_a_public_key_has_not_its_one_id_keeps_the_old_key(
+    safe: Safe, content: bytes
+) -> None:
+    channel = safe.channel()
+    safe.put("platform", content)
+    safe.seconds += 2
+
+    headers, body = WechatNotice().sent()
+    assert channel.open_notice(headers, body, now=NOW).report is not None
+    headers, body = WechatNotice(signer="platform-2", serial="PUB_KEY_ID_2").sent()
+    with pytest.raises(NoticeRejected, match="unknown_serial"):
+        channel.open_notice(headers, body, now=NOW)
+
+
 def test_a_certificate_of_another_key_stops_the_start(safe: Safe) -> None:
     safe.put("merchant", private_pem("merchant-2"))
 

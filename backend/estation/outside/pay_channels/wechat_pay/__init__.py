@@ -8,7 +8,11 @@ import aiohttp
 from estation.outside.pay_channels.believing import load_public_key
 from estation.outside.pay_channels.wechat_pay.client import WechatPay
 from estation.outside.pay_channels.wechat_pay.combined import CombinedWechatPay
-from estation.outside.pay_channels.wechat_pay.platform_keys import PlatformKeys, PublicKey
+from estation.outside.pay_channels.wechat_pay.platform_keys import (
+    PlatformKeys,
+    PublicKey,
+    public_keys_in,
+)
 from estation.outside.pay_channels.wechat_pay.resources import ApiV3Cipher
 from estation.outside.pay_channels.wechat_pay.schemes import AES_GCM, SM4_GCM
 from estation.outside.pay_channels.wechat_pay.signing import (
@@ -80,8 +84,8 @@ def _transport(
         vault=vault,
     )
     load_theirs: Callable[[bytes], PublicKey] = load_sm2_public_key if is_sm else load_public_key
-    public_keys = {
-        key_id: files.watch(name, parse=load_theirs)
+    public_keys = [
+        files.watch(name, parse=partial(public_keys_in, only=key_id, load=load_theirs))
         for key_id, name in account.public_key_files.items()
-    }
+    ]
     return Transport(session, merchant, PlatformKeys({}, public_keys), clock)

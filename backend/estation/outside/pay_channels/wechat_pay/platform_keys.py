@@ -6,10 +6,9 @@ responses and notices switching separately, so the serial in the header chooses.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import orjson
@@ -26,6 +25,8 @@ from estation.shared.key_files import WatchedKey
 
 REFRESH_SECONDS = 60
 _CERTIFICATE_SERIAL = re.compile(r"[0-9A-Fa-f]{8,40}")
+_PUBLIC_KEY_ID = re.compile(rb"PUB_KEY_ID_[0-9A-Za-z]+")
+_PEM = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
 log = structlog.get_logger()
 
 Fetch = Callable[[], Awaitable[Mapping[str, "PlatformKey"]]]
@@ -43,7 +44,8 @@ class PlatformKey:
 class PlatformKeys:
     """Serial -> key. New certificates are added; the old ones stay until they expire.
 
-    `public_keys` are those of our own files, by their id. An unknown serial may ask for a
+    `public_keys` are those of our own files, by their id, as they are now; what a file named
+    before is good for another day. An unknown serial may ask for a
     refresh: one at a time, at least REFRESH_SECONDS apart, so that a flood of forged serials
     costs one call a minute and never empties the set.
     """
@@ -51,17 +53,18 @@ class PlatformKeys:
     def __init__(
         self,
         known: Mapping[str, PlatformKey],
-        public_keys: Mapping[str, WatchedKey[PublicKey]] = MappingProxyType({}),
+        public_keys: Sequence[WatchedKey[Mapping[str, PublicKey]]] = (),
     ) -> None:
         self._keys = dict(known)
-        self._public_keys = dict(public_keys)
+        self._public_keys = tuple(public_keys)
         self._flight: asyncio.Task[bool] | None = None
         self._tried_at: datetime | None = None
 
     def find(self, serial: str, now: datetime) -> PublicKey | None:
-        ours = self._public_keys.get(serial)
-        if ours is not None:
-            return ours.current()
+        for file in self._public_keys:
+            for named in file.with_previous():
+                if (ours := named.get(serial)) is not None:
+                    return ours
         known = self._keys.get(serial)
         if known is None or (known.expires_at is not None and known.expires_at < now):
             return None
@@ -70,7 +73,7 @@ class PlatformKeys:
     def preferred(self, now: datetime) -> str | None:
         """The serial to be answered under: our first public key, else the newest certificate."""
         if self._public_keys:
-            return next(iter(self._public_keys))
+            return next(iter(self._public_keys[0].current()))
         living = [
             (known.expires_at, serial)
             for serial, known in self._keys.items()
@@ -137,6 +140,28 @@ class PlatformKeys:
             for serial, known in self._keys.items()
             if known.expires_at is None or known.expires_at >= now
         }
+
+
+def public_keys_in(
+    data: bytes, *, only: str, load: Callable[[bytes], PublicKey]
+) -> Mapping[str, PublicKey]:
+    """Id -> key, in the order of the file. One key needs no name in it and is then called `only`,
+    as the settings do; of several each has its id (PUB_KEY_ID_…) in the line before it, so that
+    a new one, which has a new id, is taken without another setting. Raises ValueError."""
+    keys = list(_PEM.finditer(data))
+    if len(keys) < 2 and _PUBLIC_KEY_ID.search(data) is None:
+        return {only: load(data)}
+    found: dict[str, PublicKey] = {}
+    end = 0
+    for key in keys:
+        (name,) = _PUBLIC_KEY_ID.findall(data[end : key.start()])
+        if name.decode() in found:
+            raise ValueError("two public keys of one id")
+        found[name.decode()] = load(key[0])
+        end = key.end()
+    if not found or _PUBLIC_KEY_ID.search(data[end:]):
+        raise ValueError("an id without its public key")
+    return found
 
 
 def certificates_in(
