@@ -21,7 +21,7 @@ export function offerWechatPay(): void {
   button.addEventListener("click", () => {
     const bridge = window.WeixinJSBridge;
     if (!bridge) {
-      say("当前不在微信中，无法直接唤起微信支付。请用下面的“改用微信扫码付款”。");
+      say("当前不在微信中，无法直接唤起微信支付。请用下面的“微信扫码付款”。");
       return;
     }
     button.disabled = true;

@@ -1,5 +1,6 @@
 """What citizen pages say of bills and wallets, as tables."""
 
+import re
 from types import SimpleNamespace as Values
 from typing import Any
 
@@ -15,6 +16,7 @@ from estation.payments.pages.views import (
     wallet_choices,
 )
 from estation.settings import Payee
+from estation.shared.pages import H5
 from estation.shared.qr import qr_svg
 
 PAYEES = [
@@ -120,6 +122,14 @@ def test_the_ways_to_pay_fit_where_the_payer_stands(
 )
 def test_a_page_knows_the_wallet_it_is_open_in(user_agent: str, place: str) -> None:
     assert stands_in(user_agent) == place
+
+
+def test_where_wechats_sheet_cannot_open_the_script_names_a_button_that_is_there() -> None:
+    said = (H5 / "src" / "jsapi.ts").read_text(encoding="utf-8")
+    (named,) = re.findall(r"下面的“([^”]+)”", said)
+
+    for user_agent in (COMPUTER, TELEPHONE, f"{TELEPHONE} AlipayClient/10.5"):
+        assert named in {one.label for one in wallet_choices(user_agent, has_openid=False)}
 
 
 def test_every_scene_has_a_name_a_citizen_reads() -> None:
