@@ -19,7 +19,7 @@ from estation.simulation.gate import day as gate_running
 from estation.simulation.gate.day import Ending, Seen
 from estation.simulation.hazards import EXPECTED
 from estation.simulation.kills import Blow
-from estation.simulation.orderings import WrongMoney
+from estation.simulation.orderings import FAMILIES, WrongMoney
 from estation.simulation.running import Result, cohort_of, cohorts, explore_here, run_all
 
 TELL_EVERY_SECONDS = 5.0
@@ -63,17 +63,20 @@ def payments(
 def all_orderings(
     length: Annotated[int, typer.Option(min=0, max=8, help="Events in a history.")] = 8,
 ) -> None:
-    """Every ordering of pay, callback x2, query, close, expire, refund and refund notice."""
-    try:
-        found = explore_here(length=length)
-    except WrongMoney as wrong:
-        console.print(str(wrong), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    console.print(
-        f"histories up to {length} events: {found.histories}, of full length {found.complete}, "
-        f"through {found.states} states; every end is one of {dict(found.outcomes)}, "
-        "and each kind of end is the same money"
-    )
+    """Every ordering of pay, callback x2, query, close, expire, refund and refund notice, of a
+    code that its channel closes (WeChat Pay), of one that lives on (Alipay), and of a combined
+    order."""
+    for family in FAMILIES:
+        try:
+            found = explore_here(length=length, family=family)
+        except WrongMoney as wrong:
+            console.print(f"{family}: {wrong}", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+        console.print(
+            f"{family}: histories up to {length} events: {found.histories}, of full length "
+            f"{found.complete}, through {found.states} states; every end is one of "
+            f"{dict(found.outcomes)}, and each kind of end is the same money"
+        )
 
 
 @simulate.command("splits")

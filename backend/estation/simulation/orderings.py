@@ -32,14 +32,21 @@ from estation.outside.pay_channels import (
     VerifiedNotice,
 )
 from estation.payments import api, jobs
+from estation.payments.actions.refunds import send
 from estation.payments.api import BillChoice, RefundState
 from estation.payments.invariants import broken_invariants
 from estation.services import Services
 from estation.shared.errors import Refused
 from estation.shared.transactions import in_transaction
 from estation.simulation import books, desk
-from estation.simulation.bills import CentreBill, bill_row, settings_of
-from estation.simulation.channels import Paid, SimChannel
+from estation.simulation.bills import (
+    COMBINING,
+    OWN_MERCHANTS,
+    CentreBill,
+    bill_row,
+    settings_of,
+)
+from estation.simulation.channels import Paid, SimChannel, SimTrade
 from estation.simulation.city import DAWN
 from estation.simulation.hazards import Weather
 
@@ -53,6 +60,25 @@ EVENTS: Final[Mapping[str, int]] = {
     "refund_notice": 1,
 }
 """What happens to the order, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Orders that are paid the same way. `merchants`: a kind of OWN_MERCHANTS."""
+
+    channel: Channel
+    scene: Scene
+    merchants: str = "collected"
+
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    "wechat_pay": Family(Channel.WECHAT_PAY, Scene.NATIVE),
+    "alipay": Family(Channel.ALIPAY, Scene.PRECREATE),
+    "combined": Family(Channel.WECHAT_PAY, Scene.NATIVE, "partly combined"),
+}
+"""WeChat's code is void once it is closed; Alipay's, which knows no trade before it is scanned,
+cannot be closed and is paid after the end of its order; a combined order (合单) pays two payees
+at their own merchants, and is given back at each."""
 
 SHARES: Final = {"treasury": 817_524, "non_tax": 8_000}
 AFTER_THE_END: Final = timedelta(minutes=16)
@@ -95,15 +121,16 @@ class Explored:
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
-async def explore(*, length: int = sum(EVENTS.values())) -> Explored:
-    """Play every ordering of up to `length` events in the open database, leaving it as it was.
+async def explore(*, length: int = sum(EVENTS.values()), family: str = "wechat_pay") -> Explored:
+    """Play every ordering of up to `length` events of an order of this family in the open
+    database, leaving it as it was.
 
     Raises WrongMoney telling the first history whose end is wrong.
     """
     found = Explored()
     try:
         async with in_transaction():
-            await _Desk(found).begin(Counter(dict(EVENTS)), length)
+            await _Desk(found, FAMILIES[family]).begin(Counter(dict(EVENTS)), length)
             raise _Undo
     except _Undo:
         return found
@@ -124,20 +151,28 @@ class _Calm:
 
 
 class _Desk:
-    def __init__(self, found: Explored) -> None:
+    def __init__(self, found: Explored, family: Family) -> None:
         self._found = found
+        self._family = family
         self._now = DAWN
         self._known: dict[str, tuple[int, int]] = {}
         self._money: dict[str, str] = {}
         self._calm = _Calm()
         self._person = uuid4()
         self._order: UUID = self._person
-        settings = settings_of("collected")
-        account = settings.collecting_accounts[Channel.WECHAT_PAY]
+        settings = settings_of(family.merchants)
+        self._payees = {
+            merchant: payee for payee, merchant in OWN_MERCHANTS[family.merchants].items()
+        }
+        asked = COMBINING if self._payees else settings.collecting_accounts[family.channel]
         paid: dict[str, Paid] = {}
-        self._channel = SimChannel(
-            Channel.WECHAT_PAY, account, lambda: self._now, lambda: self._calm, paid
-        )
+        self._channels = {
+            account: SimChannel(
+                family.channel, account, lambda: self._now, lambda: self._calm, paid
+            )
+            for account in (asked, *self._payees)
+        }
+        self._channel = self._channels[asked]
         nobody: Any = SimpleNamespace()
         self._services = Services(
             settings=settings,
@@ -145,7 +180,7 @@ class _Desk:
             vault=nobody,
             pay_code_keys=tuple,
             receipt_keys=tuple,
-            channels=cast("dict[str, Any]", {account: self._channel}),
+            channels=cast("dict[str, Any]", self._channels),
             wechat=nobody,
             sms=nobody,
             redis=None,
@@ -167,8 +202,9 @@ class _Desk:
         )
         self._order = order.id
         attempt = await api.open_attempt(
-            person_id=self._person, order_id=order.id, channel=Channel.WECHAT_PAY,
-            scene=Scene.NATIVE, services=self._services, payer_ip=None, openid=None, now=self._now,
+            person_id=self._person, order_id=order.id, channel=self._family.channel,
+            scene=self._family.scene, services=self._services, payer_ip=None, openid=None,
+            now=self._now,
         )  # fmt: skip
         self._number = attempt.out_trade_no
         self._now += timedelta(seconds=20)
@@ -218,12 +254,10 @@ class _Desk:
 
     async def _callback(self) -> None:
         if self._channel.trades[self._number].paid:
-            await self._settle(self._channel.payment_notice(self._number))
+            await self._settle(self._channel.payment_notice(self._number), at=self._channel)
 
-    async def _settle(self, notice: VerifiedNotice) -> None:
-        item = api.from_notice(
-            notice, channel=Channel.WECHAT_PAY, account_id=self._channel.account_id
-        )
+    async def _settle(self, notice: VerifiedNotice, *, at: SimChannel) -> None:
+        item = api.from_notice(notice, channel=at.channel, account_id=at.account_id)
         await api.settle_batch([item], now=self._now)
 
     async def _look(self) -> None:
@@ -250,14 +284,21 @@ class _Desk:
         )  # fmt: skip
         for asked in await desk.refunds_in(RefundState.ASKED, [order.id]):
             await api.approve_refund(request_id=asked.request_id, by=desk.CHECKER, now=self._now)
-        await jobs.send_refunds(self._services, now=self._now)
+        await self._send_refunds()
 
     async def _refund_notice(self) -> None:
         trade = self._channel.trades[self._number]
         for paid in trade.paid:
             for refund in paid.refunds.values():
                 refund.status, refund.at = RefundStatus.SUCCESS, self._now
-                await self._settle(self._channel.refund_notice(trade, paid, refund))
+                there = self._channels[paid.account_id]
+                await self._settle(there.refund_notice(trade, paid, refund), at=there)
+
+    async def _send_refunds(self) -> None:
+        """As `jobs.send_refunds`, account after account: a history has one connection."""
+        now = self._now
+        for account_id in await send.accounts_due(now):
+            await send.send_account(account_id, self._services, clock=lambda: now, limit=32)
 
     async def _make_peace(self, story: tuple[str, ...]) -> None:
         """No more news, only our own janitor and time: the end must follow from the channel."""
@@ -266,12 +307,13 @@ class _Desk:
                 self._now += AFTER_THE_END
                 await jobs.query_silent_attempts(self._services, now=self._now)
                 await jobs.close_due_orders(self._services, now=self._now)
-                await jobs.send_refunds(self._services, now=self._now)
+                await self._send_refunds()
                 self._channel.let_refunds_end()
             await seal(self._now)
             await jobs.release_holds(now=self._now)
             successes = list(self._channel.paid.values())
-            faults = await books.faults(successes, payees={}, noes=self._channel.noes)
+            noes = {number for channel in self._channels.values() for number in channel.noes}
+            faults = await books.faults(successes, payees=self._payees, noes=noes)
             faults += [str(broken)] if (broken := await broken_invariants()) else []
             given_back = any(paid.given_back_fen() for paid in successes)
             end = "refunded" if given_back else "paid" if successes else "nothing"
@@ -285,7 +327,7 @@ class _Desk:
         """Database, channel and clock are afterwards as before."""
         now, trades, paid = self._now, self._channel.trades, self._channel.paid
         memo: dict[int, Any] = {id(self._calm): self._calm}
-        self._channel.trades, self._channel.paid = copy.deepcopy((trades, paid), memo)
+        self._put_back(*copy.deepcopy((trades, paid), memo))
         try:
             async with in_transaction():
                 yield
@@ -293,7 +335,14 @@ class _Desk:
         except _Undo:
             pass
         finally:
-            self._now, self._channel.trades, self._channel.paid = now, trades, paid
+            self._now = now
+            self._put_back(trades, paid)
+
+    def _put_back(self, trades: dict[str, SimTrade], paid: dict[str, Paid]) -> None:
+        """What was asked at one account, and what it brought to each."""
+        self._channel.trades = trades
+        for channel in self._channels.values():
+            channel.paid = paid
 
     async def _state(self, left: Counter[str], length: int) -> str:
         (row,) = await _rows(_STATE)

@@ -143,17 +143,22 @@ def run_here(
         return run(play(cohort, seed=seed, url=url, steps=steps, tell=tell))
 
 
-def explore_here(*, length: int = sum(EVENTS.values()), cluster: Path | None = None) -> Explored:
+def explore_here(
+    *,
+    length: int = sum(EVENTS.values()),
+    family: str = "wechat_pay",
+    cluster: Path | None = None,
+) -> Explored:
     """Every ordering of one order's events. Raises orderings.WrongMoney with the history."""
     with _cluster(cluster) as at_rest, _folder() as folder, _postgres(folder, at_rest) as url:
-        return run(_explore(url, length))
+        return run(_explore(url, length, family))
 
 
-async def _explore(url: str, length: int) -> Explored:
+async def _explore(url: str, length: int, family: str) -> Explored:
     await _open(url)
     try:
         with repeatable("orderings", Fate(random.Random(0))):
-            return await explore(length=length)
+            return await explore(length=length, family=family)
     finally:
         await Tortoise.close_connections()
 
