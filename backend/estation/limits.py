@@ -57,6 +57,7 @@ GROUPS: Final[Mapping[tuple[str, str], str]] = {
     ("POST", "/pay/<order_id:uuid>/cancel"): "cancel",
     ("POST", "/c/<code:str>/cancel"): "cancel",
     ("GET", "/api/orders/<order_id:uuid>"): "look",
+    ("GET", "/api/orders/<order_id:uuid>/refunds"): "look",
     ("GET", "/api/bills"): "look",
     ("GET", "/api/bills/<bill_id:uuid>"): "look",
     ("GET", "/pay/<order_id:uuid>"): "look",

@@ -244,6 +244,7 @@ def test_the_document_names_every_json_route_its_guard_and_its_refusals(place: P
         "/api/orders/{order_id}",
         "/api/orders/{order_id}/attempts",
         "/api/orders/{order_id}/cancel",
+        "/api/orders/{order_id}/refunds",
         "/api/wechat/mini-login",
     }
     start = document["paths"]["/api/orders"]["post"]

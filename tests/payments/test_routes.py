@@ -437,6 +437,7 @@ async def test_an_order_of_somebody_else_is_not_found(doors: Doors) -> None:
 
     for method, path in (
         ("GET", f"/api/orders/{order.id}"),
+        ("GET", f"/api/orders/{order.id}/refunds"),
         ("POST", f"/api/orders/{order.id}/cancel"),
     ):
         assert (await doors.ask(method, path))[0] == 404
@@ -635,3 +636,26 @@ async def test_messages_go_after_half_a_year_and_what_they_said_stays(real_doors
     assert (early, kept, late) == ({"forgotten": 0}, 1, {"forgotten": 1})
     assert await count("pay_notice_message") == 0
     assert await count("pay_notice", "plaintext->>'trade_state' = 'SUCCESS'") == 1
+
+
+async def test_a_program_of_the_payers_reads_how_a_refund_stands(doors: Doors) -> None:
+    """A mini-program has the JSON interface alone."""
+    city = doors.city
+    _, order, number = await city.opened()
+    path = f"/api/orders/{order.id}"
+    none = await doors.ask("GET", f"{path}/refunds")
+    await doors.ask("POST", f"{path}/cancel")
+    city.wechat.pay(number)
+    await api.settle_batch([api.from_report(city.wechat.report(number))], now=NOW)
+
+    under_way = await doors.ask("GET", f"{path}/refunds")
+    await jobs.send_refunds(city.services, now=NOW)
+    (refund_no,) = city.wechat.refunds
+    done = api.from_refund(city.wechat.finish(refund_no, at=NOW))
+    await api.settle_batch([done], now=NOW)
+    _, (refund,) = await doors.ask("GET", f"{path}/refunds")
+
+    assert none == (200, [])
+    assert [one["state"] for one in under_way[1]] == ["refunding"]
+    assert (refund["state"], refund["refund_no"]) == ("refunded", refund_no)
+    assert (refund["amount_fen"], refund["is_of_payment"]) == (TOTAL, False)

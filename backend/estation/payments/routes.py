@@ -25,13 +25,16 @@ from estation.payments.actions.inbox import keep_unhandled
 from estation.payments.api import (
     AttemptView,
     BillChoice,
+    CitizenRefund,
     OrderView,
     Outcome,
     SettleItem,
     cancel_order,
     from_notice,
     open_attempt,
+    order_of,
     refresh_order,
+    refunds_of_order,
     settle_batch,
     start_order,
 )
@@ -160,6 +163,16 @@ async def get_order(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
         now=services.clock(),
     )
     return json_reply(order)
+
+
+@bp.get("/api/orders/<order_id:uuid>/refunds")
+@citizen_only
+@described(answers={200: list[CitizenRefund]}, refuses=(OrderNotFound,))
+async def get_refunds(request: OnlineRequest, order_id: UUID) -> HTTPResponse:
+    """What of the order's money goes or went back to its payer, oldest first."""
+    payer_id = citizen(request).person_id
+    await order_of(payer_id, order_id)
+    return json_reply(await refunds_of_order(payer_id, order_id))
 
 
 @bp.post("/api/orders/<order_id:uuid>/attempts")
