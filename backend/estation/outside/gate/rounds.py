@@ -21,6 +21,7 @@ from estation.outside.gate import bounds as limits
 from estation.outside.gate import (
     destinations,
     keys,
+    later,
     patience,
     receiving,
     sending,
@@ -161,7 +162,11 @@ async def receive_from(
     seal: Seal | None = None,
     bounds: Bounds = limits.DEFAULT,
 ) -> ReceiveReport:
-    """Apply what came from the peer, within what it may write (`seal`: as of `refused`)."""
+    """Apply what came from the peer, within what it may write (`seal`: as of `refused`), and first
+    what came before this program knew its topic."""
+    await later.take_up(
+        peer.stream_in, handlers=handlers, scope=peer.scope, now=now, alarm=alarm, seal=seal
+    )
     return await receiving.apply_incoming(
         peer.stream_in,
         folder=peer.incoming,

@@ -1,0 +1,205 @@
+"""What came before a program knew its topic is taken in by the one that does."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct, structs
+from tortoise import Tortoise
+
+from estation import worker
+from estation.outside.gate import rounds, rows
+from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.errors import RowRefused
+from estation.outside.gate.peers import Peer, peer_named
+from estation.outside.gate.receiving import ReceiveReport
+from estation.outside.gate.status import stream_status
+from tests.outside.gate_peers import Gate
+from tests.outside.gate_side import STREAM, T0, bill, names, position, query
+from tests.registry import rows as register
+
+SEIZURE = register.restriction(source="jc-center", source_id="X000001")
+
+
+class Online:
+    """The online side, whose program is of one version or another."""
+
+    def __init__(self, gate: Gate, center: Peer) -> None:
+        self.gate = gate
+        self.center = center
+        self.seen: list[tuple[int, str]] = []
+        self.watermarks: list[Any] = []
+
+    async def arrive(self, *numbers: int) -> None:
+        await self.gate.arrive(self.center, "fee_bill", *map(bill, numbers))
+
+    async def receive(self, **handlers: Handler) -> ReceiveReport:
+        return await rounds.receive_from(
+            self.center, handlers=handlers, now=self.gate.now, alarm=worker.open_gate_incident
+        )
+
+    async def take(self, found: Sequence[Struct], arrival: Arrival) -> None:
+        self.seen += [(arrival.seq, row.source_id) for row in found]  # type: ignore[attr-defined]
+        self.watermarks.append(arrival.watermark)
+
+
+@pytest.fixture
+async def online(database: str, tmp_path: Path) -> Online:
+    gate = Gate(tmp_path)
+    gate.make_keys()
+    await gate.keep_first(T0)
+    return Online(gate, await peer_named("jc-center"))
+
+
+async def parked() -> list[str]:
+    found = await query("select body::jsonb ->> 'source_id' as key from gate_parked_row order by 1")
+    return [row["key"] for row in found]
+
+
+async def incidents() -> list[dict[str, Any]]:
+    return await query("select kind, owner from incident order by id")
+
+
+async def test_a_newer_program_takes_in_what_the_older_one_parked_before_what_comes(
+    online: Online,
+) -> None:
+    await online.arrive(1, 2)
+    await online.arrive(3)
+    await online.receive()
+    waited = await parked()
+    online.gate.now += timedelta(days=30)
+    await online.arrive(4)
+
+    await online.receive(fee_bill=online.take)
+
+    assert waited == names(1, 2, 3)
+    assert online.seen == list(zip((1, 1, 2, 3), names(1, 2, 3, 4), strict=True))
+    assert online.watermarks == [T0, T0, online.gate.now]
+    assert await parked() == []
+    assert [one.parked_rows for one in await stream_status() if one.direction == "in"] == [0]
+    await online.receive(fee_bill=online.take)
+    assert len(online.seen) == 4
+
+
+async def test_topics_nobody_handles_yet_go_on_waiting(online: Online) -> None:
+    await online.arrive(1)
+    await online.gate.arrive(online.center, "restriction", SEIZURE)
+    await online.receive()
+
+    await online.receive(fee_bill=online.take)
+
+    assert online.seen == [(1, "F000001")]
+    assert await parked() == ["X000001"]
+
+
+async def test_one_that_cannot_be_taken_in_stays_and_is_told_once_and_stops_nothing(
+    online: Online,
+) -> None:
+    async def strict(found: Sequence[Struct], arrival: Arrival) -> None:
+        if any(row.source_id == "F000002" for row in found):  # type: ignore[attr-defined]
+            raise RowRefused("fee_bill F000002 v1: payee")
+        await online.take(found, arrival)
+
+    await online.arrive(1, 2, 3)
+    await online.receive()
+    await online.arrive(4)
+
+    for _ in range(2):
+        await online.receive(fee_bill=strict)
+
+    assert [key for _, key in online.seen] == names(1, 3, 4)
+    assert await parked() == ["F000002"]
+    assert await incidents() == [{"kind": "gate_unhealed", "owner": "operator"}]
+    assert await position() == (2, "")
+
+
+async def test_one_of_a_topic_that_skips_is_set_aside(online: Online) -> None:
+    unit = register.unit(source="jc-center")
+    await online.gate.arrive(online.center, "unit", unit)
+    await online.receive()
+    await query("update gate_parked_row set body = replace(body, 'current', 'nowhere')")
+
+    await online.receive(unit=online.take)
+
+    assert (online.seen, await parked()) == ([], [])
+    assert await query("select key, healed_at from gate_refused_row") == [
+        {"key": unit.source_id, "healed_at": None}
+    ]
+    assert await incidents() == [{"kind": "gate_row_refused", "owner": "operator"}]
+
+
+async def test_nobody_gets_in_later_what_is_not_theirs_to_write(online: Online) -> None:
+    await online.arrive(1)
+    await online.receive()
+    await query("update gate_parked_row set body = replace(body, '360101', '360201')")
+
+    await online.receive(fee_bill=online.take)
+
+    assert (online.seen, await parked()) == ([], ["F000001"])
+    assert await incidents() == [{"kind": "gate_unhealed", "owner": "operator"}]
+
+
+async def test_a_handler_that_fails_now_is_asked_again_and_holds_up_no_stream(
+    online: Online,
+) -> None:
+    async def failing(found: Sequence[Struct], arrival: Arrival) -> None:
+        raise ConnectionError
+
+    await online.gate.arrive(online.center, "restriction", SEIZURE)
+    await online.receive()
+    await online.arrive(1)
+
+    await online.receive(restriction=failing, fee_bill=online.take)
+    failed = await parked()
+    await online.receive(restriction=online.take, fee_bill=online.take)
+
+    assert failed == ["X000001"]
+    assert [key for _, key in online.seen] == ["F000001", "X000001"]
+    assert (await parked(), await incidents()) == ([], [])
+
+
+async def test_a_crash_on_the_way_leaves_each_row_parked_or_taken_in(
+    online: Online, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken in and parked no more is one transaction."""
+
+    class Crash(BaseException):
+        pass
+
+    async def half(found: Sequence[Struct], arrival: Arrival) -> None:
+        await Tortoise.get_connection("default").execute_query(
+            "update gate_peer set title = 'half done'"
+        )
+        raise Crash
+
+    await online.arrive(1)
+    await online.receive()
+
+    with pytest.raises(Crash):
+        await online.receive(fee_bill=half)
+
+    assert await parked() == ["F000001"]
+    assert await query("select title from gate_peer") == [{"title": "市中心"}]
+    await online.receive(fee_bill=online.take)
+    assert online.seen == [(1, "F000001")]
+
+
+async def test_a_version_that_waited_takes_nothing_back(online: Online) -> None:
+    """What was parked is handed over as what came then, also when its thing is here by now."""
+    newest = structs.replace(bill(1), version=3)
+    online.gate.now = T0
+    await online.arrive(1)
+    await online.receive()
+    await online.gate.arrive(online.center, "fee_bill", newest)
+
+    seen: list[int] = []
+
+    async def versions(found: Sequence[Struct], arrival: Arrival) -> None:
+        seen.extend(row.version for row in found)  # type: ignore[attr-defined]
+
+    await online.receive(fee_bill=versions)
+
+    assert seen == [1, 3]
+    assert rows.identity("fee_bill", newest) == (STREAM.rpartition("-")[0], "F000001", 3)
