@@ -250,7 +250,7 @@ class GateSide:
             "case": case_packets.make_handler(services.vault),
             "case_event": case_packets.make_event_handler(services.vault),
             "fee_bill": fee_packets.make_handler(services.vault, payees=self._payees),
-            "refund_order": payment_packets.make_handler(services.clock),
+            "refund_order": payment_packets.make_handler(services.clock, services.vault.seal),
         }
 
     async def prepare(self, now: datetime) -> None:

@@ -38,6 +38,7 @@ from estation.payments.errors import (
 from estation.payments.invariants import broken_invariants
 from estation.shared.errors import InvalidInput
 from estation.shared.transactions import in_transaction
+from tests.identity.people import VAULT
 from tests.payments.city import MONEY, SHARES, TOTAL, City, count, later, rows
 from tests.payments.fakes import NOW
 
@@ -486,7 +487,7 @@ def order_row(bill: Bill, order: OrderView, **changes: Any) -> RefundOrderRow:
 async def receive(
     *order_rows: RefundOrderRow, source: str = "jc-center", regions: Sequence[str] = ()
 ) -> None:
-    handler = packets.make_handler(lambda: later(hours=1))
+    handler = packets.make_handler(lambda: later(hours=1), VAULT.seal)
     await handler(order_rows, Arrival(f"{source}-online", 1, later(hours=1), regions=regions))
 
 

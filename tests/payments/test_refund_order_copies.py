@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from estation.outside.gate import keys, receiving, sending, snapshots, upkeep
 from estation.outside.gate.snapshots import Why
 from estation.payments import packets
 from estation.payments.invariants import broken_invariants
+from tests.identity.people import VAULT
 from tests.outside.gate_link import Link, events, proofs
 from tests.outside.gate_side import BACK, PUBLIC, STREAM
 from tests.payments.city import City, count, later, rows
@@ -25,7 +27,7 @@ class Orders(Link):
             STREAM,
             folder=self.incoming,
             peer_key=keys.load_peer_key(PUBLIC),
-            handlers={"refund_order": packets.make_handler(lambda: later(hours=1))},
+            handlers={"refund_order": packets.make_handler(lambda: later(hours=1), VAULT.seal)},
             now=self.now,
             reply_stream=BACK,
             alarm=self.alarm,
@@ -64,6 +66,29 @@ async def test_an_order_that_came_is_proved(link: Orders, city: City) -> None:
     assert await link.prove() == EQUAL
     assert await count("pay_refund") == 1
     assert [one.kind for one in link.findings] == []
+
+
+async def test_what_an_order_says_beyond_what_we_know_is_kept_sealed(
+    link: Orders, city: City
+) -> None:
+    """A field nobody here knows may name anybody."""
+    bill, order, _ = await paid(city)
+    await link.order(order_row(bill, order))
+    (sent,) = await rows(
+        """update gate_outgoing_row set body = jsonb_set(body::jsonb, '{payee_name}', '"林晓舟"')
+           returning body::text as body"""
+    )
+
+    await link.exchange()
+    await snapshots.plan(STREAM, Why.asked, now=link.now)
+    await link.exchange()
+
+    (kept,) = await rows("select key, version, body, body_sealed from gate_row_as_sent")
+    whole = msgspec.json.decode(VAULT.open(kept["body_sealed"]))
+    assert (kept["key"], kept["version"], kept["body"]) == ("TK20260803000001", 1, None)
+    assert whole == msgspec.json.decode(sent["body"])
+    assert whole["payee_name"] == "林晓舟"
+    assert await count("pay_refund") == 1
 
 
 async def test_a_lost_order_is_found_and_followed_once(link: Orders, city: City) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from estation.inner.actions import evidence, receipts, refunds
-from estation.outside.gate import replicas
+from estation.outside.gate import more, replicas
 from estation.outside.gate.receiving import Arrival, Handler
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import PaymentEvidenceRow, ReceiptRow, RefundRow
@@ -50,6 +50,7 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             repairs=arrival.repairs,
         )
         await evidence.judge_again(given)
+        await more.keep("receipt", rows, arrival, seal=None, now=now)
 
     async def refund(rows: Sequence[Struct], arrival: Arrival) -> None:
         await refunds.keep_refunds(
@@ -60,6 +61,7 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             digests=[sent.digest for sent in arrival.as_sent(rows)],
             repairs=arrival.repairs,
         )
+        await more.keep("refund", rows, arrival, seal=None, now=now)
 
     async def payment_evidence(rows: Sequence[Struct], arrival: Arrival) -> None:
         await evidence.keep_evidence(
@@ -70,6 +72,7 @@ def make_handlers(*, source: str, now: datetime) -> dict[str, Handler]:
             digests=[sent.digest for sent in arrival.as_sent(rows)],
             repairs=arrival.repairs,
         )
+        await more.keep("payment_evidence", rows, arrival, seal=None, now=now)
 
     # Evidence behind the receipts of its packet: it is judged by them.
     return {"receipt": receipt, "refund": refund, "payment_evidence": payment_evidence}

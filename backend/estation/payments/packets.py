@@ -7,9 +7,10 @@ import structlog
 from msgspec import Struct
 from tortoise import Tortoise
 
-from estation.outside.gate import replicas
+from estation.outside.gate import more, replicas
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
+from estation.outside.gate.refused import Seal
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import RefundOrderRow
 from estation.payments.actions.refunds.centre import follow_orders, keep_orders
@@ -20,14 +21,15 @@ log = structlog.get_logger()
 replicas.register(Replica("refund_order", "centre_refund_order"))
 
 
-def make_handler(clock: Clock) -> Handler:
+def make_handler(clock: Clock, seal: Seal) -> Handler:
     """The handler of topic `refund_order`. Raises RowRefused for an order of another source
     or region; one that cannot be followed is answered, not refused: the stream goes on.
 
     An order is followed once, whether it comes again, in a snapshot or as a repair: its number
     is looked for among the refunds and answers, not in the copy that is proved.
 
-    The channels' limits count from now, not from when the centre sealed the file.
+    The channels' limits count from now, not from when the centre sealed the file. `seal`: for
+    what an order says beyond what we know.
     """
 
     async def apply_refund_orders(rows: Sequence[Struct], arrival: Arrival) -> None:
@@ -50,6 +52,7 @@ def make_handler(clock: Clock) -> Handler:
             data_as_of=arrival.watermark,
             repairs=arrival.repairs,
         )
+        await more.keep("refund_order", rows, arrival, seal=seal, now=clock())
         log.info(
             "refund_orders_applied", stream=arrival.stream, seq=arrival.seq, orders=len(orders)
         )

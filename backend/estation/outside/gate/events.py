@@ -27,9 +27,10 @@ class Finding:
     """Something about a replicated topic that somebody must look at.
 
     `kind`: `repaired` (rows here were not what was sent; they are now), `unhealed` (they still
-    are not, or one that was parked cannot be taken in), `phantom` (rows here that the sender does not have), `jumped` (packets were lost
-    for good and a snapshot took their place), `file_incomplete` (parts of a file do not come),
-    `stopped` (what came was refused, and the stream stands still).
+    are not, or one that was parked cannot be taken in), `phantom` (rows here that the sender does
+    not have), `jumped` (packets were lost for good and a snapshot took their place),
+    `file_incomplete` (parts of a file do not come), `stopped` (what came was refused, and the
+    stream stands still).
     `about`: what makes it one of its kind, "" for its place in the stream.
     """
 

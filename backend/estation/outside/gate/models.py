@@ -419,6 +419,27 @@ class RefusedRow(Model):
         indexes = (("healed_at",),)
 
 
+class RowAsSent(Model):
+    """A row that said more than we know, whole, of a topic whose context keeps only that (`more`).
+
+    `body` on a side that seals nothing, else `body_sealed`.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    topic = fields.CharField(max_length=64)
+    source = fields.CharField(max_length=32)
+    key = fields.CharField(max_length=160)
+    version = fields.BigIntField()
+    digest = fields.BinaryField()
+    body: str | None = fields.TextField(null=True)
+    body_sealed: bytes | None = fields.BinaryField(null=True)
+    at: datetime = fields.DatetimeField()
+
+    class Meta:
+        table = "gate_row_as_sent"
+        unique_together = (("topic", "source", "key", "version", "digest"),)
+
+
 class Event(Model):
     """What happened to a stream that a person may ask about later: jumps, refused snapshots,
     rows healed or named, files given up for want of space."""
