@@ -470,6 +470,17 @@ async def _little_room_is_left(world: World) -> None:
     await by_hand(f"update gate_peer set disk_free = {100 * 1024 * 1024}")
 
 
+async def _a_further_folder_was_not_mounted(world: World) -> None:
+    """It is back, and the worker has not looked since."""
+    await _our_worker_turns()
+    await by_hand(
+        f"""insert into gate_destination
+              (id, stream, folder, written_seq, passed_over, failure, failed_at, created_at)
+            values ('{uuid4()}', '{BACK_STREAM}', '{world.places.data / "spare"}', 0, 0,
+                    'no answer', now(), now())"""
+    )
+
+
 async def _the_disk_had_no_room(world: World) -> None:
     """A shortage began a while ago; the disk has room by now."""
     await _our_worker_turns()
@@ -627,6 +638,7 @@ FAULTS: dict[str, Fault] = {
     "the_gate_stands_still": _as_invariant("no_incoming_stream_stands_still"),
     "a_gate_peer_fails": Fault(_the_disk_was_full),
     "a_gate_disk_fills": Fault(_little_room_is_left),
+    "a_destination_fails": Fault(_a_further_folder_was_not_mounted),
     "packing_is_paused": Fault(_the_disk_was_nearly_full),
     "a_peer_confirms_nothing": Fault(_the_inside_was_silent),
     "unconfirmed_packets_pile_up": Fault(_the_inside_was_silent),

@@ -18,8 +18,18 @@ from msgspec import Struct, structs
 from estation import worker
 from estation.cases import packets as case_packets
 from estation.fees import packets as fee_packets
+from estation.outside.gate import (
+    bounds,
+    keys,
+    merkle,
+    peering,
+    peers,
+    rounds,
+    rows,
+    sending,
+    upkeep,
+)
 from estation.outside.gate import format as packets
-from estation.outside.gate import keys, merkle, peering, peers, rounds, rows, sending, upkeep
 from estation.outside.gate.age import CopyAge, LateSource, copy_age
 from estation.outside.gate.bounds import Bounds
 from estation.outside.gate.errors import (
@@ -692,6 +702,30 @@ async def test_each_destination_gets_every_file_and_a_failing_one_stops_none(gat
     assert len(files) == 3
     assert _contents(spare) == files == _contents(broken)
     assert {one.failure for one in (await center()).destinations} == {""}
+
+
+async def test_a_destinations_disk_is_not_filled_up_and_is_told_before_it_is_full(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    free = {spare: 1000}
+    monkeypatch.setattr(bounds, "free_bytes", lambda folder: free.get(folder, 10**12))
+    await gate.pack(await center())
+    await look_after(gate)
+    (full,) = (await center()).destinations
+    seen = (await center()).disk_free
+
+    free[spare] = 10**12
+    gate.later(seconds=11)
+    await gate.pack(await center())
+    await look_after(gate)
+
+    assert (full.failure, seen) == ("disk_low", 1000)
+    assert len(_contents((await center()).outgoing)) == 2
+    assert _contents(spare) == _contents((await center()).outgoing)
+    (well,) = (await center()).destinations
+    assert (well.failure, (await center()).disk_free) == ("", 10**12)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from estation.outside.gate import (
     upkeep,
 )
 from estation.outside.gate import peers as peers_module
-from estation.outside.gate.bounds import Bounds
+from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Destination, Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
@@ -103,7 +103,7 @@ async def pack_for(
         except OSError as problem:
             failure = problem
     for destination in peer.destinations:
-        trouble = await _write_further(peer, destination, alarm, now)
+        trouble = await _write_further(peer, destination, bounds, alarm, now)
         await destinations.note_failure(peer.stream_out, destination.folder, trouble, now=now)
     if failure is not None:
         raise failure
@@ -115,15 +115,17 @@ def _cutting_of(peer: Peer, cutting: Cutting | None) -> Cutting | None:
 
 
 async def _write_further(
-    peer: Peer, destination: Destination, alarm: Alarm | None, now: datetime
+    peer: Peer, destination: Destination, bounds: Bounds, alarm: Alarm | None, now: datetime
 ) -> str:
     """What keeps one folder or its device from being written is said, and is nobody else's."""
     troubles: list[str] = []
     try:
-        if await _answers(destination.folder):
-            await destinations.write_missing(peer.stream_out, destination.folder)
-        else:
+        if not await _answers(destination.folder):
             return NO_ANSWER
+        if await _free(destination.folder) < bounds.disk_reserve:
+            troubles.append(Pause.disk_low)
+        else:
+            await destinations.write_missing(peer.stream_out, destination.folder)
     except OSError as problem:
         troubles.append(_words_of(problem))
     if destination.cutting is not None:
@@ -191,9 +193,9 @@ async def look_after(
 ) -> list[int]:
     """Write lost packets again, plan proofs and snapshots that are due, note the room left, and
     that there is some again where there was none (`cutting`: as of `pack_for`)."""
-    free = await asyncio.to_thread(limits.free_bytes, peer.folder)
-    await _note_room(peer, free)
+    free = await _free(peer.folder)
     further = [one.folder for one in peer.destinations if await _answers(one.folder)]
+    await _note_room(peer, min([free, *[await _free(one) for one in further]]))
     written = await upkeep.look_after(
         peer.stream_out,
         folder=peer.outgoing,
@@ -352,8 +354,12 @@ async def _answers(folder: Path) -> bool:
     return True
 
 
+async def _free(folder: Path) -> int:
+    return await asyncio.to_thread(limits.free_bytes, folder)
+
+
 async def _note_room(peer: Peer, free: int) -> None:
-    """Only when it is news: this runs every two seconds."""
+    """That of the fullest disk, and only when it is news: this runs every two seconds."""
     if peer.disk_free is not None and abs(peer.disk_free - free) < _ROOM_STEP:
         return
     await Tortoise.get_connection("default").execute_query(

@@ -43,7 +43,8 @@ LAST_SNAPSHOT = Gauge(
     ["stream"],
 )
 DISK_FREE = Gauge(
-    "estation_gate_disk_free_bytes", "Room on the disk of a peer's folder, at the last look",
+    "estation_gate_disk_free_bytes",
+    "Room on the fullest disk of a peer's folder and destinations, at the last look",
     ["peer"],
 )  # fmt: skip
 ALL = (
