@@ -1,18 +1,22 @@
 """The real copies behind the gate: what their proofs see, and what repairs make of them."""
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from estation.cases import packets as case_packets
 from estation.cases.queries import cases_of
 from estation.fees import packets as fee_packets
-from estation.outside.gate import keys, receiving, rows, sending, snapshots, upkeep
-from estation.outside.gate.arriving import Handler
+from estation.outside.gate import jumping, keys, receiving, rows, sending, snapshots, upkeep
+from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.snapshots import Why
 from estation.registry import packets as registry_packets
 from estation.registry.api import (
     CertificateNotFound,
@@ -23,9 +27,10 @@ from estation.registry.api import (
     unit_by_code,
     versions_of,
 )
+from estation.shared.migrating import asyncpg_dsn
 from tests.identity.people import ANNA, VAULT
 from tests.outside.gate_link import Link, proofs
-from tests.outside.gate_side import BACK, PUBLIC, STREAM, T0, bill, query
+from tests.outside.gate_side import BACK, PUBLIC, STREAM, T0, bill, position, query
 from tests.registry import rows as register
 
 
@@ -237,3 +242,82 @@ async def test_what_the_sender_has_nothing_left_of_is_found(copies: Copies, by: 
     assert [finding.kind for finding in copies.findings] == ["phantom"]
     assert await states() == {"F000001": "withdrawn", "F000002": "withdrawn"}
     assert await copies.prove()
+
+
+async def test_readers_and_payers_see_the_copy_before_a_jump_or_after_it_and_never_wait(
+    copies: Copies, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot is applied beside what people look at: all of it is there at once."""
+    await copies.put(1, 2, 3)
+    await copies.send_rows("right", register.right(source="jc-center"))
+    revised = [bill(2, version=2, title="更正"), *map(bill, (4, 5))]
+    await sending.put_rows(STREAM, "fee_bill", revised, now=copies.now)
+    (lost,) = await copies.pack()
+    copies.outgoing_file(lost).unlink()
+    mortgage = register.mortgage(source="jc-center")
+    await sending.put_rows(STREAM, "right", [mortgage], now=copies.now)
+    await snapshots.plan(STREAM, Why.asked, now=copies.now)
+    await copies.pack()
+    copies.carry()
+    await query("delete from gate_outgoing_packet where seq = $1", lost)
+    await copies.arrive()
+    copies.later(200)
+    looks: list[dict[str, tuple[Any, ...]]] = []
+
+    async with _another_program(database) as look:
+        before = await look()
+        real = jumping.Jump.apply
+
+        async def apply(self: Any, *given: Any) -> Any:
+            head = await real(self, *given)
+            looks.append(await look())
+            return head
+
+        def watched(handler: Handler) -> Handler:
+            async def handle(rows: Sequence[Struct], arrival: Arrival) -> None:
+                await handler(rows, arrival)
+                looks.append(await look())
+
+            return handle
+
+        monkeypatch.setattr(jumping.Jump, "apply", apply)
+        given = {topic: watched(handler) for topic, handler in copies.handlers().items()}
+        monkeypatch.setattr(copies, "handlers", lambda: given)
+        await copies.arrive()
+        after = await look()
+
+    assert len(looks) == 3
+    assert all(one == before for one in looks)
+    assert [key for key in before if before[key] != after[key]] == ["F000002"]
+    assert set(after) - set(before) == {"F000004", "F000005", "r2"}
+    assert after["F000002"] == (2, 102, 102)
+    assert await position() == (4, "")
+
+
+@asynccontextmanager
+async def _another_program(database: str) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """What a citizen's program sees, which waits for nobody: bills with the sum of their items,
+    and rights. It also begins to pay bills that the snapshot does not change, and to log their
+    payer in."""
+    connection = await asyncpg.connect(asyncpg_dsn(database))
+
+    async def look() -> dict[str, tuple[Any, ...]]:
+        found = await connection.fetch(
+            """select b.source_id, b.version, b.total_fen, sum(i.amount_fen)::bigint
+               from bill b join bill_item i on i.bill_id = b.id and i.version = b.version
+               group by b.id union all
+               select source_id, version, 0, 0 from registry_right"""
+        )
+        async with connection.transaction():
+            await connection.fetch(
+                """select b.id from bill b join person p on p.id = b.payer_id
+                   where b.source_id in ('F000001', 'F000003')
+                   for update of b for key share of p"""
+            )
+        return {row["source_id"]: tuple(row)[1:] for row in found}
+
+    try:
+        await connection.execute("set statement_timeout = '2s'")
+        yield look
+    finally:
+        await connection.close()
