@@ -462,6 +462,14 @@ def release(
 
 def resume(
     peer: Peers = "",
+    anew: Annotated[
+        bool,
+        typer.Option(
+            "--anew",
+            help="Their present history is the true one (they came back from a backup): forget our "
+            "position; their packets or next snapshot begin again, and proofs name what they lack.",
+        ),
+    ] = False,
     by: By = "",
     reason: Reason = "已核对两份历史",
     side: Side = "online",
@@ -470,13 +478,15 @@ def resume(
 
     async def go_on() -> None:
         found = await _peer_or_first(side, peer)
-        await receiving.resume(found.stream_in)
-        await peering.write_down(
-            found.name, "resume", "", deed=_deed(by, reason), now=system_clock()
-        )
+        deed, now = _deed(by, reason), system_clock()
+        await (receiving.begin_anew if anew else receiving.resume)(found.stream_in)
+        what = "begin_anew" if anew else "resume"
+        await peering.write_down(found.name, what, "", deed=deed, now=now)
 
     on_side(side, go_on)
-    console.print("数据流将从现在的位置继续。")
+    console.print(
+        "数据流将从对方现有的数据包或下一份快照重新开始。" if anew else "数据流将从现在的位置继续。"
+    )
 
 
 async def _peer_or_first(side: str, name: str) -> Peer:

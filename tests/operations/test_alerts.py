@@ -509,6 +509,23 @@ async def _the_inside_was_silent(world: World) -> None:
     await _packet_arrives(world)
 
 
+async def _the_inside_received_something_else(world: World) -> None:
+    """So it said; only now a word that agrees is on its way."""
+    wanted = RowsWantedRow(stream=GATE_STREAM, topic="fee_bill", source="jc-center", buckets=[1])
+    await sending.put_rows(BACK_STREAM, "rows_wanted", [wanted], now=system_clock())
+    await _our_worker_turns()
+    (sent,) = await rows(
+        f"""select last_seq as seq, last_digest as digest from gate_outgoing_stream
+            where stream = '{BACK_STREAM}'"""
+    )
+    for said in ({**sent, "digest": "f" * 64}, sent):
+        word = ReceivedUpToRow(stream=BACK_STREAM, at=system_clock(), **said)
+        await sending.put_rows(GATE_STREAM, "received_up_to", [word], now=system_clock())
+        await _packet_arrives(world)
+        if said is not sent:
+            await _our_worker_turns()
+
+
 async def _another_history_arrives(world: World) -> None:
     """What was applied as the first packet comes again with another content, rightly sealed."""
     await _packet_arrives(world)
@@ -640,6 +657,7 @@ FAULTS: dict[str, Fault] = {
     "a_gate_disk_fills": Fault(_little_room_is_left),
     "a_destination_fails": Fault(_a_further_folder_was_not_mounted),
     "packing_is_paused": Fault(_the_disk_was_nearly_full),
+    "a_peer_has_another_history": Fault(_the_inside_received_something_else),
     "a_peer_confirms_nothing": Fault(_the_inside_was_silent),
     "unconfirmed_packets_pile_up": Fault(_the_inside_was_silent),
     "a_copy_differs": Fault(_a_copy_differs),

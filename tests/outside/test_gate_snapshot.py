@@ -671,3 +671,52 @@ async def test_a_packet_damaged_now_here_now_there_is_jumped_over_like_a_missing
 
     assert (await position())[0] > lost
     assert list(await link.copied()) == names(*range(1, 8))
+
+
+@pytest.mark.parametrize("keeps", ["its packets", "no packet"])
+async def test_a_sender_that_came_back_from_a_backup_begins_again_when_a_person_says_so(
+    link: Link, keeps: str
+) -> None:
+    """What it sent since then is of another history, and going on from there never ends."""
+    await link.put(1, 2, 3)
+    await link.exchange()
+    await _sends_more_and_comes_back_from_a_backup(link)
+    await link.put(6)
+    await link.exchange()
+    forked = await position()
+    await receiving.resume(STREAM)
+    await link.look_after()
+    await link.put(7)
+    await link.exchange()
+    resumed = await position()
+
+    await receiving.begin_anew(STREAM)
+    if keeps == "no packet":
+        await query("delete from gate_outgoing_packet where seq < 3")
+    for _ in range(8):
+        await link.look_after()
+        await link.exchange()
+        link.later(60)
+
+    assert (forked, resumed) == ((2, "fork"), (2, "fork"))
+    assert (await position())[1] == ""
+    assert list(await link.copied()) == names(1, 2, 3, 6, 7)
+    assert (await link.copied())["F000003"] == (1, 103)
+    assert (await proofs())[-1] == ("fee_bill", True, [])
+    phantoms = [one.keys for one in link.findings if one.kind == "phantom"]
+    assert phantoms == [names(4, 5)]
+
+
+async def _sends_more_and_comes_back_from_a_backup(link: Link) -> None:
+    """Of what it sent last, bills 4 and 5 and the third one's next version, it knows nothing."""
+    tables = ("gate_outgoing_stream", "gate_outgoing_packet", "gate_sent_row", "gate_upkeep")
+    for table in tables:
+        await query(f"create table backup_{table} as table {table}")
+    newer = [bill(3, version=2), bill(4), bill(5)]
+    await sending.put_rows(STREAM, "fee_bill", newer, now=link.now)
+    await link.exchange()
+    assert list(await link.copied()) == names(1, 2, 3, 4, 5)
+    for table in tables:
+        await query(f"delete from {table} where stream = $1", STREAM)
+        await query(f"insert into {table} select * from backup_{table} where stream = $1", STREAM)
+        await query(f"drop table backup_{table}")

@@ -69,6 +69,7 @@ DEEDS = {
     "give_up_row": "放弃隔离的一行",
     "release": "放回数据包",
     "resume": "确认后继续",
+    "begin_anew": "以对方的历史重新开始",
 }
 DONE = {
     "released": "数据包已放回，将重新核验。",

@@ -139,6 +139,24 @@ async def count_duplicate(db: BaseDBAsyncClient, stream: str) -> None:
     )
 
 
+async def begin_anew(db: BaseDBAsyncClient, stream: str) -> None:
+    """As if nothing of the stream had ever been applied; what came of it stays in its tables.
+
+    Joins the caller's transaction.
+    """
+    await db.execute_query(
+        """update gate_incoming_stream
+           set last_seq = 0, last_digest = $2, stopped_reason = '', stopped_detail = '',
+               stopped_at = null, failures = 0, retry_at = null, parked_files = 0,
+               content_seq = 0, reported_seq = 0, reported_at = null
+           where stream = $1""",
+        [stream, packets.NO_PREVIOUS],
+    )
+    await db.execute_query(
+        "delete from gate_incoming_file where stream = $1 and state = 'applied'", [stream]
+    )
+
+
 async def park_rows(
     tx: BaseDBAsyncClient,
     head: packets.Head,

@@ -71,6 +71,7 @@ __all__ = [
     "OwnedRow",
     "ReceiveReport",
     "apply_incoming",
+    "begin_anew",
     "release",
     "resume",
     "watermark_of",
@@ -196,13 +197,25 @@ async def watermark_of(stream: str) -> datetime | None:
 
 
 async def resume(stream: str) -> None:
-    """A person looked at the fork and wants the stream to go on from its position."""
+    """A person looked at the fork and wants the stream to go on from its position: our history of
+    it is the true one."""
     await Tortoise.get_connection("default").execute_query(
         """update gate_incoming_stream
            set stopped_reason = '', stopped_detail = '', stopped_at = null, retry_at = null
            where stream = $1""",
         [stream],
     )
+
+
+async def begin_anew(stream: str) -> None:
+    """A person says that the peer's present history is the true one, and ours of it is not: it
+    came back from a backup, or a twin's packets were applied.
+
+    Its packets are applied from the first that it still has, or from its next snapshot on; what
+    we have and it has not is then named by proofs.
+    """
+    async with in_transaction() as tx:
+        await positions.begin_anew(tx, stream)
 
 
 async def release(stream: str, seq: int, *, folder: Path) -> bool:

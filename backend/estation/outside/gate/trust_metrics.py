@@ -13,6 +13,11 @@ PAUSED = Gauge(
 UNCONFIRMED_BYTES = Gauge(
     "estation_gate_unconfirmed_bytes", "Sealed and not known to have arrived", ["stream"]
 )
+CONTRADICTED = Gauge(
+    "estation_gate_contradicted",
+    "1 while a peer says that it received something else than we sent",
+    ["stream", "trouble"],
+)
 PROOF_EQUAL = Gauge(
     "estation_gate_proof_equal", "1 when all copies of a stream were equal at their last proof",
     ["stream"],
@@ -49,6 +54,7 @@ DISK_FREE = Gauge(
 )  # fmt: skip
 ALL = (
     PAUSED,
+    CONTRADICTED,
     UNCONFIRMED_BYTES,
     UNCONFIRMED_SECONDS,
     PROOF_EQUAL,
@@ -75,6 +81,7 @@ async def refresh(now: datetime) -> None:
 def _tell(status: StreamStatus, now: datetime) -> None:
     if status.direction == "out":
         PAUSED.labels(status.stream, status.paused_reason).set(1 if status.paused_reason else 0)
+        CONTRADICTED.labels(status.stream, status.peer_trouble).set(int(bool(status.peer_trouble)))
         UNCONFIRMED_BYTES.labels(status.stream).set(status.unconfirmed_bytes)
         since = status.unconfirmed_since or now
         UNCONFIRMED_SECONDS.labels(status.stream).set(max(0.0, (now - since).total_seconds()))
