@@ -22,7 +22,7 @@ from estation.cases import actions as cases
 from estation.commanding import data_vault, with_database
 from estation.fees import actions as fees
 from estation.identity.actions import sealing as identity
-from estation.outside.gate import more, refused
+from estation.outside.gate import later, more, refused
 from estation.payments.actions import sealing as payments
 from estation.reconciliation.actions import sealing as reconciliation
 from estation.registry import actions as registry
@@ -263,6 +263,7 @@ def _resealings(vault: Vault) -> list[Resealing]:
         *fees.SEALED,
         *refused.SEALED,
         *more.SEALED,
+        *later.SEALED,
     )
     return [
         *(resealing(table, vault) for table in tables),

@@ -277,6 +277,7 @@ class GateSide:
             now=now,
             alarm=open_gate_incident,
             seal=self._services.vault.seal,
+            unseal=self._services.vault.open,
             bounds=self._bounds,
         )
 

@@ -28,7 +28,7 @@ from estation.identity.api import login_with_code, send_login_code
 from estation.identity.models import WechatBinding
 from estation.identity.queries import openid_index, viewer_of
 from estation.local import LocalPostgres
-from estation.outside.gate.models import RefusedRow, RowAsSent
+from estation.outside.gate.models import ParkedRow, RefusedRow, RowAsSent
 from estation.outside.pay_channels.messages import opened_message, sealed_message
 from estation.outside.pay_channels.payers import open_payers, seal_payers
 from estation.payments import api as payments
@@ -53,7 +53,7 @@ DAY = beijing_day(NOW)
 TABLES = {
     "person", "person_word", "wechat_binding", "session", "registry_holder", "registry_version",
     "case_version", "case_event", "bill_as_sent", "pay_notice", "incident", "channel_bill_file",
-    "gate_refused_row", "gate_row_as_sent", "pay_notice_message",
+    "gate_refused_row", "gate_row_as_sent", "gate_parked_row", "pay_notice_message",
 }  # fmt: skip
 
 
@@ -142,6 +142,10 @@ async def live() -> None:
         id=ids.row_id(NOW), stream="jc-center-online", seq=1, topic="right", source="jc-center",
         key="R1", version=1, digest=bytes(32), body_sealed=sealed, reason="share", at=NOW,
         seen_at=NOW,
+    ).save(force_create=True)  # fmt: skip
+    await ParkedRow(
+        id=ids.row_id(NOW), stream="jc-center-online", seq=1, line=1, topic="hall_calendar",
+        body_sealed=sealed, created_at=NOW, digest=bytes(32),
     ).save(force_create=True)  # fmt: skip
     await RowAsSent(
         id=ids.row_id(NOW), topic="refund_order", source="jc-center", key="TK1", version=1,
@@ -531,6 +535,7 @@ async def test_every_sealed_column_and_blind_index_has_its_walk(database: str) -
     tables = (
         *key_commands.identity.SEALED, *key_commands.registry.SEALED, *key_commands.cases.SEALED,
         *key_commands.fees.SEALED, *key_commands.refused.SEALED, *key_commands.more.SEALED,
+        *key_commands.later.SEALED,
         *key_commands.payments.SEALED,
     )  # fmt: skip
     walked = {(one.name, column) for one in tables for column in one.sealed}
@@ -616,7 +621,8 @@ def test_each_batch_begins_behind_the_one_before_in_the_plan_of_all_batches(
         for one in (
             *key_commands.identity.SEALED, *key_commands.registry.SEALED,
             *key_commands.cases.SEALED, *key_commands.fees.SEALED,
-            *key_commands.refused.SEALED, *key_commands.more.SEALED, *key_commands.payments.SEALED,
+            *key_commands.refused.SEALED, *key_commands.more.SEALED,
+            *key_commands.later.SEALED, *key_commands.payments.SEALED,
         )
     } | {"channel_bill_file": key_commands.reconciliation._NEXT_SEALED}  # fmt: skip
     plan = postgres.psql(

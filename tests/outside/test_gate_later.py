@@ -16,6 +16,8 @@ from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.peers import Peer, peer_named
 from estation.outside.gate.receiving import ReceiveReport
 from estation.outside.gate.status import stream_status
+from estation.shared.crypto import Vault
+from tests.identity.people import VAULT
 from tests.outside.gate_peers import Gate
 from tests.outside.gate_side import STREAM, T0, bill, names, position, query
 from tests.registry import rows as register
@@ -29,6 +31,7 @@ class Online:
     def __init__(self, gate: Gate, center: Peer) -> None:
         self.gate = gate
         self.center = center
+        self.vault: Vault | None = None
         self.seen: list[tuple[int, str]] = []
         self.watermarks: list[Any] = []
 
@@ -37,8 +40,9 @@ class Online:
 
     async def receive(self, **handlers: Handler) -> ReceiveReport:
         return await rounds.receive_from(
-            self.center, handlers=handlers, now=self.gate.now, alarm=worker.open_gate_incident
-        )
+            self.center, handlers=handlers, now=self.gate.now, alarm=worker.open_gate_incident,
+            seal=self.vault and self.vault.seal, unseal=self.vault and self.vault.open,
+        )  # fmt: skip
 
     async def take(self, found: Sequence[Struct], arrival: Arrival) -> None:
         self.seen += [(arrival.seq, row.source_id) for row in found]  # type: ignore[attr-defined]
@@ -203,3 +207,24 @@ async def test_a_version_that_waited_takes_nothing_back(online: Online) -> None:
 
     assert seen == [1, 3]
     assert rows.identity("fee_bill", newest) == (STREAM.rpartition("-")[0], "F000001", 3)
+
+
+async def test_what_nobody_understands_yet_lies_sealed(online: Online) -> None:
+    """It may name anybody: as this bill does."""
+    online.vault = VAULT
+    await online.arrive(1, 2)
+    await online.receive()
+    (one, two) = await query("select body, body_sealed from gate_parked_row order by line")
+
+    online.vault = None
+    await online.receive(fee_bill=online.take)
+    unopened = len(await query("select 1 from gate_parked_row"))
+    online.vault = VAULT
+    await online.receive(fee_bill=online.take)
+
+    assert (one["body"], two["body"]) == (None, None)
+    assert "林晓舟" in VAULT.open(one["body_sealed"])
+    assert "林晓舟".encode() not in bytes(one["body_sealed"])
+    assert unopened == 2
+    assert [key for _, key in online.seen] == names(1, 2)
+    assert await query("select 1 from gate_parked_row") == []

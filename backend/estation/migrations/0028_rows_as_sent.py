@@ -1,4 +1,6 @@
-"""Rows that say more than we know are kept whole, also of topics of which only columns were kept."""
+"""Rows that say more than we know are kept whole, also of topics of which only columns were kept;
+what nobody here understands lies sealed.
+"""
 
 from uuid import uuid4
 
@@ -8,6 +10,10 @@ from tortoise.migrations import operations as ops
 from estation.shared.migrating import SwiftMigration
 
 STATEMENTS = {
+    "ck_gate_parked_row_body": (
+        "alter table gate_parked_row add constraint ck_gate_parked_row_body"
+        " check (num_nonnulls(body, body_sealed) = 1)"
+    ),
     "ck_gate_row_as_sent": (
         "alter table gate_row_as_sent add constraint ck_gate_row_as_sent"
         " check (octet_length(digest) = 32 and num_nonnulls(body, body_sealed) = 1)"
@@ -43,6 +49,12 @@ class Migration(SwiftMigration):
                 ),
             },
             bases=["Model"],
+        ),
+        ops.AlterField(
+            model_name="ParkedRow", name="body", field=fields.TextField(null=True, unique=False)
+        ),
+        ops.AddField(
+            model_name="ParkedRow", name="body_sealed", field=fields.BinaryField(null=True)
         ),
         *(ops.RunSQL(sql) for sql in STATEMENTS.values()),
     ]

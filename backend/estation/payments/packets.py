@@ -8,9 +8,9 @@ from msgspec import Struct
 from tortoise import Tortoise
 
 from estation.outside.gate import more, replicas
+from estation.outside.gate.arriving import Seal
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.receiving import Arrival, Handler
-from estation.outside.gate.refused import Seal
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import RefundOrderRow
 from estation.payments.actions.refunds.centre import follow_orders, keep_orders

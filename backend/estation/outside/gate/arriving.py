@@ -74,6 +74,11 @@ class Arrival:
         return self.sent or [rows.as_sent(msgspec.json.encode(row), row) for row in topic_rows]
 
 
+Seal = Callable[[str], bytes]
+"""Of a row's JSON, which may be personal data. What is refused without one leaves its digest only,
+what is not understood is kept as it is: a side that seals nothing has neither."""
+Unseal = Callable[[bytes], str]
+
 Handler = Callable[[Sequence[Struct], Arrival], Awaitable[None]]
 """Gets all rows of its topic of one file, in the file's order, inside the file's transaction.
 

@@ -12,7 +12,7 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import events, peers, positions, rows, shortage
-from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.arriving import Arrival, Handler, Unseal
 from estation.outside.gate.errors import RowRefused, is_about_a_value
 from estation.outside.gate.events import MAX_NAMED, Alarm, Finding, raise_finding
 from estation.outside.gate.shortage import Where
@@ -67,10 +67,11 @@ async def look_after(
     alarm: Alarm | None,
     now: datetime,
     handler: Handler | None = None,
+    unseal: Unseal | None = None,
 ) -> int:
     """Tell of files that are still not whole, give up what is too old, and give the topic's
     `handler` what was kept back for want of room, or came when nobody handled the topic yet; how
-    many files were told of.
+    many files were told of. `unseal`: for what came then, on a side that seals.
 
     Parts that the medium lost come again by themselves: their packets are written again, and a
     snapshot brings what was jumped over. What is told here the sender must send again, because
@@ -82,7 +83,7 @@ async def look_after(
             await raise_finding(await _finding(one, topic), alarm, now=now)
     await asyncio.to_thread(files.collect, now=now)
     if handler is not None:
-        await _bring_in(topic, handler, alarm, now)
+        await _bring_in(topic, handler, alarm, unseal, now)
     return len(overdue)
 
 
@@ -103,7 +104,9 @@ async def _keep_back(topic: str, body: bytes, arrival: Arrival) -> None:
     await positions.park_bodies(db, arrival.stream, [kept], now=arrival.watermark)
 
 
-async def _bring_in(topic: str, handler: Handler, alarm: Alarm | None, now: datetime) -> None:
+async def _bring_in(
+    topic: str, handler: Handler, alarm: Alarm | None, unseal: Unseal | None, now: datetime
+) -> None:
     """What was tried longest ago first: a file that has no room for long holds up no other."""
     waiting = await _db().execute_query_dict(
         f"""select id, stream from gate_parked_row p where topic = $1 and {_NOT_REFUSED}
@@ -122,7 +125,7 @@ async def _bring_in(topic: str, handler: Handler, alarm: Alarm | None, now: date
             is_kept_back=True,
         )
         try:
-            await _bring_in_one(topic, row["id"], handler, template)
+            await _bring_in_one(topic, row["id"], handler, unseal, template)
         except SpoolFull:
             await _put_behind(row["id"], now)
         except (RowRefused, rows.BadRow) as refused:
@@ -134,12 +137,14 @@ async def _bring_in(topic: str, handler: Handler, alarm: Alarm | None, now: date
     await _end_shortages(now)
 
 
-async def _bring_in_one(topic: str, row_id: UUID, handler: Handler, template: Arrival) -> None:
+async def _bring_in_one(
+    topic: str, row_id: UUID, handler: Handler, unseal: Unseal | None, template: Arrival
+) -> None:
     async with in_transaction() as tx:
         for row in await tx.execute_query_dict(
-            "delete from gate_parked_row where id = $1 returning seq, body", [row_id]
+            "delete from gate_parked_row where id = $1 returning seq, body, body_sealed", [row_id]
         ):
-            read, sent = rows.read(topic, row["body"].encode())
+            read, sent = rows.read(topic, positions.body_of(row, unseal))
             await handler([read], replace(template, seq=row["seq"], sent=[sent]))
 
 

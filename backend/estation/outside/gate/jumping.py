@@ -30,11 +30,11 @@ from estation.outside.gate import (
     rows,
 )
 from estation.outside.gate import format as packets
-from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.arriving import Arrival, Handler, Seal
 from estation.outside.gate.errors import BadPacket, Reason
 from estation.outside.gate.events import Alarm, Finding
 from estation.outside.gate.keys import KeyRing, PeerKey
-from estation.outside.gate.refused import RefusedRow, Seal
+from estation.outside.gate.refused import RefusedRow
 from estation.outside.gate.rows import AsSent, SnapshotRow
 from estation.shared.bulk import copy_rows
 
@@ -317,6 +317,7 @@ class Jump:
                 self._stream,
                 [(row["seq"], row["place"], row["topic"], row["body"]) for row in batch],
                 now=self._now,
+                seal=self._seal,
             )
 
     async def _handle(

@@ -18,16 +18,18 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import events, positions, refused, rows
-from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.arriving import Arrival, Handler, Seal, Unseal
 from estation.outside.gate.errors import RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm, Finding, raise_finding
-from estation.outside.gate.refused import RefusedRow, Seal
+from estation.outside.gate.refused import RefusedRow
 from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
+from estation.shared.resealing import SealedTable
 from estation.shared.transactions import in_transaction
 
 log = structlog.get_logger()
 
+SEALED = (SealedTable("gate_parked_row", ("body_sealed",)),)
 MAX_PACKETS = 50
 MAX_ROWS_OF_PACKET = 20_000
 _ABOUT = "parked:"
@@ -45,6 +47,7 @@ async def take_up(
     now: datetime,
     alarm: Alarm | None = None,
     seal: Seal | None = None,
+    unseal: Unseal | None = None,
 ) -> int:
     """Hand over what was parked of topics that have a handler by now; how many rows are parked
     no more. At most MAX_PACKETS packets; call again for more.
@@ -54,7 +57,7 @@ async def take_up(
     """
     others = {*rows.PROTOCOL, *rows.loose_topics()}
     topics = [topic for topic in handlers if topic in rows.TOPICS and topic not in others]
-    shelf = _Shelf(stream, topics, handlers, scope, alarm, seal, now)
+    shelf = _Shelf(stream, topics, handlers, scope, alarm, seal, unseal, now)
     taken = 0
     try:
         for seq in await shelf.packets():
@@ -83,6 +86,7 @@ class _Shelf:
     scope: Scope
     alarm: Alarm | None
     seal: Seal | None
+    unseal: Unseal | None
     now: datetime
 
     async def packets(self) -> list[int]:
@@ -135,7 +139,7 @@ class _Shelf:
                   select id from gate_parked_row p
                   where {_WAITS} and seq = $3 and ($4::int is null or line = $4)
                   order by line limit $5)
-                returning seq, line, topic, body, created_at""",  # noqa: S608 - constants
+                returning seq, line, topic, body, body_sealed, created_at""",  # noqa: S608 - constants
             [self.stream, self.topics, seq, line, MAX_ROWS_OF_PACKET],
         )
         return sorted(found, key=lambda row: row["line"])
@@ -154,7 +158,7 @@ class _Shelf:
             sources=self.scope.sources,
         )
         for one in found:
-            body = one["body"].encode()
+            body = positions.body_of(one, self.unseal)
             try:
                 row, as_sent = rows.read(topic, body)
             except rows.BadRow as bad:

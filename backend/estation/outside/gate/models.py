@@ -128,7 +128,8 @@ class ParkedRow(Model):
     """A row of a topic this side does not handle yet: kept as it came, never dropped.
 
     The same row again (`digest`, SHA-256 of the body) is not kept a second time. A `line` below 0
-    is that of a part of a file for which there is no room yet (`files`).
+    is that of a part of a file for which there is no room yet (`files`). What nobody here
+    understands may name anybody: on a side that seals it is `body_sealed`, and there is no `body`.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -136,7 +137,8 @@ class ParkedRow(Model):
     seq = fields.BigIntField()
     line = fields.IntField()
     topic = fields.CharField(max_length=64)
-    body = fields.TextField()
+    body: str | None = fields.TextField(null=True)
+    body_sealed: bytes | None = fields.BinaryField(null=True)
     created_at: datetime = fields.DatetimeField()
     digest: bytes | None = fields.BinaryField(null=True)
 

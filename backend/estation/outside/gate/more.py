@@ -11,8 +11,7 @@ from msgspec import Struct
 from tortoise import Tortoise
 
 from estation.outside.gate import rows
-from estation.outside.gate.arriving import Arrival
-from estation.outside.gate.refused import Seal
+from estation.outside.gate.arriving import Arrival, Seal
 from estation.shared import ids
 from estation.shared.resealing import SealedTable
 

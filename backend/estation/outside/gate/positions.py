@@ -3,7 +3,8 @@
 Every function joins the transaction of the connection it is given.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ import structlog
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import format as packets
+from estation.outside.gate.arriving import Seal, Unseal
 from estation.outside.gate.errors import HEALS_ITSELF, NEEDS_A_PERSON, Reason
 from estation.shared import ids
 
@@ -29,6 +31,10 @@ _SELECT = """select last_seq, last_digest, stopped_reason, stopped_at, failures,
                     parked_files, stopped_detail
              from gate_incoming_stream where stream = $1"""
 _SELECT_LOCKED = _SELECT + " for update"
+
+
+class NotOpened(Exception):
+    """A parked row is sealed, and whoever asks for it opens none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,7 @@ async def park_rows(
     parked: Sequence[tuple[int, str, bytes]],
     *,
     now: datetime,
+    seal: Seal | None = None,
 ) -> None:
     """Keep rows (line number, topic, JSON) nobody here handles yet."""
     manifest = head.manifest
@@ -171,6 +178,7 @@ async def park_rows(
         manifest.stream,
         [(manifest.seq, line, topic, body.decode()) for line, topic, body in parked],
         now=now,
+        seal=seal,
     )
 
 
@@ -180,16 +188,19 @@ async def park_bodies(
     parked: Sequence[tuple[int, int, str, str]],
     *,
     now: datetime,
+    seal: Seal | None = None,
 ) -> None:
     """As `park_rows`, for rows (seq, line, topic, JSON) of several packets.
 
     A row parked before is not parked again: snapshots bring the same ones each day.
     """
     await tx.execute_query(
-        """insert into gate_parked_row (id, stream, seq, line, topic, body, created_at, digest)
-           select id, $1, seq, line, topic, body, $2, sha256(convert_to(body, 'UTF8'))
-           from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::text[], $7::text[])
-             as given (id, seq, line, topic, body)
+        """insert into gate_parked_row (id, stream, seq, line, topic, body, body_sealed, created_at,
+                                        digest)
+           select id, $1, seq, line, topic, body, body_sealed, $2, digest
+           from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bytea[],
+                       $9::bytea[])
+             as given (id, seq, line, topic, body, body_sealed, digest)
            on conflict do nothing""",
         [
             stream,
@@ -198,9 +209,20 @@ async def park_bodies(
             [seq for seq, _, _, _ in parked],
             [line for _, line, _, _ in parked],
             [topic for _, _, topic, _ in parked],
-            [body for _, _, _, body in parked],
+            [body if seal is None else None for _, _, _, body in parked],
+            [None if seal is None else seal(body) for _, _, _, body in parked],
+            [hashlib.sha256(body.encode()).digest() for _, _, _, body in parked],
         ],
     )
+
+
+def body_of(row: Mapping[str, Any], unseal: Unseal | None) -> bytes:
+    """The JSON of a parked row. Raises NotOpened when it is sealed and nobody here opens it."""
+    if row["body"] is not None:
+        return str(row["body"]).encode()
+    if unseal is None:
+        raise NotOpened
+    return unseal(row["body_sealed"]).encode()
 
 
 async def stop(

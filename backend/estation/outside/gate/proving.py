@@ -12,12 +12,12 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import copies, merkle, refused, repairs, replicas, rows, sending
-from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.arriving import Arrival, Handler, Seal
 from estation.outside.gate.copies import Held
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.merkle import Tree
-from estation.outside.gate.refused import RefusedRow, Seal
+from estation.outside.gate.refused import RefusedRow
 from estation.outside.gate.repairs import Sent
 from estation.outside.gate.replicas import Replica
 from estation.outside.gate.rows import ProofRow, RepairRow, RowsWantedRow, SnapshotRow

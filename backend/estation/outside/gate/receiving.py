@@ -36,7 +36,7 @@ from estation.outside.gate import (
     symbols,
 )
 from estation.outside.gate import format as packets
-from estation.outside.gate.arriving import Arrival, Handler, OwnedRow, TwoSteps
+from estation.outside.gate.arriving import Arrival, Handler, OwnedRow, Seal, TwoSteps
 from estation.outside.gate.errors import BadPacket, Reason, RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm, Finding
 from estation.outside.gate.folders import Listing, NotOurs
@@ -44,7 +44,7 @@ from estation.outside.gate.jumping import JUMP_AFTER, Jump, NoJump
 from estation.outside.gate.keys import KeyRing, PeerKey
 from estation.outside.gate.positions import Position
 from estation.outside.gate.proving import Prover
-from estation.outside.gate.refused import RefusedRow, Seal
+from estation.outside.gate.refused import RefusedRow
 from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
 from estation.outside.gate.shortage import Where
@@ -678,7 +678,9 @@ class _Importer:
         await refused.heal(taken, now=self._now)
         await self._keep_aside(aside, manifest.seq)
         if content.parked:
-            await positions.park_rows(tx, content.head, content.parked, now=self._now)
+            await positions.park_rows(
+                tx, content.head, content.parked, now=self._now, seal=self._seal
+            )
         talk = len(content.handled.get(reporting.TOPIC, ()))
         await positions.record_applied(
             tx, content.head, content=manifest.count > talk, now=self._now

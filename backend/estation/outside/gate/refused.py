@@ -8,7 +8,7 @@ the difference it makes (`merkle`), somebody owns an incident about it, and page
 source's rows say that something is missing.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -21,7 +21,7 @@ from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import events, merkle, replicas, rows
-from estation.outside.gate.arriving import Arrival, Handler
+from estation.outside.gate.arriving import Arrival, Handler, Seal
 from estation.outside.gate.errors import RowRefused, is_about_a_value
 from estation.outside.gate.events import Alarm, Finding, raise_finding
 from estation.outside.gate.rows import AsSent, Identity
@@ -44,8 +44,6 @@ BEGINS, ENDS = "row_refused", "row_taken_in"
 
 Thing = tuple[str, str, str]
 """Topic, source, key."""
-Seal = Callable[[str], bytes]
-"""Of a row's JSON, which may be personal data. Without one only its digest is kept."""
 
 
 @dataclass(frozen=True, slots=True)

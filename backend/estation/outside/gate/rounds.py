@@ -30,11 +30,11 @@ from estation.outside.gate import (
     upkeep,
 )
 from estation.outside.gate import peers as peers_module
+from estation.outside.gate.arriving import Seal, Unseal
 from estation.outside.gate.bounds import Bounds, Pause
 from estation.outside.gate.events import Alarm
 from estation.outside.gate.peers import Destination, Peer
 from estation.outside.gate.receiving import Handler, ReceiveReport
-from estation.outside.gate.refused import Seal
 from estation.outside.gate.shortage import Where
 from estation.outside.gate.symbols import Cutting
 from estation.outside.gate.upkeep import Schedule
@@ -162,13 +162,15 @@ async def receive_from(
     now: datetime,
     alarm: Alarm | None = None,
     seal: Seal | None = None,
+    unseal: Unseal | None = None,
     bounds: Bounds = limits.DEFAULT,
 ) -> ReceiveReport:
-    """Apply what came from the peer, within what it may write (`seal`: as of `refused`), and first
-    what came before this program knew its topic."""
+    """Apply what came from the peer, within what it may write (`seal` and `unseal`: for rows that
+    are kept aside), and first what came before this program knew its topic."""
     await later.take_up(
-        peer.stream_in, handlers=handlers, scope=peer.scope, now=now, alarm=alarm, seal=seal
-    )
+        peer.stream_in, handlers=handlers, scope=peer.scope, now=now, alarm=alarm, seal=seal,
+        unseal=unseal,
+    )  # fmt: skip
     return await receiving.apply_incoming(
         peer.stream_in,
         folder=peer.incoming,
