@@ -86,3 +86,17 @@ def test_lists_are_as_old_as_the_oldest_of_all_sources() -> None:
 
     assert {template for template, _ in lists} == LISTS
     assert [template for template, call in lists if "of_all=True" not in call] == []
+
+
+def test_every_json_answer_about_a_centres_rows_says_their_age() -> None:
+    """Of the contexts that hold nothing but copies; payments answers about our own orders."""
+    handlers = {
+        node.name: ast.unparse(node)
+        for folder in ("fees", "cases", "registry")
+        for path in (ROOT / "backend" / "estation" / folder).glob("routes.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.AsyncFunctionDef) and node.decorator_list
+    }
+
+    assert {"my_bills", "one_bill"} <= set(handlers)
+    assert [name for name, source in handlers.items() if "copy_age(" not in source] == []
