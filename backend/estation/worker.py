@@ -20,7 +20,7 @@ from estation.identity.api import forget_expired
 from estation.ledger import jobs as ledger_jobs
 from estation.official_account.actions import forget_messages as forget_heard
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import peering, peers, rounds, rows, sending, symbols, upkeep
+from estation.outside.gate import files, peering, peers, rounds, rows, sending, symbols, upkeep
 from estation.outside.gate.errors import PeerUnknown
 from estation.outside.gate.events import Finding
 from estation.outside.gate.peers import Peer
@@ -106,15 +106,12 @@ async def work_once(settings: Settings, *, clock: Clock = system_clock) -> dict[
 
 def jobs(services: Services) -> list[Job]:
     """The whole timetable."""
-    gate = _gate(services)
     payees = PayeeWatch(services.settings)
     silent, refunds = payment_jobs.silent_turns(services), payment_jobs.refund_turns(services)
     return [
         Job("payees", LOOK_EVERY_SECONDS, lambda now: asyncio.to_thread(payees.look)),
         Job("outbox", 0.2, lambda now: dispatch_outbox(services, now)),
-        Job("gate_out", 0.3, gate.pack, gate.finish),
-        Job("gate_in", 0.3, gate.receive, gate.finish),
-        Job("gate_upkeep", 2, gate.look_after, gate.finish),
+        *jobs_of_the_gate(GateSide(services)),
         Job("redrive_inbox", 2, lambda now: payment_jobs.redrive_inbox(services, now=now)),
         Job("silent", 2, silent.start, silent.finish),
         Job("refunds", 1, refunds.start, refunds.finish),
@@ -290,12 +287,24 @@ class GateSide:
             cutting=self._cutting,
         )
 
+    async def look_after_files(self, now: datetime) -> None:
+        """Of topics that carry some."""
+        await files.look_after_all(
+            self._handlers, alarm=open_gate_incident, now=now, unseal=self._services.vault.open
+        )
 
-def _gate(services: Services) -> rounds.Rounds:
-    side = GateSide(services)
-    return rounds.Rounds(
+
+def jobs_of_the_gate(side: GateSide) -> list[Job]:
+    """One round of the gate at a time for each peer."""
+    gate = rounds.Rounds(
         prepare=side.prepare, pack=side.pack, receive=side.receive, look_after=side.look_after
     )
+    return [
+        Job("gate_out", 0.3, gate.pack, gate.finish),
+        Job("gate_in", 0.3, gate.receive, gate.finish),
+        Job("gate_upkeep", 2, gate.look_after, gate.finish),
+        Job("gate_files", 2, side.look_after_files),
+    ]
 
 
 async def open_gate_incident(finding: Finding, now: datetime) -> None:

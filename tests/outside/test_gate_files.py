@@ -19,8 +19,8 @@ from msgspec import Meta, Struct
 from estation import worker
 from estation.outside.gate import files as gate_files
 from estation.outside.gate import keys, receiving, rows, sending, snapshots, spool
+from estation.outside.gate.arriving import Arrival, Seal
 from estation.outside.gate.errors import RowRefused
-from estation.outside.gate.receiving import Arrival
 from estation.outside.gate.rows import Digest, Name, Source
 from estation.outside.gate.snapshots import Why
 from estation.outside.gate.spool import BadPart, Part, Spool, SpoolFull
@@ -71,7 +71,7 @@ def parts_of(data: bytes, file_id: str = "M-1", *, source: str = SOURCE) -> list
     ]
 
 
-def handler_of(files: Spool, done: list[Path]) -> receiving.Handler:
+def handler_of(files: Spool, done: list[Path], seal: Seal | None = None) -> gate_files.WithFiles:
     """All that the topic needs on this side."""
 
     async def take(found: Sequence[Struct], arrival: Arrival) -> None:
@@ -82,14 +82,14 @@ def handler_of(files: Spool, done: list[Path]) -> receiving.Handler:
             try:
                 whole = await gate_files.take(
                     files, part, topic="file_chunk", body=sent.body, arrival=arrival,
-                    alarm=worker.open_gate_incident,
+                    alarm=worker.open_gate_incident, seal=seal,
                 )  # fmt: skip
             except BadPart as bad:
                 raise RowRefused(f"file {row.file_id}: {bad}") from None
             if whole is not None:
                 done.append(whole)
 
-    return take
+    return gate_files.WithFiles(files, take)
 
 
 async def put_file(data: bytes, file_id: str = "M-1") -> None:
@@ -114,14 +114,16 @@ async def put_file(data: bytes, file_id: str = "M-1") -> None:
             waiting = []
 
 
-async def receive(sides: Sides, files: Spool, done: list[Path]) -> list[int]:
+async def receive(
+    sides: Sides, files: Spool, done: list[Path], handler: receiving.Handler | None = None
+) -> list[int]:
     applied: list[int] = []
     while True:
         report = await receiving.apply_incoming(
             STREAM,
             folder=sides.incoming,
             peer_key=keys.load_peer_key(PUBLIC),
-            handlers={"file_chunk": handler_of(files, done)},
+            handlers={"file_chunk": handler or handler_of(files, done)},
             now=sides.now,
         )
         applied += report.applied

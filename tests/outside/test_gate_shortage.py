@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tortoise import Tortoise
@@ -30,6 +31,9 @@ from estation.outside.gate.status import stream_status
 from estation.outside.gate.symbols import Cutting
 from estation.payments import api, jobs, staff_words
 from estation.payments.errors import StreamStillStopped
+from estation.services import Services
+from estation.settings import Settings
+from estation.shared.crypto import Vault
 from estation.shared.signals import read
 from tests.outside.gate_peers import Gate
 from tests.outside.gate_side import BACK, STREAM, T0, Sides, bill, names, position, query
@@ -45,6 +49,7 @@ from tests.outside.test_gate_files import (
 )
 
 RESERVE = Bounds(disk_reserve=1000)
+VAULT = Vault(bytes(range(32)))
 
 
 class Disk:
@@ -289,13 +294,57 @@ async def test_a_file_without_room_waits_in_the_database_and_comes_when_there_is
 
 
 async def _bring_in(files: Spool, done: list[Path], now: datetime = T0) -> int:
-    """What the topic runs now and then; how many parts wait afterwards."""
-    await gate_files.look_after(
-        files, topic="file_chunk", alarm=worker.open_gate_incident, now=now,
-        handler=handler_of(files, done),
-    )  # fmt: skip
+    """What the worker does for the handlers it has; how many parts wait afterwards."""
+    await gate_files.look_after_all(
+        {"file_chunk": handler_of(files, done)}, alarm=worker.open_gate_incident, now=now
+    )
     (left,) = await query("select count(*)::int as n from gate_parked_row")
     return int(left["n"])
+
+
+async def test_parts_that_wait_for_room_lie_sealed_on_a_side_that_seals(
+    sides: Sides, tmp_path: Path
+) -> None:
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    sealing = handler_of(files, done, VAULT.seal)
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done, sealing)
+    (kept,) = await query("select body, body_sealed from gate_parked_row")
+
+    files.forget(SOURCE, "M-1")
+    await gate_files.look_after_all(
+        {"file_chunk": sealing}, alarm=worker.open_gate_incident, now=T0, unseal=VAULT.open
+    )
+
+    assert kept["body"] is None
+    assert "M-2" in VAULT.open(kept["body_sealed"])
+    assert [path.read_bytes() for path in done[1:]] == [content(10, seed=2)]
+
+
+async def test_the_worker_looks_after_the_files_of_each_topic_that_has_a_handler(
+    sides: Sides, tmp_path: Path
+) -> None:
+    """A later topic is a schema and a handler; nothing else of the program knows it."""
+    files = Spool(tmp_path / "spool", max_bytes=2 * MIB)
+    done: list[Path] = []
+    services = SimpleNamespace(settings=Settings.read(), vault=VAULT, clock=lambda: T0)
+    side = worker.GateSide(cast(Services, services))
+    side._handlers["file_chunk"] = handler_of(files, done, VAULT.seal)
+    await put_file(content(2 * MIB, seed=1), "M-1")
+    await put_file(content(10, seed=2), "M-2")
+    await sides.pack()
+    sides.carry()
+    await receive(sides, files, done, side._handlers["file_chunk"])
+    files.forget(SOURCE, "M-1")
+
+    timetable = {job.name: job for job in worker.jobs_of_the_gate(side)}
+    await timetable["gate_files"].run(T0)
+
+    assert [path.read_bytes() for path in done[1:]] == [content(10, seed=2)]
 
 
 async def test_a_stream_waits_with_its_packets_when_nothing_more_can_be_kept_back(

@@ -14,7 +14,8 @@ from tortoise import Tortoise
 
 from estation.inner import database, packets
 from estation.outside.gate import bounds as limits
-from estation.outside.gate import peering, peers, rounds, symbols, upkeep
+from estation.outside.gate import files, peering, peers, rounds, symbols, upkeep
+from estation.outside.gate.arriving import Handler
 from estation.outside.gate.peers import Peer
 from estation.outside.gate.receiving import ReceiveReport
 from estation.settings import InnerSettings
@@ -74,10 +75,17 @@ class GateSide:
         """
         return await rounds.receive_from(
             peer,
-            handlers=packets.make_handlers(source=self._settings.source, now=now),
+            handlers=self._handlers(now),
             bounds=self._bounds,
             now=now,
         )
+
+    def _handlers(self, now: datetime) -> dict[str, Handler]:
+        return packets.make_handlers(source=self._settings.source, now=now)
+
+    async def look_after_files(self, now: datetime) -> None:
+        """Of topics that carry some. No alarm, as in `receive`."""
+        await files.look_after_all(self._handlers(now), alarm=None, now=now)
 
     async def look_after(self, peer: Peer, now: datetime) -> list[int]:
         """Lost packets again, proofs and snapshots by the clock."""
@@ -122,6 +130,7 @@ async def work(settings: InnerSettings, *, clock: Clock = system_clock) -> None:
                     ("gate_in", POLL_SECONDS, turns.receive),
                     ("gate_out", POLL_SECONDS, turns.pack),
                     ("gate_upkeep", UPKEEP_SECONDS, turns.look_after),
+                    ("gate_files", UPKEEP_SECONDS, side.look_after_files),
                 )
             )
         )

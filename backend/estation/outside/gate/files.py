@@ -1,18 +1,20 @@
-"""What a topic that carries files needs beside its schema: its handler gives each part to `take`,
-and `look_after` runs now and then."""
+"""What a topic that carries files needs beside its schema: a handler that gives each part to
+`take`, registered as `WithFiles`. Whoever receives looks after its files (`look_after_all`)."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from tortoise import Tortoise
 from tortoise.backends.base.client import BaseDBAsyncClient
 
 from estation.outside.gate import events, peers, positions, rows, shortage
-from estation.outside.gate.arriving import Arrival, Handler, Unseal
+from estation.outside.gate.arriving import Arrival, Handler, Seal, Unseal
 from estation.outside.gate.errors import RowRefused, is_about_a_value
 from estation.outside.gate.events import MAX_NAMED, Alarm, Finding, raise_finding
 from estation.outside.gate.shortage import Where
@@ -39,11 +41,44 @@ class NoRoomAtAll(Exception):
     """Neither for the file nor for keeping its parts back: the packet is tried again later."""
 
 
+@dataclass(frozen=True, slots=True)
+class WithFiles:
+    """The handler of a topic that carries files, which lie in `files` until they are whole."""
+
+    files: Spool
+    handle: Handler
+
+    async def __call__(self, topic_rows: Sequence[Struct], arrival: Arrival) -> None:
+        await self.handle(topic_rows, arrival)
+
+
+async def look_after_all(
+    handlers: Mapping[str, Handler],
+    *,
+    alarm: Alarm | None,
+    now: datetime,
+    unseal: Unseal | None = None,
+) -> None:
+    """`look_after` for each topic that carries files; a job."""
+    for topic, handler in handlers.items():
+        if isinstance(handler, WithFiles):
+            await look_after(
+                handler.files, topic=topic, alarm=alarm, now=now, handler=handler, unseal=unseal
+            )
+
+
 async def take(
-    files: Spool, part: Part, *, topic: str, body: bytes, arrival: Arrival, alarm: Alarm | None
+    files: Spool,
+    part: Part,
+    *,
+    topic: str,
+    body: bytes,
+    arrival: Arrival,
+    alarm: Alarm | None,
+    seal: Seal | None = None,
 ) -> Path | None:
-    """As `Spool.take`; a part without room is kept back (its row's JSON, `body`), told, and taken
-    by `look_after` when there is some. Joins the packet's transaction.
+    """As `Spool.take`; a part without room is kept back (its row's JSON, `body`, sealed where the
+    side seals), told, and taken by `look_after` when there is some. Joins the packet's transaction.
 
     Raises BadPart, OSError, NoRoomAtAll; SpoolFull for a part that was kept back already.
     """
@@ -52,7 +87,7 @@ async def take(
     except SpoolFull:
         if arrival.is_kept_back:
             raise
-        await _keep_back(topic, body, arrival)
+        await _keep_back(topic, body, arrival, seal)
     detail = {"topic": topic, "source": part.source, "file": part.file_id}
     await shortage.begins(
         arrival.stream, Where.files, detail=detail, alarm=alarm, now=arrival.watermark
@@ -87,10 +122,10 @@ async def look_after(
     return len(overdue)
 
 
-async def _keep_back(topic: str, body: bytes, arrival: Arrival) -> None:
+async def _keep_back(topic: str, body: bytes, arrival: Arrival, seal: Seal | None) -> None:
     db = _db()
     (held,) = await db.execute_query_dict(
-        f"""select coalesce(sum(octet_length(body)), 0) as size
+        f"""select coalesce(sum(coalesce(octet_length(body), octet_length(body_sealed))), 0) as size
             from gate_parked_row where stream = $1 and topic = $2 and {_KEPT_BACK}""",  # noqa: S608 - constants
         [arrival.stream, topic],
     )
@@ -101,7 +136,7 @@ async def _keep_back(topic: str, body: bytes, arrival: Arrival) -> None:
         [arrival.stream, arrival.seq],
     )
     kept = (arrival.seq, lowest["line"] - 1, topic, body.decode())
-    await positions.park_bodies(db, arrival.stream, [kept], now=arrival.watermark)
+    await positions.park_bodies(db, arrival.stream, [kept], now=arrival.watermark, seal=seal)
 
 
 async def _bring_in(

@@ -3,7 +3,7 @@
 A newer program finds them parked and hands them over before the packets that wait, oldest packet
 first: nobody need send them again. What cannot be taken in stops no stream, since its packet went
 by long ago: it is set aside where its topic says so, and else stays parked, told once. Parts of
-files are brought in by whoever takes them (`files.look_after`): they may have to wait for room.
+files are brought in by `files.look_after_all`: they may have to wait for room.
 """
 
 import traceback
