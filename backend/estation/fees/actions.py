@@ -18,7 +18,7 @@ from estation.outside.gate import replicas
 from estation.outside.gate.rows import AsSent, FeeBillRow
 from estation.shared import ids
 from estation.shared.bulk import copy_rows, staged
-from estation.shared.columns import array_text
+from estation.shared.columns import array_text, moment_text
 from estation.shared.crypto import Vault
 from estation.shared.resealing import SealedTable
 from estation.shared.together import Part
@@ -233,7 +233,7 @@ def marking_arguments(marks: Sequence[PaidMark]) -> list[str]:
     return [
         array_text([str(mark.bill_id) for mark in marks]),
         array_text([str(mark.version) for mark in marks]),
-        array_text([mark.paid_at.isoformat() for mark in marks]),
+        array_text([moment_text(mark.paid_at) for mark in marks]),
     ]
 
 

@@ -5,7 +5,9 @@ than settling a payment; a JSON document costs PostgreSQL a hash table for every
 PostgreSQL's own spelling of an array costs neither: `unnest($1::text::uuid[], …)`.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from estation.shared.jsonb import clean_text
 
@@ -24,6 +26,13 @@ def array_text(values: Sequence[str | None]) -> str:
     if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
         joined = _BETWEEN.join(map(_escaped, values))  # type: ignore[arg-type]
     return f'{{"{_storable(joined)}"}}'
+
+
+@functools.lru_cache(maxsize=1024)
+def moment_text(moment: datetime) -> str:
+    """For a column of moments. A payment's moment stands in four tables, and spelling it costs
+    nine times what looking it up does; equal ones of other zones are the same moment."""
+    return moment.isoformat()
 
 
 def json_lines(documents: Iterable[str]) -> str:

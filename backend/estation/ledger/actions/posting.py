@@ -13,7 +13,7 @@ from estation.ledger import queries, rules
 from estation.ledger.errors import AlreadyReversed, LedgerConflict, NoSuchTransfer
 from estation.ledger.rules import TransferInput
 from estation.shared import ids
-from estation.shared.columns import array_text
+from estation.shared.columns import array_text, moment_text
 from estation.shared.together import Part, statement
 
 _STEPS = """
@@ -129,7 +129,7 @@ def _transfer_columns(transfers: Sequence[TransferInput]) -> list[str]:
         array_text([_text(transfer.order_id) for transfer in transfers]),
         array_text([transfer.our_no for transfer in transfers]),
         array_text([transfer.channel_no for transfer in transfers]),
-        array_text([transfer.occurred_at.isoformat() for transfer in transfers]),
+        array_text([moment_text(transfer.occurred_at) for transfer in transfers]),
     ]
 
 

@@ -56,6 +56,7 @@ from estation.payments.rules import (
     Verdict,
 )
 from estation.shared import ids
+from estation.shared.columns import moment_text
 from estation.shared.jsonb import jsonb_text, struct_text
 
 NO_PARTS: Mapping[str, ReportPart] = {}
@@ -172,7 +173,7 @@ class Writing:
         self._transfers.append(transfer)
         attempt.order.now.move(to)
         self._orders[attempt.order.now.id] = OrderChange(
-            str(attempt.order.now.id), to, paid_at.isoformat(), ""
+            str(attempt.order.now.id), to, moment_text(paid_at), ""
         )
         self.pay_bills(attempt, report, transfer.id)
         return transfer.id
@@ -205,7 +206,7 @@ class Writing:
         if to is AttemptState.PAID:
             trade_no, amount, moment = _money(report)
             attempt.channel_trade_no, attempt.paid_fen = trade_no, amount
-            paid_fen, paid_at = str(amount), moment.isoformat()
+            paid_fen, paid_at = str(amount), moment_text(moment)
         else:
             reason = CloseReason.CHANNEL
         self._attempts[attempt.id] = AttemptChange(
@@ -219,7 +220,7 @@ class Writing:
         order.now.move(to)
         paid_at, reason = None, ""
         if to is OrderState.PAID:
-            paid_at = report.paid_at.isoformat() if report.paid_at else None
+            paid_at = moment_text(report.paid_at) if report.paid_at else None
         else:
             reason = order.now.close_reason = str(verdict.incident)
         self._orders[order.now.id] = OrderChange(str(order.now.id), to, paid_at, reason)
