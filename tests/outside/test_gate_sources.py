@@ -1,6 +1,7 @@
 """Several sources at one gate: each with its own keys, stream and region, none in another's way."""
 
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -898,6 +899,28 @@ async def test_lost_packets_are_written_again_to_every_destination(gate: Gate) -
     assert _contents(spare) == _contents((await center()).outgoing)
     failing = {one.folder: one.failure for one in (await center()).destinations}
     assert failing == {broken: "File exists", spare: ""}
+
+
+async def test_a_destination_that_cannot_say_how_much_room_it_has_holds_up_no_other(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = gate.root / "spare"
+    await peering.add_destination("jc-center", spare, deed=DEED, now=gate.now)
+    await a_bill_is_lost_everywhere(gate, spare)
+
+    def free_bytes(folder: Path) -> int:
+        if folder == spare:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return 10**12
+
+    monkeypatch.setattr(bounds, "free_bytes", free_bytes)
+    written = await look_after(gate)
+    await gate.pack(await center())
+
+    assert written == [1]
+    assert packets.file_name(BACK, 1) in _contents((await center()).outgoing)
+    (failing,) = (await center()).destinations
+    assert (failing.failure, (await center()).disk_free) == ("Stale file handle", 10**12)
 
 
 async def test_destinations_get_lost_packets_also_while_the_first_folder_fails(

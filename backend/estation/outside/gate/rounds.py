@@ -6,6 +6,7 @@ before its turn begins: it holds a thread, but neither a place nor a connection.
 """
 
 import asyncio
+import contextlib
 import errno
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -196,15 +197,15 @@ async def look_after(
     """Write lost packets again, plan proofs and snapshots that are due, note the room left, and
     that there is some again where there was none (`cutting`: as of `pack_for`)."""
     free = await _free(peer.folder)
-    further = [one.folder for one in peer.destinations if await _answers(one.folder)]
-    await _note_room(peer, min([free, *[await _free(one) for one in further]]))
+    further = await _room_of_further(peer)
+    await _note_room(peer, min([free, *further.values()]))
     written = await upkeep.look_after(
         peer.stream_out,
         folder=peer.outgoing,
         now=now,
         schedule=schedule,
         bounds=bounds,
-        further=further,
+        further=list(further),
     )
     # Last: a device's folder that cannot be read holds up nothing above.
     # A quarter more than must be free: else it would begin and end with each packet.
@@ -358,6 +359,16 @@ async def _answers(folder: Path) -> bool:
 
 async def _free(folder: Path) -> int:
     return await asyncio.to_thread(limits.free_bytes, folder)
+
+
+async def _room_of_further(peer: Peer) -> dict[Path, int]:
+    """Of the destinations that answer. Not of one that cannot say: `pack_for` notes its failure,
+    and it holds up nothing of the others."""
+    room: dict[Path, int] = {}
+    for folder in [one.folder for one in peer.destinations if await _answers(one.folder)]:
+        with contextlib.suppress(OSError):
+            room[folder] = await _free(folder)
+    return room
 
 
 async def _note_room(peer: Peer, free: int) -> None:
