@@ -220,6 +220,23 @@ async def test_believed_news_is_never_bounded_and_forgers_are(
     assert await count("pay_notice") == 1
 
 
+async def test_forgers_are_bounded_also_when_they_all_come_at_once(
+    online: Online, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand at the door together before the first of them has been read."""
+    monkeypatch.setattr(FloodBound, "PATIENCE", 5)
+    headers, body = WechatNotice(plaintext=transaction()).sent()
+
+    async def ring() -> int:
+        sent = {**headers, "x-forwarded-for": "10.6.6.6"}
+        async with online.client.post(WECHAT_DOOR, headers=sent, data=body + b" ") as answer:
+            return answer.status
+
+    statuses = await asyncio.gather(*(ring() for _ in range(60)))
+
+    assert sorted(statuses) == [401] * 5 + [429] * 55
+
+
 @pytest.mark.parametrize(
     ("path", "content_type", "limit"),
     [

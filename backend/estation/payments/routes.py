@@ -257,14 +257,17 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
         raise NotFound
     sender, now = address_key(address_of(request)), services.clock()
     if services.unbelieved.is_flooding(sender, now=now):
-        REFUSED_NOTICES.labels(channel.channel, "flood").inc()
-        return _answer(channel, 429)
+        return _turned_away(channel)
     began = time.perf_counter()
     try:
         await services.notice_door.enter()
-        notice, message = _opened(request, channel, content_type, now)
     except Overloaded:
         return _answer(channel, 503)
+    # Asked again: those that came before it in the same burst have been read meanwhile.
+    if services.unbelieved.is_flooding(sender, now=now):
+        return _turned_away(channel)
+    try:
+        notice, message = _opened(request, channel, content_type, now)
     except NoticeRejected as rejected:
         services.unbelieved.note_refused(sender, now=now)
         REFUSED_NOTICES.labels(channel.channel, rejected.reason).inc()
@@ -276,6 +279,11 @@ async def _receive(request: OnlineRequest, account_id: str, content_type: str) -
         return await _settle(item, channel, services, now)
     finally:
         _ack_seconds(channel.channel).observe(time.perf_counter() - began)
+
+
+def _turned_away(channel: PayChannel) -> HTTPResponse:
+    REFUSED_NOTICES.labels(channel.channel, "flood").inc()
+    return _answer(channel, 429)
 
 
 @functools.cache
