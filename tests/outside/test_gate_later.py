@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from tortoise import Tortoise
 
 from estation import worker
-from estation.outside.gate import rounds, rows
+from estation.outside.gate import later, rounds, rows
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.peers import Peer, peer_named
@@ -50,7 +50,8 @@ class Online:
 
 
 @pytest.fixture
-async def online(database: str, tmp_path: Path) -> Online:
+async def online(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Online:
+    monkeypatch.setattr(later, "_failing", {})  # a program that has just begun
     gate = Gate(tmp_path)
     gate.make_keys()
     await gate.keep_first(T0)
@@ -119,6 +120,29 @@ async def test_one_that_cannot_be_taken_in_stays_and_is_told_once_and_stops_noth
     assert await position() == (2, "")
 
 
+async def test_of_a_packet_that_cannot_be_taken_in_somebody_hears_once(online: Online) -> None:
+    """What a program refuses of one row it may refuse of thousands."""
+
+    async def strict(found: Sequence[Struct], arrival: Arrival) -> None:
+        raise RowRefused("fee_bill: payee")
+
+    await online.arrive(1, 2, 3)
+    await online.arrive(4)
+    await online.receive()
+
+    for _ in range(2):
+        await online.receive(fee_bill=strict)
+
+    assert await parked() == names(1, 2, 3, 4)
+    assert await query(
+        """select kind, (evidence ->> 'seq')::int as seq, (evidence ->> 'rows')::int as rows,
+                  (evidence ->> 'line')::int as line from incident order by id"""
+    ) == [
+        {"kind": "gate_unhealed", "seq": 1, "rows": 3, "line": 1},
+        {"kind": "gate_unhealed", "seq": 2, "rows": 1, "line": 1},
+    ]
+
+
 async def test_one_of_a_topic_that_skips_is_set_aside(online: Online) -> None:
     unit = register.unit(source="jc-center")
     await online.gate.arrive(online.center, "unit", unit)
@@ -145,7 +169,7 @@ async def test_nobody_gets_in_later_what_is_not_theirs_to_write(online: Online) 
     assert await incidents() == [{"kind": "gate_unhealed", "owner": "operator"}]
 
 
-async def test_a_handler_that_fails_now_is_asked_again_and_holds_up_no_stream(
+async def test_a_handler_that_fails_now_is_asked_again_later_and_holds_up_no_stream(
     online: Online,
 ) -> None:
     async def failing(found: Sequence[Struct], arrival: Arrival) -> None:
@@ -157,11 +181,39 @@ async def test_a_handler_that_fails_now_is_asked_again_and_holds_up_no_stream(
 
     await online.receive(restriction=failing, fee_bill=online.take)
     failed = await parked()
+    online.gate.now += timedelta(seconds=1)
     await online.receive(restriction=online.take, fee_bill=online.take)
 
     assert failed == ["X000001"]
     assert [key for _, key in online.seen] == ["F000001", "X000001"]
     assert (await parked(), await incidents()) == ([], [])
+
+
+async def test_a_handler_that_goes_on_failing_is_asked_more_and_more_seldom(
+    online: Online,
+) -> None:
+    """Each time it wrote what is undone again; a worker looks three times a second."""
+    due = [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    asked: list[float] = []
+
+    async def failing(found: Sequence[Struct], arrival: Arrival) -> None:
+        asked.append((online.gate.now - T0).total_seconds())
+        raise ConnectionError
+
+    await online.arrive(1)
+    await online.receive()
+    for second in due:
+        for moment in (second - 0.5, second):
+            online.gate.now = max(T0, T0 + timedelta(seconds=moment))
+            await online.receive(fee_bill=failing)
+    await online.receive(fee_bill=online.take)
+    rests = await parked()
+    online.gate.now += timedelta(hours=-1)  # the clock was wrong
+    await online.receive(fee_bill=online.take)
+
+    assert asked == due
+    assert rests == names(1)
+    assert (online.seen, await parked()) == ([(1, "F000001")], [])
 
 
 async def test_a_crash_on_the_way_leaves_each_row_parked_or_taken_in(
@@ -220,6 +272,7 @@ async def test_what_nobody_understands_yet_lies_sealed(online: Online) -> None:
     await online.receive(fee_bill=online.take)
     unopened = len(await query("select 1 from gate_parked_row"))
     online.vault = VAULT
+    online.gate.now += timedelta(seconds=1)
     await online.receive(fee_bill=online.take)
 
     assert (one["body"], two["body"]) == (None, None)

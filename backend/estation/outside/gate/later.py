@@ -2,8 +2,8 @@
 
 A newer program finds them parked and hands them over before the packets that wait, oldest packet
 first: nobody need send them again. What cannot be taken in stops no stream, since its packet went
-by long ago: it is set aside where its topic says so, and else stays parked, told once. Parts of
-files are brought in by `files.look_after_all`: they may have to wait for room.
+by long ago: it is set aside where its topic says so, and else stays parked, told once for a packet
+and topic. Parts of files are brought in by `files.look_after_all`: they may have to wait for room.
 """
 
 import traceback
@@ -38,6 +38,10 @@ _WAITS = f"""stream = $1 and topic = any($2::text[]) and not exists (
     and e.distinction = '{_ABOUT}' || encode(p.digest, 'hex'))"""
 """SQL over `gate_parked_row p`: of these topics, and not told already as what nobody can take."""
 
+_failing: dict[str, tuple[int, datetime]] = {}
+"""Streams whose rows could not be handed over at the last try: how often in a row, and until when
+they rest. In this process: another one finds out by itself."""
+
 
 async def take_up(
     stream: str,
@@ -52,9 +56,13 @@ async def take_up(
     """Hand over what was parked of topics that have a handler by now; how many rows are parked
     no more. At most MAX_PACKETS packets; call again for more.
 
-    A handler that fails at the moment is asked again with the next call, and holds up nothing
-    that comes. Safe to run twice at once and to kill.
+    A handler that fails at the moment is asked again later, each time after a longer pause (1 s to
+    60 s): what it did is undone at a cost. It holds up nothing that comes. Safe to run twice at
+    once and to kill.
     """
+    failures, rests_until = _failing.get(stream, (0, now))
+    if now < rests_until <= now + positions.MAX_RETRY:
+        return 0
     others = {*rows.PROTOCOL, *rows.loose_topics()}
     topics = [topic for topic in handlers if topic in rows.TOPICS and topic not in others]
     shelf = _Shelf(stream, topics, handlers, scope, alarm, seal, unseal, now)
@@ -62,7 +70,9 @@ async def take_up(
     try:
         for seq in await shelf.packets():
             taken += await shelf.take(seq)
+        _failing.pop(stream, None)
     except Exception as failure:
+        _failing[stream] = failures + 1, now + positions.pause_after(failures)
         # Its kind and place only: a database's message may quote personal data.
         frame = traceback.extract_tb(failure.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno}"
@@ -106,16 +116,19 @@ class _Shelf:
             pass
         db = Tortoise.get_connection("default")
         waiting = await db.execute_query_dict(
-            f"""select line from gate_parked_row p where {_WAITS} and seq = $3
+            f"""select line, topic from gate_parked_row p where {_WAITS} and seq = $3
                 order by line limit $4""",  # noqa: S608 - constants
             [self.stream, self.topics, seq, MAX_ROWS_OF_PACKET],
         )
         taken = 0
+        left: dict[str, list[tuple[int, str]]] = {}
         for row in waiting:
             try:
                 taken += await self._hand_over(seq, row["line"])
             except _CannotTake as refusal:
-                await self._tell(seq, row["line"], str(refusal))
+                left.setdefault(row["topic"], []).append((row["line"], str(refusal)))
+        for of_topic in left.values():
+            await self._tell_all(seq, of_topic)
         return taken
 
     async def _hand_over(self, seq: int, line: int | None) -> int:
@@ -189,8 +202,17 @@ class _Shelf:
         except RowRefused as refusal:
             raise _CannotTake(str(refusal)) from refusal
 
-    async def _tell(self, seq: int, line: int, why: str) -> None:
-        """Once; it stays parked for whoever looks into it."""
+    async def _tell_all(self, seq: int, left: Sequence[tuple[int, str]]) -> None:
+        """Once; they stay parked for whoever looks into them. Somebody hears of the first and how
+        many they are: what is wrong with a program is wrong with thousands of them."""
+        (line, why), *others = left
+        await self._tell(seq, line, why, count=len(left), alarm=self.alarm)
+        for line, why in others:
+            await self._tell(seq, line, why)
+
+    async def _tell(
+        self, seq: int, line: int, why: str, *, count: int = 1, alarm: Alarm | None = None
+    ) -> None:
         async with in_transaction() as tx:
             for row in await tx.execute_query_dict(
                 """select topic, encode(digest, 'hex') as digest from gate_parked_row
@@ -198,11 +220,11 @@ class _Shelf:
                 [self.stream, seq, line],
             ):
                 finding = Finding(
-                    "unhealed", self.stream, seq, row["topic"], count=1,
+                    "unhealed", self.stream, seq, row["topic"], count=count,
                     detail={"why": why[:500], "line": line}, about=f"{_ABOUT}{row['digest']}",
                 )  # fmt: skip
                 if not await events.is_told(self.stream, finding.kind, finding.distinction):
-                    await raise_finding(finding, self.alarm, now=self.now)
+                    await raise_finding(finding, alarm, now=self.now)
 
 
 def _set_aside(topic: str, body: bytes, why: str, arrival: Arrival) -> RefusedRow:
