@@ -10,7 +10,8 @@ from msgspec import Struct, structs
 from tortoise import Tortoise
 
 from estation import worker
-from estation.outside.gate import later, rounds, rows
+from estation.fees import packets as fee_packets
+from estation.outside.gate import later, receiving, rounds, rows
 from estation.outside.gate.arriving import Arrival, Handler
 from estation.outside.gate.errors import RowRefused
 from estation.outside.gate.peers import Peer, peer_named
@@ -86,6 +87,44 @@ async def test_a_newer_program_takes_in_what_the_older_one_parked_before_what_co
     assert [one.parked_rows for one in await stream_status() if one.direction == "in"] == [0]
     await online.receive(fee_bill=online.take)
     assert len(online.seen) == 4
+
+
+async def test_what_waited_tells_of_the_time_of_its_packet(online: Online) -> None:
+    """All at once after a blackout, rows of three o'clock are not newer than those of four."""
+    await online.arrive(1)
+    online.gate.now += timedelta(hours=1)
+    await online.arrive(2)
+    online.gate.now += timedelta(hours=2)
+    await online.receive()
+
+    await online.receive(fee_bill=online.take)
+
+    assert online.watermarks == [T0, T0 + timedelta(hours=1)]
+
+
+async def test_a_version_that_waited_undoes_nothing_of_a_newer_one_that_is_here(
+    online: Online,
+) -> None:
+    handler = fee_packets.make_handler(VAULT, payees={"treasury"})
+    await online.arrive(1)
+    await online.receive()
+    party = structs.replace(bill(1).payer, phone="13900000009")
+    newer = structs.replace(bill(1), version=2, title="更正", payer=party)
+    online.gate.now += timedelta(hours=1)
+    await online.gate.arrive(online.center, "fee_bill", newer)
+    await receiving.apply_incoming(
+        STREAM, folder=online.center.incoming, peer_key=online.center.key_ring(online.gate.now),
+        handlers={"fee_bill": handler}, now=online.gate.now,
+    )  # fmt: skip
+    phone = await query("select phone_index, updated_at from person")
+
+    await online.receive(fee_bill=handler)
+
+    assert await parked() == []
+    assert await query("select version, title, total_fen from bill") == [
+        {"version": 2, "title": "更正", "total_fen": 101}
+    ]
+    assert await query("select phone_index, updated_at from person") == phone
 
 
 async def test_topics_nobody_handles_yet_go_on_waiting(online: Online) -> None:

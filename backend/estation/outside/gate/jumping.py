@@ -316,7 +316,7 @@ class Jump:
                 tx,
                 self._stream,
                 [(row["seq"], row["place"], row["topic"], row["body"]) for row in batch],
-                now=self._now,
+                now=arrival.watermark,
                 seal=self._seal,
             )
 

@@ -165,7 +165,7 @@ class _Shelf:
         arrival = Arrival(
             self.stream,
             found[0]["seq"],
-            # They tell of the time when they came: newer words about the same are not undone.
+            # They tell of the time of their packet: newer words about the same are not undone.
             min(found[0]["created_at"], self.now),
             regions=self.scope.regions,
             sources=self.scope.sources,

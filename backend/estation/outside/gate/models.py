@@ -130,6 +130,7 @@ class ParkedRow(Model):
     The same row again (`digest`, SHA-256 of the body) is not kept a second time. A `line` below 0
     is that of a part of a file for which there is no room yet (`files`). What nobody here
     understands may name anybody: on a side that seals it is `body_sealed`, and there is no `body`.
+    `created_at`: the watermark of its packet, our own moment in rows of before.
     """
 
     id = fields.UUIDField(primary_key=True)

@@ -177,7 +177,7 @@ async def park_rows(
         tx,
         manifest.stream,
         [(manifest.seq, line, topic, body.decode()) for line, topic, body in parked],
-        now=now,
+        now=known_up_to(manifest, now),
         seal=seal,
     )
 
@@ -190,7 +190,8 @@ async def park_bodies(
     now: datetime,
     seal: Seal | None = None,
 ) -> None:
-    """As `park_rows`, for rows (seq, line, topic, JSON) of several packets.
+    """As `park_rows`, for rows (seq, line, topic, JSON) of several packets, which tell what was so
+    at `now`.
 
     A row parked before is not parked again: snapshots bring the same ones each day.
     """
