@@ -320,3 +320,24 @@ async def test_what_nobody_understands_yet_lies_sealed(online: Online) -> None:
     assert unopened == 2
     assert [key for _, key in online.seen] == names(1, 2)
     assert await query("select 1 from gate_parked_row") == []
+
+
+async def test_rows_of_a_history_that_was_given_up_wait_before_those_of_the_next(
+    online: Online,
+) -> None:
+    """Their packets have the same numbers."""
+    for number in (1, 2, 3):
+        await online.arrive(number, 10 + number)
+        await online.receive()
+        await receiving.begin_anew(STREAM)
+        for table in ("gate_outgoing_stream", "gate_outgoing_packet", "gate_sent_row"):
+            await query(f"delete from {table} where stream = $1", STREAM)
+    await online.arrive(4)
+    await online.receive()
+    waited = await parked()
+
+    await online.receive(fee_bill=online.take)
+
+    assert waited == names(1, 2, 3, 4, 11, 12, 13)
+    assert [key for _, key in online.seen] == names(1, 11, 2, 12, 3, 13, 4)
+    assert (await parked(), await incidents()) == ([], [])

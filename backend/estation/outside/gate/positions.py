@@ -148,7 +148,8 @@ async def count_duplicate(db: BaseDBAsyncClient, stream: str) -> None:
 async def begin_anew(db: BaseDBAsyncClient, stream: str) -> None:
     """As if nothing of the stream had ever been applied; what came of it stays in its tables.
 
-    Joins the caller's transaction.
+    Rows that are parked make room for those of the packets that come under the same numbers: they
+    move below 0, in their order. Joins the caller's transaction.
     """
     await db.execute_query(
         """update gate_incoming_stream
@@ -160,6 +161,14 @@ async def begin_anew(db: BaseDBAsyncClient, stream: str) -> None:
     )
     await db.execute_query(
         "delete from gate_incoming_file where stream = $1 and state = 'applied'", [stream]
+    )
+    # By more than they span: none moves onto the place of one that has not moved yet.
+    await db.execute_query(
+        """update gate_parked_row p set seq = p.seq - moved.places
+           from (select greatest(max(seq), max(seq) - min(seq)) + 1 as places
+                 from gate_parked_row where stream = $1) moved
+           where p.stream = $1""",
+        [stream],
     )
 
 

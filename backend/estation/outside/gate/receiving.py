@@ -211,8 +211,8 @@ async def begin_anew(stream: str) -> None:
     """A person says that the peer's present history is the true one, and ours of it is not: it
     came back from a backup, or a twin's packets were applied.
 
-    Its packets are applied from the first that it still has, or from its next snapshot on; what
-    we have and it has not is then named by proofs.
+    Its packets are applied from number 1 on while it still has that one, else from its next
+    snapshot on; what we have and it has not is then named by proofs.
     """
     async with in_transaction() as tx:
         await positions.begin_anew(tx, stream)
