@@ -475,6 +475,9 @@ def resume(
     side: Side = "online",
 ) -> None:
     """Go on after a fork was looked at: two histories carried the peer's seal."""
+    if anew and not peer:
+        # The settings' own peer is no guess to make where a position is forgotten.
+        raise typer.BadParameter("以对方的历史重新开始，须用 --peer 写明是哪一方。")
 
     async def go_on() -> None:
         found = await _peer_or_first(side, peer)

@@ -372,6 +372,16 @@ def _data_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_data_key")
+def test_no_peers_position_is_forgotten_by_a_guess_whose_it_is() -> None:
+    before = on_online(lambda: rows("select stream, last_seq from gate_incoming_stream"))
+
+    result = CliRunner().invoke(main, ["gate", "resume", "--anew", "--by", "yunwei"])
+
+    assert result.exit_code == 2
+    assert "--peer" in result.output
+    assert on_online(lambda: rows("select stream, last_seq from gate_incoming_stream")) == before
+
+
 def test_who_paid_is_sealed_in_older_rows_by_one_command_that_may_be_repeated() -> None:
     async def plant_an_old_one() -> None:
         await open_incident(
