@@ -371,7 +371,6 @@ def _data_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESTATION_SECRETS_DIR", str(tmp_path))
 
 
-@pytest.mark.usefixtures("_data_key")
 def test_no_peers_position_is_forgotten_by_a_guess_whose_it_is() -> None:
     before = on_online(lambda: rows("select stream, last_seq from gate_incoming_stream"))
 
@@ -382,6 +381,7 @@ def test_no_peers_position_is_forgotten_by_a_guess_whose_it_is() -> None:
     assert on_online(lambda: rows("select stream, last_seq from gate_incoming_stream")) == before
 
 
+@pytest.mark.usefixtures("_data_key")
 def test_who_paid_is_sealed_in_older_rows_by_one_command_that_may_be_repeated() -> None:
     async def plant_an_old_one() -> None:
         await open_incident(

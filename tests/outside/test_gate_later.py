@@ -175,7 +175,7 @@ async def test_of_a_packet_that_cannot_be_taken_in_somebody_hears_once(online: O
     assert await parked() == names(1, 2, 3, 4)
     assert await query(
         """select kind, (evidence ->> 'seq')::int as seq, (evidence ->> 'rows')::int as rows,
-                  (evidence ->> 'line')::int as line from incident order by id"""
+                  (evidence ->> 'line')::int as line from incident order by seq"""
     ) == [
         {"kind": "gate_unhealed", "seq": 1, "rows": 3, "line": 1},
         {"kind": "gate_unhealed", "seq": 2, "rows": 1, "line": 1},
