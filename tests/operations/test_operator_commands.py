@@ -372,13 +372,10 @@ def _data_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_peers_position_is_forgotten_by_a_guess_whose_it_is() -> None:
-    before = on_online(lambda: rows("select stream, last_seq from gate_incoming_stream"))
-
     result = CliRunner().invoke(main, ["gate", "resume", "--anew", "--by", "yunwei"])
 
     assert result.exit_code == 2
     assert "--peer" in result.output
-    assert on_online(lambda: rows("select stream, last_seq from gate_incoming_stream")) == before
 
 
 @pytest.mark.usefixtures("_data_key")

@@ -126,7 +126,13 @@ class Payers:
         ).execute_query_dict(_PROVABLE)
         file_digest = self._chance.randbytes(32).hex()
         lines = [
-            ProvenLine(**paid, day=beijing_day(paid["at"]), file_digest=file_digest, file_line=at)
+            ProvenLine(
+                **paid,
+                day=beijing_day(paid["at"]),
+                file_digest=file_digest,
+                file_line=at,
+                proved_at=self._now,
+            )
             for at, paid in enumerate(rows, 1)
             if not paid.pop("is_proved") or self._chance.random() < SECOND_FILES
         ]
