@@ -18,6 +18,7 @@ from estation.outside.gate.peers import Peer, peer_named
 from estation.outside.gate.receiving import ReceiveReport
 from estation.outside.gate.status import stream_status
 from estation.shared.crypto import Vault
+from estation.shared.turns import Pauses
 from tests.identity.people import VAULT
 from tests.outside.gate_peers import Gate
 from tests.outside.gate_side import STREAM, T0, bill, names, position, query
@@ -52,7 +53,7 @@ class Online:
 
 @pytest.fixture
 async def online(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Online:
-    monkeypatch.setattr(later, "_failing", {})  # a program that has just begun
+    monkeypatch.setattr(later, "_pauses", Pauses())  # a program that has just begun
     gate = Gate(tmp_path)
     gate.make_keys()
     await gate.keep_first(T0)
@@ -220,7 +221,7 @@ async def test_a_handler_that_fails_now_is_asked_again_later_and_holds_up_no_str
 
     await online.receive(restriction=failing, fee_bill=online.take)
     failed = await parked()
-    online.gate.now += timedelta(seconds=1)
+    online.gate.now += timedelta(seconds=2)
     await online.receive(restriction=online.take, fee_bill=online.take)
 
     assert failed == ["X000001"]
@@ -232,7 +233,7 @@ async def test_a_handler_that_goes_on_failing_is_asked_more_and_more_seldom(
     online: Online,
 ) -> None:
     """Each time it wrote what is undone again; a worker looks three times a second."""
-    due = [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    due = [0, 2, 6, 14, 30, 60, 90, 120, 150]
     asked: list[float] = []
 
     async def failing(found: Sequence[Struct], arrival: Arrival) -> None:
@@ -311,7 +312,7 @@ async def test_what_nobody_understands_yet_lies_sealed(online: Online) -> None:
     await online.receive(fee_bill=online.take)
     unopened = len(await query("select 1 from gate_parked_row"))
     online.vault = VAULT
-    online.gate.now += timedelta(seconds=1)
+    online.gate.now += timedelta(seconds=2)
     await online.receive(fee_bill=online.take)
 
     assert (one["body"], two["body"]) == (None, None)

@@ -20,7 +20,7 @@ alter table floor_bill_item add foreign key (bill_id) references floor_bill (id)
 """
 _PERSONS = f"""select * from person where id in (
                  select payer_id from bill where source = '{SOURCE}'
-                 and source_id >= $1 and source_id < $2) order by id"""  # noqa: S608 - as below
+                 and source_id >= $1 and source_id < $2) order by id"""  # noqa: S608 - a name of our own
 _BILLS = f"""select * from bill where source = '{SOURCE}' and source_id >= $1 and source_id < $2
              order by id"""  # noqa: S608 - a name of our own
 _ITEMS = f"""select i.* from bill_item i join bill b on b.id = i.bill_id

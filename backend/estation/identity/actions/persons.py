@@ -198,15 +198,20 @@ async def put_persons(persons: SealedPersons) -> list[UUID | str]:
     if put < len(persons.rows):  # of those we know newer news, nothing was returned
         found |= await _found(persons)
     elif known[0]:
-        of = {(key[0], persons.indexes[key][0]): key for key in persons.rows}
+        of = _by_index(persons)
         found |= {
             of[id_type, index]: person_id for id_type, index, person_id in zip(*known, strict=True)
         }
     return [found[key] for key in persons.keys]
 
 
+def _by_index(persons: SealedPersons) -> dict[tuple[str, str], PersonKey]:
+    """As the table knows them: type and blind index."""
+    return {(key[0], persons.indexes[key][0]): key for key in persons.rows}
+
+
 async def _found(persons: SealedPersons) -> dict[PersonKey, UUID | str]:
-    of = {(key[0], persons.indexes[key][0]): key for key in persons.rows}
+    of = _by_index(persons)
     rows = await Tortoise.get_connection("default").execute_query_dict(
         _IDS, [[id_type for id_type, _ in of], [index for _, index in of]]
     )

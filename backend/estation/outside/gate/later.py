@@ -26,6 +26,7 @@ from estation.outside.gate.rows import AsSent
 from estation.outside.gate.scope import Scope
 from estation.shared.resealing import SealedTable
 from estation.shared.transactions import in_transaction
+from estation.shared.turns import Pauses
 
 log = structlog.get_logger()
 
@@ -38,9 +39,8 @@ _WAITS = f"""stream = $1 and topic = any($2::text[]) and not exists (
     and e.distinction = '{_ABOUT}' || encode(p.digest, 'hex'))"""
 """SQL over `gate_parked_row p`: of these topics, and not told already as what nobody can take."""
 
-_failing: dict[str, tuple[int, datetime]] = {}
-"""Streams whose rows could not be handed over at the last try: how often in a row, and until when
-they rest. In this process: another one finds out by itself."""
+_pauses = Pauses()
+"""Of streams whose rows could not be handed over. In this process: another one finds out itself."""
 
 
 async def take_up(
@@ -56,12 +56,10 @@ async def take_up(
     """Hand over what was parked of topics that have a handler by now; how many rows are parked
     no more. At most MAX_PACKETS packets; call again for more.
 
-    A handler that fails at the moment is asked again later, each time after a longer pause (1 s to
-    60 s): what it did is undone at a cost. It holds up nothing that comes. Safe to run twice at
-    once and to kill.
+    A handler that fails at the moment is asked again after growing pauses: what it did is undone
+    at a cost. It holds up nothing that comes. Safe to run twice at once and to kill.
     """
-    failures, rests_until = _failing.get(stream, (0, now))
-    if now < rests_until <= now + positions.MAX_RETRY:
+    if not _pauses.may_begin(stream, now):
         return 0
     others = {*rows.PROTOCOL, *rows.loose_topics()}
     topics = [topic for topic in handlers if topic in rows.TOPICS and topic not in others]
@@ -70,9 +68,9 @@ async def take_up(
     try:
         for seq in await shelf.packets():
             taken += await shelf.take(seq)
-        _failing.pop(stream, None)
+        _pauses.went_well(stream)
     except Exception as failure:
-        _failing[stream] = failures + 1, now + positions.pause_after(failures)
+        _pauses.failed(stream, now)
         # Its kind and place only: a database's message may quote personal data.
         frame = traceback.extract_tb(failure.__traceback__)[-1]
         where = f"{frame.filename}:{frame.lineno}"

@@ -256,15 +256,11 @@ async def stop_and_retry(
 ) -> None:
     """Our own side failed: stand still and try again, later each time (1 s … 60 s)."""
     await stop(db, stream, Reason.handler_failed, detail, now=now)
+    delay = min(timedelta(seconds=2 ** min(failures, 10)), MAX_RETRY)
     await db.execute_query(
         "update gate_incoming_stream set failures = $2, retry_at = $3 where stream = $1",
-        [stream, failures + 1, now + pause_after(failures)],
+        [stream, failures + 1, now + delay],
     )
-
-
-def pause_after(failures: int) -> timedelta:
-    """Before the next try, when so many failed before the last one."""
-    return min(timedelta(seconds=2 ** min(failures, 10)), MAX_RETRY)
 
 
 async def note_parked_files(
